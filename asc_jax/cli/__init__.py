@@ -1,0 +1,126 @@
+"""What every command shares: flags, the config file, and errors a person can read.
+
+Exit status: 0 done, 2 wrong input (one line `error: …` on stderr), 130 or 143 stopped by
+Ctrl-C or SIGTERM with everything saved.
+"""
+
+import difflib
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from asc_jax.errors import Interrupted, UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Parse the flags, call `main(argv)` and end the process."""
+    quiet()
+    sys.path.insert(0, str(ROOT))  # configs import each other from the repository root
+    try:
+        app.run(
+            lambda argv: _guarded(main, argv),
+            argv=_absolute_config(sys.argv),
+            flags_parser=_parse,
+        )
+    except UserError as error:
+        _fail(error)
+
+
+def define_config_flag() -> None:
+    """`--config splits/5pct.py` and `--config.section.key=value`."""
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file: a path, or a name inside configs/.", lock_config=True
+    )
+
+
+def config_name(path: str) -> str:
+    """`…/configs/splits/5pct.py` → `splits/5pct.py`; other files by their own name."""
+    resolved = pathlib.Path(path).resolve()
+    if resolved.is_relative_to(CONFIGS):
+        return resolved.relative_to(CONFIGS).as_posix()
+    return resolved.name
+
+
+def quiet() -> None:
+    """Warnings of our own and of Orbax reach a person as one line; chatter does not."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    log = logging.getLogger("asc_jax")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+
+
+def _guarded(main, argv) -> None:
+    try:
+        main(argv)
+    except UserError as error:
+        _fail(error)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(error: Exception) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parse flags; whatever is wrong with them becomes a `UserError`."""
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        raise UserError(f"{error} (--help lists the flags)") from error
+    except (
+        AttributeError,
+        KeyError,
+    ) as error:  # an unknown key: the message names near misses
+        raise UserError(_unknown_key(error, argv)) from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a --config.… value does not fit its key: {error}") from error
+
+
+def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
+    given = [arg.split("=")[0].lstrip("-") for arg in argv if arg.startswith("--config.")]
+    message = str(error.args[0] if error.args else error).splitlines()[0]
+    return f"{message} (given: {', '.join(given)}; the keys are in configs/base.py)"
+
+
+def _absolute_config(argv: Sequence[str]) -> list[str]:
+    """Turn the value of `--config` into a path that exists from wherever we are."""
+    argv = list(argv)
+    for index, arg in enumerate(argv):
+        name, _, value = arg.partition("=")
+        if name not in ("--config", "-config"):
+            continue
+        if value:
+            argv[index] = f"{name}={_find_config(value)}"
+        elif index + 1 < len(argv):
+            argv[index + 1] = str(_find_config(argv[index + 1]))
+    return argv
+
+
+def _find_config(name: str) -> pathlib.Path:
+    for candidate in (pathlib.Path(name), ROOT / name, CONFIGS / name):
+        if candidate.is_file():
+            return candidate.resolve()
+    known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py"))
+    near = difflib.get_close_matches(name.removeprefix("configs/"), known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"no config {name!r}: {hint}Known: {', '.join(known)}")

@@ -1,0 +1,129 @@
+"""Make the data set that training reads, from a folder in TAU's layout.
+
+    python -m asc_jax.cli.prepare_data --tau_dir DIR [--data_dir data/tau22] [--download]
+
+Can be interrupted at any time and run again.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from asc_jax.cli import run
+from asc_jax.data.download import LISTS_SHA256, download
+from asc_jax.data.tau_folder import find_lists, read_recordings
+from asc_jax.errors import UserError
+from asc_jax.taxonomy import TRAIN_PERCENTS
+
+SPLITS = {
+    **{str(percent): f"train_{percent}pct" for percent in TRAIN_PERCENTS},
+    "test": "test",
+    "evaluation": "evaluation",
+}
+
+
+def prepare(
+    tau_dir: str,
+    data_dir: str,
+    *,
+    splits: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Build the data set in `data_dir` unless it is there; print what was done.
+
+    Args:
+      tau_dir: folder in TAU's layout.
+      data_dir: folder for the result.
+      splits: names as in `SPLITS`; None takes those the folder has lists for.
+      overwrite: build even if a data set is there.
+
+    Raises:
+      UserError: the folder is not as expected, or `data_dir` holds a data set that was made
+        from other inputs.
+    """
+    names = None if splits is None else [_split_name(split) for split in splits]
+    recordings = read_recordings(tau_dir, names)
+    _note_unofficial(tau_dir, recordings)
+    from asc_jax.data import tau22  # imports TensorFlow, which takes seconds
+
+    wanted = {split: tau22.fingerprint(clips) for split, clips in recordings.items()}
+    built = tau22.built_inputs(data_dir)
+    if built is not None and not overwrite:
+        if wanted.items() <= built.items():
+            print(f"{data_dir}: already built from {tau_dir}; --overwrite builds it again")
+            return
+        differing = [split for split in wanted if wanted[split] != built.get(split)]
+        raise UserError(
+            f"{data_dir} holds a data set made from other inputs (differing or missing "
+            f"there: {', '.join(differing)}): --overwrite replaces it, or choose another "
+            "--data_dir"
+        )
+    n_clips = sum(map(len, recordings.values()))
+    with tqdm(total=n_clips, unit=" clips", desc="prepare_data", mininterval=0.5) as bar:
+        folder = tau22.build(recordings, data_dir, bar.update)
+    _summarise(folder, {split: len(clips) for split, clips in recordings.items()})
+
+
+def _split_name(split: str) -> str:
+    if split not in SPLITS:
+        raise UserError(
+            f"unknown split {split!r} in --splits; known are {', '.join(SPLITS)}"
+        )
+    return SPLITS[split]
+
+
+def _note_unofficial(tau_dir: str, splits: Sequence[str]) -> None:
+    """Say which lists are not the published ones; results are not comparable then."""
+    lists = find_lists(tau_dir)
+    own = [
+        lists[split].name
+        for split in splits
+        if lists[split].name in LISTS_SHA256
+        and _sha256(lists[split]) != LISTS_SHA256[lists[split].name]
+    ]
+    if own:
+        print(
+            f"note: {', '.join(own)} in {tau_dir}/split_setup: not the official lists of "
+            "DCASE 2024 Task 1, so results cannot be compared with published ones"
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes().replace(b"\r", b"")).hexdigest()
+
+
+def _summarise(folder: Path, n_clips: dict[str, int]) -> None:
+    """Print clips and bytes of every split."""
+    total = 0
+    for split, n in n_clips.items():
+        n_bytes = sum(path.stat().st_size for path in folder.glob(f"*-{split}.*"))
+        total += n_bytes
+        print(f"{split:<14}{n:>9,} clips {n_bytes / 2**20:>10,.1f} MiB")
+    print(f"{'total':<14}{sum(n_clips.values()):>9,} clips {total / 2**20:>10,.1f} MiB")
+    print(f"in {folder}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Do what the flags say."""
+    del argv
+    given = flags.FLAGS
+    if given.download:
+        download(given.tau_dir)
+    prepare(
+        given.tau_dir,
+        given.data_dir,
+        splits=given.splits or None,
+        overwrite=given.overwrite,
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("tau_dir", None, "Folder in TAU's layout.", required=True)
+    flags.DEFINE_string("data_dir", "data/tau22", "Folder for the built data set.")
+    flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30 GB).")
+    flags.DEFINE_list("splits", [], f"Some of {','.join(SPLITS)}; default: all there are.")
+    flags.DEFINE_bool("overwrite", False, "Replace a data set that is there.")
+    run(main)

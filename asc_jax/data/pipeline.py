@@ -1,0 +1,186 @@
+"""Clips → batches of numpy, in an order that is a pure function of (seed, epoch).
+
+    clips = open_split("data/tau22", "train_5pct")
+    for batch in clips.batches(epoch_order(len(clips), seed=0, epoch=3), batch_size=78):
+        ...
+
+`from_arrays` gives the same batches from memory and needs no TensorFlow, which is imported
+only when a stored split is opened or read.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+DATASET = "tau22"  # name of tau22.Tau22, whose module imports TensorFlow
+
+ReadBatch = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
+    """Order in which an epoch visits the clips.
+
+    Made from the generator's raw bits, which numpy promises to keep; it does not promise
+    that for `Generator.permutation`.
+
+    Args:
+      n_clips: number of clips, ≥ 0.
+      seed: of the run, ≥ 0.
+      epoch: ≥ 0.
+
+    Returns:
+      `[n_clips]` int64, a permutation of 0 … n_clips − 1.
+
+    Example:
+      >>> epoch_order(6, seed=0, epoch=1)
+      array([2, 3, 1, 0, 4, 5])
+    """
+    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+    return np.argsort(bits.random_raw(n_clips), kind="stable").astype(np.int64)
+
+
+def n_batches(n_clips: int, batch_size: int) -> int:
+    """Batches of an epoch, the last one perhaps padded.
+
+    Example:
+      >>> n_batches(6980, 78)
+      90
+    """
+    return -(-n_clips // batch_size)
+
+
+class Clips:
+    """Clips that can be read in any order; `open_split` and `from_arrays` make one.
+
+    Args:
+      n_clips: number of clips.
+      read: clip numbers `[n]` → audio `[n, n_samples]` float32, label and device_id `[n]`
+        int32, filename `[n]` str.
+      stream: `map`, or a function like it that works ahead.
+    """
+
+    def __init__(self, n_clips: int, read: ReadBatch, stream: Callable = map):
+        self._n_clips, self._read, self._stream = n_clips, read, stream
+
+    def __len__(self) -> int:
+        return self._n_clips
+
+    def batches(
+        self, order: Iterable[int], batch_size: int, *, first: int = 0
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Read clips in the given order.
+
+        Args:
+          order: clip numbers, each in [0, len(self)).
+          batch_size: rows of every batch, ≥ 1; the last batch is filled up.
+          first: number of the first batch to yield; those before it are not read.
+
+        Returns:
+          Iterator of dicts: `audio` `[b, n_samples]` float32 in [-1, 1), `label` and
+          `device_id` `[b]` int32 (−1 where unknown), `mask` `[b]` bool, `filename` `[b]`
+          str. Rows that fill up have mask False, zeros and "".
+
+        Raises:
+          ValueError: an argument is out of range.
+          UserError: while iterating, the stored clips turn out to be damaged.
+        """
+        rows = _index_rows(order, batch_size, first, len(self))
+        return iter(self._stream(functools.partial(_padded_batch, self._read), rows))
+
+    def in_order(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        """All clips in stored order; see `batches`."""
+        return self.batches(range(len(self)), batch_size)
+
+
+def from_arrays(
+    audio: np.ndarray,
+    label: np.ndarray,
+    device_id: np.ndarray,
+    filenames: Iterable[str] | None = None,
+) -> Clips:
+    """Make clips of arrays in memory.
+
+    Args:
+      audio: `[n, n_samples]` float32 in [-1, 1).
+      label: `[n]` int.
+      device_id: `[n]` int.
+      filenames: n names; None numbers them.
+
+    Raises:
+      ValueError: the shapes do not fit together.
+    """
+    audio = np.asarray(audio, np.float32)
+    names = map(str, range(len(audio))) if filenames is None else filenames
+    arrays = {
+        "audio": audio,
+        "label": np.asarray(label, np.int32),
+        "device_id": np.asarray(device_id, np.int32),
+        "filename": np.array(list(names), dtype=str),
+    }
+    for name, array in arrays.items():
+        if array.ndim != 1 + (name == "audio") or len(array) != len(audio):
+            raise ValueError(f"{name} has shape {array.shape}, audio {audio.shape}")
+
+    def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+        batch = {name: array[indices] for name, array in arrays.items()}
+        # As wide as the batch's longest name: what `open_split` gives.
+        return {**batch, "filename": np.array(batch["filename"].tolist(), dtype=str)}
+
+    return Clips(len(audio), read)
+
+
+def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
+    """Open a split that `prepare_data` built.
+
+    Args:
+      data_dir: the folder given to `prepare_data`.
+      split: e.g. "train_5pct" or "test".
+
+    Returns:
+      Its clips, in the order of the split's list.
+
+    Raises:
+      UserError: there is no data set, no such split, files of it are missing, or TensorFlow
+        is not installed.
+    """
+    from asc_jax.data import stored, tf_stream
+
+    reader = stored.open_reader(Path(data_dir) / DATASET, split)
+    return Clips(len(reader), reader.read, tf_stream.map_ahead)
+
+
+def _index_rows(
+    order: Iterable[int], batch_size: int, first: int, n_clips: int
+) -> np.ndarray:
+    """`[n_batches − first, batch_size]` int64; −1 fills up the last row."""
+    order = np.asarray(order if isinstance(order, np.ndarray) else list(order))
+    if order.size and (order.ndim != 1 or order.dtype.kind not in "iu"):
+        raise ValueError(
+            f"order must be a list of integers, got {order.dtype} {order.shape}"
+        )
+    if order.size and not 0 <= order.min() <= order.max() < n_clips:
+        raise ValueError(f"order names clips outside 0 … {n_clips - 1}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    total = n_batches(len(order), batch_size)
+    if not 0 <= first <= total:
+        raise ValueError(f"first must be in 0 … {total}, got {first}")
+    rows = np.full(total * batch_size, -1, np.int64)
+    rows[: len(order)] = order
+    return rows.reshape(total, batch_size)[first:]
+
+
+def _padded_batch(read: ReadBatch, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """Read the clips of one row of `_index_rows`."""
+    mask = indices >= 0
+    batch = read(indices[mask])
+    n_fill = len(indices) - len(batch["label"])
+    if n_fill:
+        batch = {
+            name: np.concatenate([array, np.zeros((n_fill, *array.shape[1:]), array.dtype)])
+            for name, array in batch.items()
+        }
+    return {**batch, "mask": mask}

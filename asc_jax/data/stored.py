@@ -1,0 +1,104 @@
+"""Read the files of a built data set at random, as arrays; no batching, no order."""
+
+from pathlib import Path
+
+import numpy as np
+
+from asc_jax.data.tf_stream import import_tensorflow, not_installed
+from asc_jax.errors import UserError
+
+HOW_TO_BUILD = (
+    "build one with `python -m asc_jax.cli.prepare_data --tau_dir DIR --data_dir "
+    "{data_dir}` (add --download if DIR does not hold TAU 2022 yet), or try `make demo`, "
+    "which makes up scenes of its own"
+)
+
+
+def open_reader(folder: Path, split: str) -> "Reader":
+    """Open one split of the newest version of a data set.
+
+    Args:
+      folder: `data_dir / name`, which holds one folder per version.
+      split: name of the split.
+
+    Raises:
+      UserError: as `pipeline.open_split`.
+    """
+    versions = sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json"))
+    if not versions:
+        raise UserError(
+            f"no data set in {folder.parent}: {HOW_TO_BUILD.format(data_dir=folder.parent)}"
+        )
+    import_tensorflow()  # before tfds does, who would take the GPU
+    try:
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core import decode
+    except ImportError as error:
+        raise not_installed(error) from error
+    version = versions[-1].parent
+    try:
+        builder = tfds.builder_from_directory(version)
+        splits = builder.info.splits
+    except Exception as error:  # tfds and json raise all sorts for damaged files
+        raise _damaged(folder, error) from error
+    if split not in splits:
+        raise UserError(
+            f"{folder.parent} has no split {split!r}; it has {', '.join(sorted(splits))}. "
+            "prepare_data builds the splits whose lists are in split_setup/"
+        )
+    for path in splits[split].filepaths:
+        if not path.exists():
+            raise _damaged(folder, f"{path.name} is missing")
+    raw = decode.DeserializeMethod.RAW_BYTES
+    return Reader(builder.as_data_source(split, deserialize_method=raw), folder)
+
+
+class Reader:
+    """Random access to the clips of a split, safe to call from several threads.
+
+    Args:
+      records: sequence of serialised examples with a batched `__getitems__`.
+      folder: named in messages.
+    """
+
+    def __init__(self, records, folder: Path):
+        self._records, self._folder = records, folder
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Clip numbers `[n]`, n ≥ 1 → the arrays `pipeline.Clips` wants."""
+        try:
+            records = self._records.__getitems__(indices.tolist())
+            clips = [_parse(record) for record in records]
+        except Exception as error:  # array_record and protobuf raise all sorts
+            raise _damaged(self._folder, error) from error
+        audio, label, device_id, filename = zip(*clips, strict=True)
+        return {
+            "audio": np.stack(audio),
+            "label": np.array(label, np.int32),
+            "device_id": np.array(device_id, np.int32),
+            "filename": np.array(filename, dtype=str),
+        }
+
+
+def _parse(record: bytes) -> tuple[np.ndarray, int, int, str]:
+    """Audio, label, device and name of an example; the audio stays a view of the record."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    return (
+        np.frombuffer(feature["audio"].bytes_list.value[0], np.float32),
+        feature["label"].int64_list.value[0],
+        feature["device_id"].int64_list.value[0],
+        feature["filename"].bytes_list.value[0].decode(),
+    )
+
+
+def _damaged(folder: Path, reason: object) -> UserError:
+    return UserError(
+        f"the data set in {folder} is damaged or incomplete ({reason}); rebuild it with "
+        f"`python -m asc_jax.cli.prepare_data --tau_dir DIR --data_dir {folder.parent} "
+        "--overwrite`"
+    )

@@ -1,0 +1,195 @@
+"""Made-up acoustic scenes, written as a folder laid out like TAU 2022 Mobile.
+
+For the demo, the tests and anyone without the 30 GB of recordings. Nothing here is
+recorded, so an accuracy on it says nothing about real scenes. The test list has locations
+and devices of its own: a network must generalise to both, as in the challenge.
+
+The demo (configs/demo.py) reaches PLACEHOLDER.
+
+Everything is a pure function of the seed: a segment's generators are seeded with
+(seed, purpose, number), so the number of threads does not show in the bytes.
+
+Source: the layout is that of the data set's documentation (Zenodo record 6337421) and of
+the task's split lists; the sounds are our own invention.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+from asc_jax.data.synthetic_devices import record
+from asc_jax.data.synthetic_mixtures import MICROPHONE, Segment, render
+from asc_jax.data.synthetic_signals import SAMPLE_RATE, SEGMENT_S
+from asc_jax.errors import UserError
+from asc_jax.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
+
+TRAIN_SEGMENTS_PER_LOCATION, TEST_SEGMENTS_PER_LOCATION = 2, 1
+FIRST_LOCATION, FIRST_SEGMENT = 1000, 40_000  # numbers as long as the data set's own
+# Devices of a scene's successive training segments: 13 of 20 are a, and every prefix has
+# about that share. Scenes start at different places among the others.
+TRAIN_PATTERN = "a.aa.a.aa.aa.a.aa.aa"
+OTHER_TRAIN_DEVICES = ("b", "s1", "c", "s2", "s3")
+HEADER = ("filename", "scene_label", "identifier", "source_label")
+
+
+class Recording(NamedTuple):
+    """One device's recording of one segment; `rank` counts a scene's, from 0."""
+
+    segment: Segment
+    device: str
+    rank: int
+
+
+def write_dataset(
+    out_dir: str | os.PathLike,
+    *,
+    seed: int = 0,
+    n_train_segments: int = 20,
+    n_test_segments: int = 3,
+    n_workers: int | None = None,
+) -> Path:
+    """Writes one-second clips and their lists; `meta.csv` comes last, so it marks the end.
+
+    Args:
+      out_dir: Folder to create; files of the same names are replaced.
+      seed: At least 0. Equal seeds and sizes give equal bytes.
+      n_train_segments: Ten-second segments per scene in the 100 % training list, at least
+        1. Each is recorded by one device (10 clips). The smaller lists hold the first 5,
+        10, 25 and 50 % of every scene's segments, at least one.
+      n_test_segments: The same for the test list. Each is recorded by all nine devices (90
+        clips), so that devices are compared on the same sounds.
+      n_workers: Threads; default: one per CPU.
+
+    Returns:
+      `out_dir`.
+
+    Raises:
+      UserError: A size or the seed is too small.
+    """
+    if seed < 0 or min(n_train_segments, n_test_segments) < 1:
+        raise UserError(
+            f"seed={seed}, n_train_segments={n_train_segments} and n_test_segments="
+            f"{n_test_segments}: expected a seed of at least 0 and sizes of at least 1"
+        )
+    out_dir = Path(out_dir)
+    train = _plan_train(seed, n_train_segments)
+    test = _plan_test(seed, n_train_segments, n_test_segments)
+    (out_dir / "audio").mkdir(parents=True, exist_ok=True)
+    by_segment: dict[Segment, list[str]] = {}
+    for recording in train + test:
+        by_segment.setdefault(recording.segment, []).append(recording.device)
+    with ThreadPoolExecutor(n_workers or os.cpu_count()) as pool:
+        jobs = [
+            pool.submit(_write_segment, out_dir, seed, segment, devices)
+            for segment, devices in by_segment.items()
+        ]
+        for job in jobs:
+            job.result()
+    _write_lists(out_dir, train, test, n_train_segments)
+    return out_dir
+
+
+def _locate(seed: int, scene: str, first: int, rank: int, n_locations: int) -> Segment:
+    """A scene's segment number `first + rank`; the locations take turns.
+
+    So a small split sees as many locations as it can. Locations, too, count from `first`,
+    which keeps those of the two lists apart.
+    """
+    scene_id = SCENES.index(scene)
+    place = first + rank % n_locations
+    cities = np.random.default_rng((seed, scene_id)).permutation(len(CITIES))
+    return Segment(
+        scene,
+        city=CITIES[cities[place % len(CITIES)]],
+        location=FIRST_LOCATION + place * len(SCENES) + scene_id,
+        number=FIRST_SEGMENT + (first + rank) * len(SCENES) + scene_id,
+    )
+
+
+def _plan_train(seed: int, n_segments: int) -> list[Recording]:
+    """The training list, scene by scene in rising rank."""
+    n_locations = -(-n_segments // TRAIN_SEGMENTS_PER_LOCATION)
+    plan = []
+    for scene_id, scene in enumerate(SCENES):
+        n_others = scene_id
+        for rank in range(n_segments):
+            device = TRAIN_PATTERN[(rank + scene_id) % len(TRAIN_PATTERN)]
+            if device == ".":
+                device = OTHER_TRAIN_DEVICES[n_others % len(OTHER_TRAIN_DEVICES)]
+                n_others += 1
+            segment = _locate(seed, scene, 0, rank, n_locations)
+            plan.append(Recording(segment, device, rank))
+    return plan
+
+
+def _plan_test(seed: int, first: int, n_segments: int) -> list[Recording]:
+    """The test list: every segment by every device, as in the data set."""
+    n_locations = -(-n_segments // TEST_SEGMENTS_PER_LOCATION)
+    return [
+        Recording(_locate(seed, scene, first, rank, n_locations), device, rank)
+        for scene in SCENES
+        for rank in range(n_segments)
+        for device in DEVICES
+    ]
+
+
+def _filename(segment: Segment, cut: int, device: str) -> str:
+    """As the data set names its clips, with the folder."""
+    fields = (segment.scene, segment.city, segment.location, segment.number, cut, device)
+    return f"audio/{'-'.join(map(str, fields))}.wav"
+
+
+def _write_segment(
+    out_dir: Path, seed: int, segment: Segment, devices: Sequence[str]
+) -> None:
+    """Renders a segment once and writes each device's ten clips of it."""
+    spectrum = render(segment, seed)
+    for device in devices:
+        own = np.random.default_rng(
+            (seed, MICROPHONE, segment.number, DEVICES.index(device))
+        )
+        waveform = record(spectrum, device, own)
+        for cut, clip in enumerate(waveform.reshape(SEGMENT_S, SAMPLE_RATE)):
+            path = out_dir / _filename(segment, cut, device)
+            soundfile.write(path, clip, SAMPLE_RATE, subtype="PCM_24")
+
+
+def _rows(recordings: Iterable[Recording]) -> list[tuple[str, str, str, str]]:
+    """The `meta.csv` rows of the recordings' clips."""
+    return [
+        (_filename(s, cut, device), s.scene, f"{s.city}-{s.location}", device)
+        for s, device, _ in recordings
+        for cut in range(SEGMENT_S)
+    ]
+
+
+def _write_lists(
+    out_dir: Path, train: list[Recording], test: list[Recording], n_train_segments: int
+) -> None:
+    """The folds as the data set has them, the splits as the task publishes them."""
+    setup, splits = out_dir / "evaluation_setup", out_dir / "split_setup"
+    setup.mkdir(exist_ok=True)
+    splits.mkdir(exist_ok=True)
+    _write_csv(setup / "fold1_train.csv", _rows(train), 2)
+    _write_csv(setup / "fold1_evaluate.csv", _rows(test), 2)
+    _write_csv(setup / "fold1_test.csv", _rows(test), 1)
+    _write_csv(splits / "test.csv", _rows(test), 2)
+    for percent in TRAIN_PERCENTS:
+        n_kept = max(1, n_train_segments * percent // 100)
+        kept = [recording for recording in train if recording.rank < n_kept]
+        _write_csv(splits / f"split{percent}.csv", _rows(kept), 2)
+    _write_csv(out_dir / "meta.csv", _rows(train + test), 4)
+
+
+def _write_csv(path: Path, rows: list[tuple[str, ...]], n_columns: int) -> None:
+    """The first columns of the rows under their header, separated by tabs."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(HEADER[:n_columns])
+        writer.writerows(row[:n_columns] for row in rows)

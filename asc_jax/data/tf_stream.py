@@ -1,0 +1,102 @@
+"""A `map` over batches of clip numbers that works ahead, by tf.data."""
+
+import atexit
+import contextlib
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from asc_jax.errors import UserError
+
+PREFETCH = 2  # batches read ahead
+FIELDS = {"audio": "float32", "label": "int32", "device_id": "int32", "filename": "string"}
+
+_streams: "weakref.WeakSet[Iterator]" = weakref.WeakSet()
+
+
+def import_tensorflow():
+    """Import TensorFlow, keep it quiet and off the GPU, whose memory belongs to JAX.
+
+    Raises:
+      UserError: it is not installed, or was used with a GPU before.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces itself otherwise
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise not_installed(error) from error
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        raise UserError(
+            "TensorFlow already holds the GPU: open the data before using it otherwise"
+        ) from error
+    return tf
+
+
+def not_installed(error: ImportError) -> UserError:
+    """What to tell a person who lacks the package."""
+    return UserError(
+        f"reading a built data set needs {error.name}: pip install -r requirements.txt. "
+        "Arrays in memory do not: asc_jax.data.pipeline.from_arrays"
+    )
+
+
+def map_ahead(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """Do what `map(load, rows)` does, in parallel and PREFETCH batches ahead.
+
+    Args:
+      load: row of clip numbers → batch with FIELDS and `mask`; runs in other threads.
+      rows: `[n, b]` int64.
+
+    Returns:
+      Iterator of what `load` returns; an exception of `load` comes out at its place.
+    """
+    stream = _stream(load, rows)
+    _streams.add(stream)
+    return stream
+
+
+def _stream(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    tf = import_tensorflow()
+    failures: list[Exception] = []
+
+    def load_arrays(indices):
+        # A failure travels as an empty batch: TensorFlow would print its own traceback.
+        try:
+            batch = load(indices)
+        except Exception as error:
+            failures.append(error)
+            batch = dict.fromkeys([*FIELDS, "mask"], np.zeros(0))
+        kinds = {"mask": "bool", **FIELDS}
+        return [
+            batch[name].astype(object if kind == "string" else kind, copy=False)
+            for name, kind in kinds.items()
+        ]
+
+    def load_tensors(indices):
+        return tf.numpy_function(load_arrays, [indices], [tf.bool, *FIELDS.values()])
+
+    dataset = tf.data.Dataset.from_tensor_slices(rows)
+    dataset = dataset.map(load_tensors, num_parallel_calls=PREFETCH, deterministic=True)
+    for mask, *arrays in dataset.prefetch(PREFETCH).as_numpy_iterator():
+        if not mask.size:
+            raise failures[0]
+        batch = dict(zip(FIELDS, arrays, strict=True))
+        batch["filename"] = np.array([name.decode() for name in batch["filename"]], str)
+        yield {**batch, "mask": mask}
+
+
+@atexit.register
+def _close_streams() -> None:
+    """End what still reads ahead: its threads would wait for a Python that is gone."""
+    for stream in list(_streams):
+        for _ in range(200):  # another thread may be taking a batch: 2 s to finish it
+            with contextlib.suppress(ValueError):
+                stream.close()
+                break
+            time.sleep(0.01)

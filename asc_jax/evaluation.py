@@ -1,0 +1,113 @@
+"""One pass over a split: sums, probabilities, and the results of a finished run."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from asc_jax import checkpoints, metrics, parallel, precision, state
+from asc_jax.errors import UserError
+from asc_jax.experiment import Experiment
+from asc_jax.types import Params
+
+BATCH_SIZE = 128  # over all replicas
+
+
+def make_evaluator(experiment: Experiment):
+    """A compiled `(variables, clips) -> (summary, filenames, logits)`, reusable.
+
+    `clips` is anything with `in_order(batch_size)`, as `data.pipeline` opens it. `summary` is
+    `metrics.summarize`; `logits [n_clips, n_scenes]` float32 in the order of `filenames`.
+    """
+    n = parallel.n_replicas()
+    step = parallel.pmap_eval(experiment.eval_step(axis_name=parallel.AXIS), n)
+    return functools.partial(_evaluate, step, n)
+
+
+def _evaluate(step, n_replicas: int, variables: Params, clips):
+    sums, filenames, logits = None, [], []
+    for batch in clips.in_order(min(BATCH_SIZE, max(len(clips), 1))):
+        batch_sums, batch_logits = step(variables, parallel.shard(batch, n_replicas))
+        batch_sums = parallel.unreplicate(batch_sums)
+        sums = batch_sums if sums is None else metrics.add(sums, batch_sums)
+        valid = batch["mask"]
+        logits.append(parallel.gather_rows(batch_logits, len(valid))[valid])
+        filenames += [str(name) for name in batch["filename"][valid]]
+    if sums is None:
+        raise UserError("the split holds no clips: nothing to evaluate")
+    return metrics.summarize(sums), filenames, np.concatenate(logits)
+
+
+def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
+    """The newest good checkpoint of a run: `(TrainState, extra, step)`.
+
+    Raises:
+      UserError: there is none.
+    """
+    manager = checkpoints.Checkpoints(workdir, name=name)
+    try:
+        restored = manager.restore(abstract_state(experiment))
+    finally:
+        manager.close()
+    if restored is None:
+        raise UserError(
+            f"no checkpoint in {workdir}/{name}: train first, with train.py and the same --workdir"
+        )
+    return restored
+
+
+def abstract_state(experiment: Experiment) -> state.TrainState:
+    """Shapes and dtypes of the run's `TrainState`."""
+    return jax.eval_shape(lambda: state.create(experiment.variables(), experiment.tx(1)))
+
+
+def evaluate_precisions(
+    experiment: Experiment, variables: Params, clips
+) -> tuple[dict, tuple]:
+    """Evaluate as trained (float32) and as deployed (the stored dtype).
+
+    The stored values are computed with in float32, the features too: what is measured is
+    what rounding the parameters and statistics costs.
+
+    Returns:
+      `{"float32": summary, <stored>: summary, "stored_dtype", "changed_top_scene"}` and
+      `(filenames, probs [n_clips, n_scenes])` of the stored dtype.
+    """
+    stored = experiment.config.precision.stored
+    evaluate = make_evaluator(experiment)
+    full, _, full_logits = evaluate(variables, clips)
+    deployed = precision.cast(variables, stored)
+    summary, filenames, logits = evaluate(deployed, clips)
+    changed = np.sum(full_logits.argmax(-1) != logits.argmax(-1))
+    results = {
+        "float32": full,
+        stored: summary,
+        "stored_dtype": stored,
+        "changed_top_scene": int(changed),
+    }
+    return results, (filenames, softmax(logits))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """`[…, n]` logits → probabilities, float64 so that rows sum to 1 when written."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> dict:
+    """The part of `results.json` that says what was evaluated."""
+    config, cost = experiment.config, experiment.cost
+    keys = ("macs", "max_macs", "n_params", "bytes", "bytes_with_statistics", "max_bytes")
+    return {
+        "config": name,
+        "split": config.data.train_split,
+        "test_split": config.data.test_split,
+        "epoch": extra.get("epoch", 0),
+        "n_epochs": config.train.n_epochs,
+        "step": step,
+        "seed": config.seed,
+        "code_version": checkpoints.code_version(),
+        "over_budget": not experiment.within_budget,
+        "complexity": {key: cost[key] for key in keys},
+    }

@@ -1,0 +1,200 @@
+"""Config → the parts of a run, so that training and evaluation cannot drift apart."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from asc_jax import complexity, features, losses, optim, precision, state, steps
+from asc_jax.errors import UserError
+from asc_jax.models import MODELS
+from asc_jax.types import Array, Params
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run that do not depend on its data.
+
+    config: the whole config. cost: what `measure` says of the network. within_budget: the
+    verdict on it. n_samples: length of a clip, samples.
+    """
+
+    config: ml_collections.ConfigDict
+    cost: Mapping
+    within_budget: bool
+    n_samples: int
+
+    def variables(self) -> Params:
+        """Fresh `{"params", "batch_stats"}`, from the config's seed."""
+        key, _ = jax.random.split(jax.random.key(self.config.seed))
+        return state.init_variables(model(self.config), key, log_mel_shape(self.config))
+
+    def root_key(self) -> Array:
+        """The key that every training step folds its number into."""
+        return jax.random.split(jax.random.key(self.config.seed))[1]
+
+    def tx(self, n_steps: int) -> optax.GradientTransformation:
+        """The optimiser of a run of `n_steps` steps."""
+        return optim.make_tx(n_steps, **self.config.optim)
+
+    def train_steps(self, tx, axis_name: str | None = None) -> Callable:
+        """`(state, batches, n_steps, key) -> (state, metrics)`."""
+        step = functools.partial(
+            steps.train_step,
+            forward=functools.partial(
+                train_forward, config=self.config, axis_name=axis_name
+            ),
+            loss_fn=functools.partial(losses.focal_loss, **self.config.loss),
+            tx=tx,
+            axis_name=axis_name,
+        )
+        return functools.partial(steps.train_steps, step=step)
+
+    def eval_step(self, axis_name: str | None = None) -> Callable:
+        """`(variables, batch) -> (sums, logits)`."""
+        forward = functools.partial(eval_forward, config=self.config)
+        return functools.partial(steps.eval_step, forward=forward, axis_name=axis_name)
+
+
+def make(config: ml_collections.ConfigDict) -> Experiment:
+    """Check a config and bind its parts; over budget raises before anything is compiled.
+
+    Args:
+      config: as `configs/base.py` defines it.
+
+    Returns:
+      An `Experiment`.
+
+    Raises:
+      UserError: a value that no part accepts, or a network over the budget.
+    """
+    _check_values(config)
+    cost = measure(config)
+    within = complexity.check_budget(
+        cost["macs_by_layer"], cost["bytes_by_layer"], **config.budget
+    )
+    return Experiment(config, cost, within, config.features.sample_rate)
+
+
+def model(config, *, train: bool = False, axis_name: str | None = None, body: str = "auto"):
+    """The config's network. Evaluation computes in float32, whatever training used."""
+    if config.network not in MODELS:
+        raise UserError(f"unknown network {config.network!r}; known: {', '.join(MODELS)}")
+    compute = config.precision.compute
+    dtype = compute if train and compute != "float32" else None
+    cls = MODELS[config.network]
+    return cls(**config.model, dtype=dtype, axis_name=axis_name, body=body)
+
+
+def log_mel_shape(config) -> tuple[int, int, int]:
+    """`(n_mels, n_frames, 1)` of a one-second clip."""
+    f = config.features
+    return f.n_mels, features.n_frames(f.sample_rate, f.hop_length), 1
+
+
+def measure(config) -> dict:
+    """Cost of the network on one clip, from shapes alone: counts, by layer and in total.
+
+    Returns:
+      `macs`, `n_params`, `bytes` (parameters in the stored dtype, the official rule's
+      figure), `bytes_with_statistics`, `max_macs`, `max_bytes`, `macs_by_layer`,
+      `bytes_by_layer`.
+    """
+    net = model(config, body="lax")
+    clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
+    try:
+        variables = jax.eval_shape(net.init, jax.random.key(0), clip)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.model does not describe a network: {error}") from error
+    macs = complexity.count_macs(net.apply, variables, clip)
+    stored = config.precision.stored
+    itemsize = jnp.dtype(stored).itemsize
+    return {
+        "macs": macs.total,
+        "max_macs": config.budget.max_macs,
+        "n_params": precision.n_params(variables["params"]),
+        "bytes": precision.tree_bytes(variables["params"], stored)["total"],
+        "bytes_with_statistics": precision.tree_bytes(variables, stored)["total"],
+        "max_bytes": config.budget.max_bytes,
+        "macs_by_layer": dict(macs.by_layer),
+        "bytes_by_layer": complexity.layer_bytes(variables["params"], itemsize),
+    }
+
+
+def train_forward(params, batch_stats, audio, mask, key, *, config, axis_name=None):
+    """Waveform → logits with augmentation and batch statistics; also the updated statistics."""
+    log_mel = steps.augmented_log_mel(
+        key,
+        audio,
+        mask,
+        features_config=config.features,
+        axis_name=axis_name,
+        **config.augment,
+    )
+    net = model(config, train=True, axis_name=axis_name)
+    logits, updated = net.apply(
+        {"params": params, "batch_stats": batch_stats},
+        log_mel,
+        train=True,
+        mask=mask,
+        mutable=["batch_stats"],
+    )
+    return logits, updated["batch_stats"]
+
+
+def eval_forward(variables, audio, *, config):
+    """Waveform → logits. Stored values of any dtype are computed with in the audio's dtype."""
+    log_mel = features.log_mel(audio, **config.features)
+    variables = jax.tree.map(lambda x: x.astype(log_mel.dtype), variables)
+    return model(config).apply(variables, log_mel)
+
+
+def _check_values(config) -> None:
+    """Values that would otherwise fail late or in silence."""
+    checks = (
+        ("data.batch_size", config.data.batch_size >= 1, "at least 1"),
+        ("loss.gamma", config.loss.gamma >= 0, "at least 0"),
+        ("train.n_epochs", config.train.n_epochs >= 1, "at least 1"),
+        ("train.steps_per_call", config.train.steps_per_call >= 1, "at least 1"),
+        ("train.eval_every_epochs", config.train.eval_every_epochs >= 0, "at least 0"),
+        ("train.checkpoint_every_epochs", config.train.checkpoint_every_epochs >= 1, "≥ 1"),
+        ("train.keep_checkpoints", config.train.keep_checkpoints >= 1, "at least 1"),
+        ("augment.mixstyle_p", 0 <= config.augment.mixstyle_p <= 1, "in [0, 1]"),
+        ("augment.mixstyle_alpha", config.augment.mixstyle_alpha > 0, "above 0"),
+        ("augment.max_roll_s", 0 <= config.augment.max_roll_s < 1, "in [0, 1)"),
+        (
+            "augment.max_freq_mask",
+            0 <= config.augment.max_freq_mask <= config.features.n_mels,
+            "between 0 and features.n_mels",
+        ),
+        ("augment.max_time_mask", config.augment.max_time_mask >= 0, "at least 0"),
+        ("features.hop_length", config.features.hop_length >= 1, "at least 1"),
+        ("features.n_mels", config.features.n_mels >= 1, "at least 1"),
+        (
+            "features.win_length",
+            1 <= config.features.win_length <= config.features.n_fft,
+            "between 1 and features.n_fft",
+        ),
+        (
+            "precision.compute",
+            config.precision.compute in COMPUTE_DTYPES,
+            " or ".join(COMPUTE_DTYPES),
+        ),
+        (
+            "precision.stored",
+            config.precision.stored in precision.STORED_DTYPES,
+            " or ".join(precision.STORED_DTYPES),
+        ),
+    )
+    for name, holds, expected in checks:
+        if not holds:
+            section, key = name.split(".")
+            raise UserError(
+                f"config.{name} is {config[section][key]!r}, expected {expected}"
+            )

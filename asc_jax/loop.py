@@ -1,0 +1,334 @@
+"""`fit`: the only training loop and the only logging.
+
+A run is a pure function of its config and its clips. Stopped at any step and started again
+it goes on from the newest checkpoint to the same parameters, bit for bit: the order of clips
+depends on (seed, epoch), every draw on (seed, step, position in the batch), and however the
+steps are grouped into calls, one compiled program runs them.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import tensorboardX
+import tqdm
+
+from asc_jax import checkpoints, evaluation, optim, parallel
+from asc_jax import state as state_lib
+from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
+from asc_jax.errors import Interrupted, UserError
+from asc_jax.experiment import Experiment
+from asc_jax.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The batches of one compiled call: some consecutive steps of one epoch."""
+
+    epoch: int
+    first_step: int
+    batches: list
+    ends_epoch: bool
+
+
+def fit(
+    experiment: Experiment,
+    clips,
+    test_clips,
+    workdir,
+    *,
+    n_epochs: int,
+    eval_every_epochs: int,
+    checkpoint_every_epochs: int,
+    keep_checkpoints: int,
+    keep_best: bool,
+    steps_per_call: int,
+) -> TrainState:
+    """Train, or go on training, until the last epoch.
+
+    Args:
+      experiment: the parts of the run.
+      clips: training clips, as `data.pipeline.open_split` or `from_arrays` gives them.
+      test_clips: clips to evaluate on along the way; their results choose nothing, unless
+        `keep_best` asks for a second, labelled set of checkpoints.
+      workdir: where everything goes; an unfinished run in it is resumed.
+      n_epochs: passes over the clips.
+      eval_every_epochs: evaluate after so many epochs, and after the last; 0: never.
+      checkpoint_every_epochs: save after so many epochs, and after the last.
+      keep_checkpoints: how many of the newest to keep.
+      keep_best: also keep, under `best/`, the epoch with the highest test accuracy.
+      steps_per_call: training steps in one compiled call.
+
+    Returns:
+      The state after the last step, on the host.
+
+    Raises:
+      UserError: nothing to train on, or a loss that is not finite.
+      Interrupted: SIGTERM or Ctrl-C, after saving.
+    """
+    if not len(clips):
+        raise UserError(f"split {experiment.config.data.train_split} holds no clips")
+    run = _Run(
+        experiment, clips, test_clips, pathlib.Path(workdir), n_epochs, keep_checkpoints
+    )
+    state = run.restore()
+    train = parallel.pmap_train(experiment.train_steps(run.tx, axis_name=parallel.AXIS))
+    state = parallel.replicate(state)
+    pending = None
+    with _stop_signals() as stopped, run.recorder():
+        for call in run.calls(steps_per_call):
+            run.record(pending)
+            batches = parallel.stack_and_shard(call.batches, steps_per_call)
+            state, metrics = train(state, batches, len(call.batches), run.key)
+            pending = call, metrics
+            last = call.ends_epoch and call.epoch + 1 == n_epochs
+            if call.ends_epoch or stopped:
+                run.record(pending)
+                pending = None
+            if call.ends_epoch:
+                run.end_epoch(call.epoch)
+                if last or stopped or (call.epoch + 1) % checkpoint_every_epochs == 0:
+                    run.save(state, call.epoch + 1)
+                if eval_every_epochs and (
+                    last or (call.epoch + 1) % eval_every_epochs == 0
+                ):
+                    run.evaluate(state, call.epoch, keep_best)
+            if stopped and not last:
+                run.save(state, call.epoch + call.ends_epoch)
+                raise Interrupted(
+                    f"stopped after step {run.step} of {run.n_steps}, saved in {workdir}; run "
+                    "the same command again to go on",
+                    stopped[0],
+                )
+    return jax.tree.map(np.asarray, parallel.unreplicate(state))
+
+
+class _Run:
+    """Counters, files and the progress bar of one `fit`."""
+
+    def __init__(self, experiment, clips, test_clips, workdir, n_epochs, keep):
+        self.experiment, self.clips, self.test_clips = experiment, clips, test_clips
+        self.workdir, self.n_epochs, self.keep = workdir, n_epochs, keep
+        self.batch_size = experiment.config.data.batch_size
+        self.steps_per_epoch = math.ceil(len(clips) / self.batch_size)
+        self.n_steps = n_epochs * self.steps_per_epoch
+        self.tx = experiment.tx(self.n_steps)
+        self.key = experiment.root_key()
+        config = experiment.config.optim
+        self.schedule = optim.warmup_cosine(
+            self.n_steps, peak_lr=config.peak_lr, warmup_steps=config.warmup_steps
+        )
+        self.checkpoints = checkpoints.Checkpoints(workdir, keep=keep)
+        self.step = 0
+        self.evaluator = None
+        self._clear()
+
+    def restore(self) -> TrainState:
+        """The newest good checkpoint, or a fresh state."""
+        template = evaluation.abstract_state(self.experiment)
+        restored = self.checkpoints.restore(template)
+        if restored is None:
+            return state_lib.create(self.experiment.variables(), self.tx)
+        state, extra, self.step = restored
+        for name, value in extra.get("partial_epoch", {}).items():
+            setattr(self, name, value)
+        if self.step < self.n_steps:
+            print(f"resuming {self.workdir} at step {self.step} of {self.n_steps}")
+        return state
+
+    def calls(self, steps_per_call: int) -> Iterator[Call]:
+        """What is left to do, cut into calls."""
+        while self.step < self.n_steps:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            order = pipeline.epoch_order(
+                len(self.clips), self.experiment.config.seed, epoch
+            )
+            batches = []
+            step = self.step
+            for batch in self.clips.batches(order, self.batch_size, first=first):
+                batches.append(batch)
+                ends = first + len(batches) == self.steps_per_epoch
+                if ends or len(batches) == steps_per_call:
+                    yield Call(epoch, step, batches, ends)
+                    step, first, batches = step + len(batches), first + len(batches), []
+
+    def record(self, pending) -> None:
+        """Wait for a call's metrics, check and add them up."""
+        if pending is None:
+            return
+        call, metrics = pending
+        n = len(call.batches)
+        loss, n_correct, n_clips = (
+            np.asarray(parallel.unreplicate(metrics[name]))[:n]
+            for name in ("loss", "n_correct", "n_clips")
+        )
+        if not np.all(np.isfinite(loss)):
+            bad = call.first_step + int(np.flatnonzero(~np.isfinite(loss))[0])
+            raise UserError(self._not_finite(bad, loss[bad - call.first_step]))
+        self.step = call.first_step + n
+        self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
+        self.n_correct += int(n_correct.sum())
+        self.n_clips += int(n_clips.sum())
+        self.bar.update(n)
+        seconds = time.perf_counter() - self.since
+        self.clips_here += int(n_clips.sum())
+        self.clips_per_s = self.clips_here / max(seconds, 1e-9)
+        self.bar.set_description(f"epoch {call.epoch + 1}/{self.n_epochs}", refresh=False)
+        self.bar.set_postfix_str(
+            f"loss {loss[-1]:.3f}, accuracy {self.n_correct / self.n_clips:.3f}, "
+            f"lr {float(self.schedule(self.step - 1)):.2g}, {self.clips_per_s:.0f} clips/s"
+        )
+
+    def end_epoch(self, epoch: int) -> None:
+        """Log the epoch's training figures."""
+        entry = {
+            "kind": "train",
+            "epoch": epoch + 1,
+            "step": self.step,
+            "loss": self.loss_sum / self.n_clips,
+            "accuracy": self.n_correct / self.n_clips,
+            "lr": float(self.schedule(self.step - 1)),
+            "clips_per_s": round(self.clips_per_s, 1),
+        }
+        self._log(entry)
+        if self.bar.disable:
+            print(
+                f"epoch {epoch + 1}/{self.n_epochs}  loss {entry['loss']:.4f}  "
+                f"accuracy {entry['accuracy']:.4f}  {self.clips_per_s:.0f} clips/s",
+                flush=True,
+            )
+        self._clear()
+
+    def save(self, state, epoch: int) -> None:
+        partial = {
+            name: getattr(self, name) for name in ("loss_sum", "n_correct", "n_clips")
+        }
+        self.checkpoints.save(
+            self.step,
+            parallel.unreplicate(state),
+            {"epoch": epoch, "partial_epoch": partial},
+        )
+
+    def evaluate(self, state, epoch: int, keep_best: bool) -> None:
+        """Evaluate on the test clips, in the training precision's float32."""
+        if self.test_clips is None:
+            return
+        self.evaluator = self.evaluator or evaluation.make_evaluator(self.experiment)
+        state = parallel.unreplicate(state)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        summary, _, _ = self.evaluator(variables, self.test_clips)
+        names = ("accuracy", "macro_accuracy", "log_loss")
+        entry = {"kind": "test", "epoch": epoch + 1, "step": self.step}
+        entry |= {name: summary[name] for name in names}
+        self._log(entry)
+        tqdm.tqdm.write(
+            f"epoch {epoch + 1}: test macro accuracy {100 * summary['macro_accuracy']:.2f} %"
+        )
+        if keep_best:
+            self._save_best(state, epoch, summary["macro_accuracy"])
+
+    @contextlib.contextmanager
+    def recorder(self):
+        """Open the log files and the progress bar; close them however the run ends."""
+        path = self.workdir / "metrics.jsonl"
+        _drop_after(path, self.step)
+        with contextlib.ExitStack() as stack:
+            self.jsonl = stack.enter_context(path.open("a"))
+            logdir = str(self.workdir / "tensorboard")
+            self.tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self.step + 1)
+            stack.callback(self.tensorboard.close)
+            stack.callback(self.checkpoints.close)
+            self.bar = stack.enter_context(
+                tqdm.tqdm(
+                    total=self.n_steps,
+                    initial=self.step,
+                    unit="step",
+                    dynamic_ncols=True,
+                    disable=not sys.stderr.isatty(),
+                )
+            )
+            self.since, self.clips_here, self.clips_per_s = time.perf_counter(), 0, 0.0
+            yield
+
+    def _log(self, entry: dict) -> None:
+        self.jsonl.write(json.dumps(entry) + "\n")
+        self.jsonl.flush()
+        for name, value in entry.items():
+            if isinstance(value, float):
+                self.tensorboard.add_scalar(f"{entry['kind']}/{name}", value, entry["step"])
+        self.tensorboard.flush()
+
+    def _clear(self) -> None:
+        self.loss_sum, self.n_correct, self.n_clips = 0.0, 0, 0
+
+    def _save_best(self, state, epoch: int, accuracy: float) -> None:
+        path = self.workdir / "best.json"
+        known = json.loads(path.read_text())["macro_accuracy"] if path.exists() else -1.0
+        if accuracy <= known:
+            return
+        note = "selected on the test list: not a result to report"
+        best = checkpoints.Checkpoints(self.workdir, keep=1, name="best")
+        best.save(self.step, state, {"epoch": epoch + 1, "note": note})
+        best.close()
+        content = {"epoch": epoch + 1, "macro_accuracy": accuracy, "note": note}
+        checkpoints.write_atomically(path, json.dumps(content) + "\n")
+
+    def _not_finite(self, step: int, loss: float) -> str:
+        good = self.checkpoints.latest_step()
+        kept = (
+            f"the last good checkpoint is that of step {good}"
+            if good
+            else "no checkpoint yet"
+        )
+        return (
+            f"the loss became {loss} at step {step}; {kept} in {self.workdir}. Lower "
+            "--config.optim.peak_lr or lengthen --config.optim.warmup_steps, in a new --workdir"
+        )
+
+
+@contextlib.contextmanager
+def _stop_signals():
+    """A list that a SIGTERM or Ctrl-C puts its number into; a second one stops at once."""
+    stopped: list[int] = []
+
+    def handler(number, frame):
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+        print("\nstopping after this step …", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {
+        number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopped
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    """Drop log lines of steps that will be run again, and a line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry.get("step", 0) <= step:
+            kept.append(line)
+    checkpoints.write_atomically(path, "".join(line + "\n" for line in kept))

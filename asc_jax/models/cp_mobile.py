@@ -1,0 +1,96 @@
+"""The network: a CP-Mobile without its normalisation extras, 61,148 parameters."""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from asc_jax.models.blocks import ConvBn, InvertedResidual, make_divisible
+from asc_jax.types import Array
+
+# Stage by stage, the strides (mel, time) of its blocks.
+STAGES = (((1, 1), (1, 1), (1, 2)), ((2, 1), (1, 1)), ((1, 1),))
+
+
+class CPMobile(nn.Module):
+    """Log-mel spectrogram → logits.
+
+    Two strided convolutions, six inverted residual blocks b1 … b6, a 1×1 convolution to one
+    map per class, and the mean over each map.
+
+    Attributes:
+      width: channels of the first stage (rounded to a multiple of 8).
+      width_multiplier: growth of the channels per stage.
+      expansion: width of a block's inside over its input.
+      n_classes: number of scenes.
+      grn: add CP-Mobile's global response normalisation to every block (+ 12 parameters).
+      activation: "relu", "relu6", "hard_swish", "silu" or "gelu".
+      dtype: arithmetic of the convolutions; None follows the input.
+      axis_name: replica axis over which batch statistics are taken, under pmap.
+      body: which body of `models.ops` runs; the meaning is the same.
+
+    Source: CP-Mobile (Schmid et al. 2023) as simplified by the official baseline.
+
+    Example:
+      >>> import jax
+      >>> model = CPMobile()
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 68, 1)))
+      >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+      61148
+    """
+
+    width: int = 32
+    width_multiplier: float = 1.8
+    expansion: float = 2.1
+    n_classes: int = 10
+    grn: bool = False
+    activation: str = "relu"
+    dtype: str | None = None
+    axis_name: str | None = None
+    body: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, log_mel: Array, train: bool = False, mask: Array | None = None
+    ) -> Array:
+        """Run the network.
+
+        Args:
+          log_mel: `[b, n_mels, n_frames, 1]` floating, natural logarithm.
+          train: normalise with the batch's statistics and update the running ones
+            (collection `batch_stats` must then be mutable).
+          mask: `[b]` bool, False for padding: no part in the statistics. None: all valid.
+
+        Returns:
+          `[b, n_classes]` logits, float32 or the input's dtype if that is wider.
+        """
+        x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
+        conv = functools.partial(ConvBn, axis_name=self.axis_name, body=self.body)
+        rest = {"train": train, "mask": mask}
+        width = make_divisible(self.width)
+        for index, n_channels in enumerate((width // 4, width)):
+            x = conv(
+                "conv3x3",
+                n_channels,
+                strides=(2, 2),
+                activation=self.activation,
+                name=f"stem{index + 1}",
+            )(x, **rest)
+        index = 0
+        for stage, strides_of_blocks in enumerate(STAGES):
+            n_channels = make_divisible(width * self.width_multiplier**stage)
+            for strides in strides_of_blocks:
+                index += 1
+                x = InvertedResidual(
+                    n_channels,
+                    self.expansion,
+                    strides,
+                    grn=self.grn,
+                    activation=self.activation,
+                    axis_name=self.axis_name,
+                    body=self.body,
+                    name=f"b{index}",
+                )(x, **rest)
+        x = conv("pointwise", self.n_classes, activation=None, name="head")(x, **rest)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return jnp.mean(x, axis=(1, 2))

@@ -1,0 +1,125 @@
+"""The network's convolutions: one meaning each, a body per kind of machine.
+
+`"lax"` is the definition: a `lax` convolution, which the complexity counter reads and which
+GPUs and TPUs run well. `"shifts"` computes the same on a CPU, where XLA's own grouped and
+strided convolutions are slow: dense products over patches, and depthwise filters as nine
+shifted multiply-adds with a hand-written backward pass. Tests hold the bodies equal, forward
+and backward. `"auto"` takes the one for the default backend when the function is traced.
+
+All are channels-last: `x [b, f, t, c]`, kernels `[kf, kt, c_in, c_out]`. 3×3 windows are
+padded by 1 on every side (PyTorch's padding, which for stride 2 is not TensorFlow's SAME).
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from asc_jax.types import Array
+
+BODIES = ("auto", "lax", "shifts")
+TAPS = tuple(itertools.product(range(3), range(3)))
+
+
+def resolve_body(body: str) -> str:
+    """`"auto"` → the body for this machine; an unknown name raises ValueError."""
+    if body not in BODIES:
+        raise ValueError(f"unknown body {body!r}; known: {', '.join(BODIES)}")
+    if body != "auto":
+        return body
+    return "shifts" if jax.default_backend() == "cpu" else "lax"
+
+
+def conv3x3(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto") -> Array:
+    """3×3 convolution: `x [b, f, t, c_in]`, `kernel [3, 3, c_in, c_out]`."""
+    if resolve_body(body) == "lax":
+        return _lax_conv(x, kernel, strides, padding=1)
+    windows = _windows(_pad(x), strides, x.shape)
+    patches = jnp.concatenate(windows, axis=-1)  # [b, f', t', 9 · c_in]
+    return jnp.dot(patches, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def pointwise_conv(x: Array, kernel: Array, *, body: str = "auto") -> Array:
+    """1×1 convolution: `x [b, f, t, c_in]`, `kernel [1, 1, c_in, c_out]`."""
+    if resolve_body(body) == "lax":
+        return _lax_conv(x, kernel, (1, 1), padding=0)
+    return jnp.dot(x, kernel[0, 0])
+
+
+def depthwise_conv(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto") -> Array:
+    """3×3 convolution of each channel by itself: `x [b, f, t, c]`, `kernel [3, 3, 1, c]`."""
+    if resolve_body(body) == "lax":
+        return _lax_conv(x, kernel, strides, padding=1, groups=x.shape[-1])
+    return _depthwise_shifts(x, kernel, tuple(strides))
+
+
+def avg_pool3x3(x: Array, *, strides=(1, 1)) -> Array:
+    """Mean over 3×3 windows; the padding counts as zeros in it. `x [b, f, t, c]`."""
+    return sum(_windows(_pad(x), strides, x.shape)) / 9
+
+
+def _lax_conv(x, kernel, strides, padding, groups=1):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=strides,
+        padding=[(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _pad(x: Array) -> Array:
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _out_size(shape, strides) -> tuple[int, int]:
+    return (shape[1] - 1) // strides[0] + 1, (shape[2] - 1) // strides[1] + 1
+
+
+def _windows(padded: Array, strides, shape) -> list[Array]:
+    """For each of the nine taps, the padded input that it meets: 9 × `[b, f', t', c]`."""
+    (sf, st), (nf, nt) = strides, _out_size(shape, strides)
+    return [
+        padded[:, i : i + sf * (nf - 1) + 1 : sf, j : j + st * (nt - 1) + 1 : st]
+        for i, j in TAPS
+    ]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise_shifts(x: Array, kernel: Array, strides) -> Array:
+    windows = _windows(_pad(x), strides, x.shape)
+    return sum(
+        w * kernel[i, j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True)
+    )
+
+
+def _depthwise_forward(x, kernel, strides):
+    return _depthwise_shifts(x, kernel, strides), (x, kernel)
+
+
+def _depthwise_backward(strides, residuals, dy):
+    x, kernel = residuals
+    # The barrier keeps XLA from computing the chain that leads to dy once per tap.
+    dy = jax.lax.optimization_barrier(dy)
+    windows = _windows(_pad(x), strides, x.shape)
+    dkernel = jnp.stack([jnp.sum(w * dy, axis=(0, 1, 2)) for w in windows])
+    # The input's gradient is a stride-1 depthwise convolution of dy, its rows and columns
+    # spread by the stride, with the mirrored kernel.
+    (sf, st), (_, f, t, _) = strides, x.shape
+    nf, nt = _out_size(x.shape, strides)
+    ends = (f - 1 - sf * (nf - 1), t - 1 - st * (nt - 1))
+    zero = jnp.zeros((), dy.dtype)
+    spread = jax.lax.pad(
+        dy, zero, ((0, 0, 0), (1, 1 + ends[0], sf - 1), (1, 1 + ends[1], st - 1), (0, 0, 0))
+    )
+    windows = _windows(spread, (1, 1), x.shape)
+    dx = sum(
+        w * kernel[2 - i, 2 - j][None, None]
+        for w, (i, j) in zip(windows, TAPS, strict=True)
+    )
+    return dx, dkernel.reshape(kernel.shape)
+
+
+_depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)

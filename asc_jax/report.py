@@ -1,0 +1,196 @@
+"""What an evaluation leaves behind: a table to read, and files for programs to read.
+
+A `results` dict holds one evaluated run: `config`, `split`, `test_split` (names),
+`official_lists` (whether the clips were TAU's own development lists), `epoch`, `step`,
+`seed`, `code_version`, `over_budget`, `complexity` (`macs`, `n_params`, `bytes`,
+`bytes_with_statistics`, `max_macs`, `max_bytes`), `stored_dtype` (a dtype's name), what
+`metrics.summarize` returned under "float32" and under the stored dtype's name, and
+`changed_top_scene`, the clips that get another scene in the stored dtype.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asc_jax.table1 import published
+from asc_jax.taxonomy import DEVICE_GROUPS, N_SCENES, SCENES
+
+__all__ = ["published", "results_table", "write_output_csv", "write_results"]
+
+_NONE = "–"
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """The whole evaluation as aligned plain text, at most 92 columns wide.
+
+    Published figures stand beside ours when the split's name has some; if the clips were
+    not TAU's own lists, a line above them says that they cannot be compared.
+
+    Args:
+        results: see the module's docstring.
+
+    Returns:
+        Lines without a newline at the end. Accuracies in percent; log losses, of the stored
+        dtype, in nats per clip; "–" for what has no clips or was not published.
+    """
+    dtypes = list(dict.fromkeys(("float32", results["stored_dtype"])))  # one or two
+    ours = [results[dtype] for dtype in dtypes]
+    known = published(results["split"])
+    theirs = [known["report"], known["baseline"]] if known else []
+    lines = [*_about(results), ""]
+    if known and not results["official_lists"]:
+        lines += ["not comparable: this is not TAU's development set"]
+    title = f"{'accuracy in %':<31}{'this run':^{9 * len(dtypes) + 10}}"
+    lines += [
+        title + "   published, on TAU 2022 Mobile" if known else title.rstrip(),
+        _row("", "clips", dtypes, "log loss", ("report", "baseline")[: len(theirs)]),
+        _overall("macro average of scenes", "macro_", ours, theirs),
+        _overall("all clips", "", ours, theirs),
+    ]
+    if known:
+        lines[-2] += f" ± {100 * known['baseline']['spread']:.2f}"
+    for kind in ("scenes", "devices", "groups"):
+        lines += ["", kind, *_section(kind, ours, theirs)]
+    if known and known["note"]:
+        lines += ["", f"note: {known['note']}"]
+    return "\n".join(lines)
+
+
+def _about(results: Mapping[str, Any]) -> list[str]:
+    """Lines that say what was trained, what it was tested on and how large it is."""
+    c, stored = results["complexity"], results["stored_dtype"]
+    n_clips = results[stored]["n_clips"]
+    lines = [
+        f"config      {results['config']}",
+        f"trained on  {results['split']}: epoch {results['epoch']:,}, step "
+        f"{results['step']:,}, seed {results['seed']}",
+        f"tested on   {results['test_split']}: {n_clips:,} clips",
+        f"code        {results['code_version']}",
+        f"parameters  {c['n_params']:,}",
+        f"bytes       {_of(c['bytes'], c['max_bytes'])} as {stored}; "
+        f"{c['bytes_with_statistics']:,} with batch statistics",
+        f"MACs        {_of(c['macs'], c['max_macs'])} per clip",
+    ]
+    if stored != "float32":
+        changed = f"{results['changed_top_scene']:,}"
+        lines.append(
+            f"storage     {stored} gives {changed} clips another scene than float32"
+        )
+    return lines + ["OVER BUDGET: outside the task's limits"] * bool(results["over_budget"])
+
+
+def _of(value: int, limit: int) -> str:
+    return f"{value:,} of {limit:,} ({100 * value / limit:.1f} %)"
+
+
+def _overall(label: str, prefix: str, ours: Sequence[Mapping], theirs: Sequence) -> str:
+    """The row of an average over everything: `prefix` is "macro_" or empty."""
+    accuracies = [_percent(summary[f"{prefix}accuracy"]) for summary in ours]
+    others = [_percent(system.get(f"{prefix}accuracy")) for system in theirs]
+    log_loss = _decimals(ours[-1][f"{prefix}log_loss"])
+    return _row(label, f"{ours[-1]['n_clips']:,}", accuracies, log_loss, others)
+
+
+def _section(kind: str, ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> list[str]:
+    """One row for each scene, device or group, beside what others published."""
+    lines = []
+    for name, last in ours[-1][kind].items():
+        label = name.replace("_", " ") if kind == "scenes" else name
+        if kind == "devices":
+            label = name.upper()
+        elif kind == "groups":
+            label += f" ({' '.join(DEVICE_GROUPS[name]).upper()})"
+        accuracies = [_percent(summary[kind][name]["accuracy"]) for summary in ours]
+        others = [_percent(system.get(kind, {}).get(name)) for system in theirs]
+        log_loss = _decimals(last["log_loss"])
+        lines.append(
+            _row(f"  {label}", f"{last['n_clips']:,}", accuracies, log_loss, others)
+        )
+    return lines
+
+
+def _row(label: str, clips: str, ours: Iterable, log_loss: str, theirs: Sequence) -> str:
+    cells = [f"{label:<24}{clips:>7}", *(f"{cell:>9}" for cell in ours), f"{log_loss:>10}"]
+    return "".join(cells + ["   "] * bool(theirs) + [f"{cell:>10}" for cell in theirs])
+
+
+def _percent(fraction: float | None) -> str:
+    return _NONE if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _decimals(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.3f}"
+
+
+def write_results(results: Mapping[str, Any], workdir: str | Path) -> Path:
+    """Writes `results.json` into `workdir`, all or nothing, and returns its path.
+
+    Args:
+        results: see the module's docstring; numpy scalars are allowed.
+        workdir: folder, made if it is missing.
+
+    Returns:
+        The file's path. NaN and infinity, which JSON has no word for, are written as null.
+    """
+    path = Path(workdir) / "results.json"
+    _write_whole(path, json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """The same value in what JSON knows: no numpy scalars, no NaN, no infinity."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_output_csv(path: str | Path, filenames: Sequence[str], probs: np.ndarray) -> None:
+    """Writes one line per clip: its name, the most probable scene, ten probabilities.
+
+    Args:
+        path: file to write, all or nothing; its folder is made if it is missing.
+        filenames: `[n]` names as in the data set's lists; a leading `audio/` is left out.
+        probs: `[n, n_scenes]` float, rows sum to 1, columns in the order of `SCENES`.
+
+    Raises:
+        ValueError: the shapes do not fit, or a row does not sum to 1 within 1e-5.
+
+    Source: the official baseline's `output.csv`: tabs between the columns `filename`,
+        `scene_label` and the ten scenes.
+    """
+    probs = np.asarray(probs)
+    if probs.shape != (len(filenames), N_SCENES):
+        raise ValueError(
+            f"expected probs of shape {(len(filenames), N_SCENES)}, got {probs.shape}"
+        )
+    off = np.abs(probs.sum(1, dtype=np.float64) - 1)
+    if np.any(off > 1e-5):
+        row = int(np.nanargmax(off))
+        raise ValueError(f"probs of {filenames[row]} miss a sum of 1 by {off[row]:.3g}")
+    lines = ["\t".join(("filename", "scene_label", *SCENES))]
+    for filename, row in zip(filenames, probs, strict=True):
+        # nine significant digits bring every float32 back exactly
+        cells = (f"{p:.9g}" for p in row.tolist())
+        lines.append(
+            "\t".join((filename.removeprefix("audio/"), SCENES[row.argmax()], *cells))
+        )
+    _write_whole(Path(path), "\n".join(lines) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes beside `path`, then renames: a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,206 @@
+"""One training step and one evaluation step: pure functions of state, batch and key.
+
+They run alone, under `jit`, `vmap`, `lax.scan` and `pmap`. With `axis_name` each replica
+holds a slice of the global batch, in order of position, and sums run over all of them.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asc_jax import augment, features, metrics
+from asc_jax.state import TrainState
+from asc_jax.types import Array, Batch, Metrics, Params
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: Array,
+    *,
+    forward: Callable,
+    loss_fn: Callable,
+    tx: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Gradient, optimiser, new state.
+
+    Args:
+      state: before the step.
+      batch: `audio [b, n_samples]`, `label [b]`, `mask [b]`; this replica's share.
+      key: the run's root key, the same at every step.
+      forward: `(params, batch_stats, audio, mask, key) -> (logits [b, n], batch_stats)`.
+      loss_fn: `(logits, labels) -> [b]`.
+      tx: optax transformation.
+      axis_name: replica axis, under pmap.
+
+    Returns:
+      The state after the step, and `loss` (mean over the global batch's valid clips),
+      `n_correct`, `n_clips` (sums over it).
+    """
+    mask = batch["mask"]
+    n_clips = _psum(jnp.sum(mask), axis_name)
+
+    def objective(params: Params):
+        logits, batch_stats = forward(
+            params,
+            state.batch_stats,
+            batch["audio"],
+            mask,
+            jax.random.fold_in(key, state.step),
+        )
+        losses = loss_fn(logits, batch["label"])
+        # This replica's share of the mean; an all-padding replica adds nothing.
+        loss = jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(n_clips, 1)
+        return loss, (logits, batch_stats)
+
+    (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(
+        state.params
+    )
+    loss, grads = _psum((loss, grads), axis_name)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
+    n_correct = _psum(jnp.sum(correct), axis_name)
+    return new_state, {"loss": loss, "n_correct": n_correct, "n_clips": n_clips}
+
+
+def train_steps(
+    state: TrainState, batches: Batch, n_steps: Array, key: Array, *, step: Callable
+) -> tuple[TrainState, Metrics]:
+    """Several training steps in one call, so that their buffers are allocated once.
+
+    The trip count is a traced value: however a run is cut into calls, it is the same
+    compiled program, and the results are equal bit for bit.
+
+    Args:
+      state: before the first of them.
+      batches: every entry with a leading axis of at least `n_steps`.
+      n_steps: how many of the batches to use, int scalar.
+      key: the run's root key.
+      step: `train_step` with its static parts bound.
+
+    Returns:
+      The state after the last step, and the metrics of each, `[max steps]` (unused: 0).
+    """
+    first = jax.tree.map(lambda leaf: leaf[0], batches)
+    shapes = jax.eval_shape(step, state, first, key)[1]
+    n_slots = batches["mask"].shape[0]
+    empty = jax.tree.map(lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype), shapes)
+
+    def body(index, carry):
+        state, collected = carry
+        state, metrics_of_step = step(
+            state, jax.tree.map(lambda leaf: leaf[index], batches), key
+        )
+        return state, jax.tree.map(
+            lambda all_steps, one: all_steps.at[index].set(one), collected, metrics_of_step
+        )
+
+    return jax.lax.fori_loop(0, n_steps, body, (state, empty))
+
+
+def eval_step(
+    variables: Params, batch: Batch, *, forward: Callable, axis_name: str | None = None
+) -> tuple[Metrics, Array]:
+    """Sums over the global batch, and this replica's logits.
+
+    Args:
+      variables: `{"params", "batch_stats"}`.
+      batch: `audio`, `label`, `device_id`, `mask`; this replica's share.
+      forward: `(variables, audio) -> logits [b, n]`.
+      axis_name: replica axis, under pmap.
+
+    Returns:
+      `metrics.counts` of the global batch (sums, never means), `logits [b, n]`.
+    """
+    logits = forward(variables, batch["audio"])
+    sums = metrics.counts(logits, batch["label"], batch["device_id"], batch["mask"])
+    return _psum(sums, axis_name), logits
+
+
+def augmented_log_mel(
+    key: Array,
+    waveform: Array,
+    mask: Array,
+    *,
+    features_config: Mapping,
+    max_roll_s: float,
+    max_freq_mask: int,
+    max_time_mask: int,
+    mixstyle_p: float,
+    mixstyle_alpha: float,
+    axis_name: str | None = None,
+) -> Array:
+    """Roll, mel power, masks, logarithm, Freq-MixStyle: the network's training input.
+
+    Args:
+      key: this step's key.
+      waveform: `[b, n_samples]`, this replica's clips.
+      mask: `[b]` bool, False for padding.
+      features_config: keywords of `features.mel_power`.
+      max_roll_s: largest roll either way, seconds.
+      max_freq_mask: exclusive limit of the masked mel bins.
+      max_time_mask: exclusive limit of the masked frames.
+      mixstyle_p: probability that a batch is mixed, [0, 1].
+      mixstyle_alpha: both parameters of the Beta distribution of the shares.
+      axis_name: replica axis, under pmap.
+
+    Returns:
+      `[b, n_mels, n_frames, 1]`.
+    """
+    roll, freq, time, coin, partner, share = jax.random.split(key, 6)
+    n_local = waveform.shape[0]
+    offset, n_global = _position(n_local, axis_name)
+    here = offset + jnp.arange(n_local)
+    max_shift = round(max_roll_s * features_config["sample_rate"])
+    waveform = augment.time_roll(clip_keys(roll, here), waveform, max_shift=max_shift)
+    power = features.mel_power(waveform, **features_config)
+    power = augment.freq_mask(clip_keys(freq, here), power, max_width=max_freq_mask)
+    power = augment.time_mask(clip_keys(time, here), power, max_width=max_time_mask)
+    log_mel = features.log_compress(power)
+    if mixstyle_p == 0:
+        return log_mel
+    everywhere = jnp.arange(n_global)
+    return augment.freq_mixstyle(
+        log_mel,
+        apply=jax.random.uniform(coin, (), jnp.float32) < mixstyle_p,
+        lam=augment.mixstyle_shares(
+            clip_keys(share, everywhere), alpha=mixstyle_alpha, dtype=log_mel.dtype
+        ),
+        partners=augment.mixstyle_partners(
+            clip_keys(partner, everywhere), _gather(mask, axis_name)
+        ),
+        statistics=_gather(augment.band_statistics(log_mel), axis_name),
+        offset=offset,
+    )
+
+
+def clip_keys(key: Array, positions: Array) -> Array:
+    """One key per clip, from its position in the global batch: `[b]` typed keys."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+
+
+def _psum(tree, axis_name):
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def _gather(tree, axis_name):
+    """Replicas' rows one after the other: `[b, …]` → `[global b, …]`."""
+    if axis_name is None:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), tree)
+
+
+def _position(n_local: int, axis_name: str | None) -> tuple[Array | int, int]:
+    """Global position of this replica's first clip, and the size of the global batch."""
+    if axis_name is None:
+        return 0, n_local
+    return jax.lax.axis_index(axis_name) * n_local, n_local * jax.lax.axis_size(axis_name)

@@ -1,0 +1,81 @@
+"""Every default of an experiment: the official baseline's recipe on the 5 % split.
+
+    python train.py --config base.py
+
+Source: the task's official PyTorch baseline (CPJKU, dcase2024_task1_baseline). Each section
+holds the keywords of the function named above it. Any value can be changed on the command
+line, e.g. `--config.optim.peak_lr=1e-3`.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    # data.pipeline.open_split; batch_size counts the clips of all replicas together.
+    config.data = ml_collections.ConfigDict()
+    config.data.dir = "data/tau22"
+    config.data.train_split = "train_5pct"
+    config.data.test_split = "test"
+    config.data.batch_size = 256
+
+    # features.log_mel(waveform, **config.features); rates in Hz, lengths in samples.
+    config.features = ml_collections.ConfigDict()
+    config.features.sample_rate = 32_000
+    config.features.n_fft = 4096
+    config.features.win_length = 3072
+    config.features.hop_length = 500
+    config.features.n_mels = 256
+    config.features.f_min = 0.0
+    config.features.f_max = 16_000.0
+
+    # steps.augmented_log_mel(..., **config.augment); 0 turns one off.
+    config.augment = ml_collections.ConfigDict()
+    config.augment.max_roll_s = 0.1
+    config.augment.max_freq_mask = 48
+    config.augment.max_time_mask = 0
+    config.augment.mixstyle_p = 0.4
+    config.augment.mixstyle_alpha = 0.3
+
+    # models.MODELS[config.network](**config.model)
+    config.network = "cp_mobile"
+    config.model = ml_collections.ConfigDict()
+    config.model.width = 32
+    config.model.width_multiplier = 1.8
+    config.model.expansion = 2.1
+    config.model.grn = False
+    config.model.activation = "relu"
+
+    # losses.focal_loss(logits, labels, **config.loss); gamma 0 is cross-entropy.
+    config.loss = ml_collections.ConfigDict()
+    config.loss.gamma = 0.0
+
+    # optim.make_tx(n_steps, **config.optim): AdamW, linear warm-up, cosine to 0.
+    config.optim = ml_collections.ConfigDict()
+    config.optim.peak_lr = 0.005
+    config.optim.warmup_steps = 2000
+    config.optim.weight_decay = 1e-4
+
+    # Arithmetic of the network while training; number format of the deployed parameters.
+    config.precision = ml_collections.ConfigDict()
+    config.precision.compute = "float32"
+    config.precision.stored = "float16"
+
+    # complexity.check_budget(report, **config.budget): the limits of the task.
+    config.budget = ml_collections.ConfigDict()
+    config.budget.max_macs = 30_000_000
+    config.budget.max_bytes = 128_000
+    config.budget.enforce = True
+
+    # loop.fit(..., **config.train); eval_every_epochs = 0 evaluates only at the end.
+    config.train = ml_collections.ConfigDict()
+    config.train.n_epochs = 150
+    config.train.eval_every_epochs = 10
+    config.train.checkpoint_every_epochs = 1
+    config.train.keep_checkpoints = 2
+    config.train.keep_best = False
+    config.train.steps_per_call = 8
+
+    return config.lock()

@@ -1,0 +1,127 @@
+"""MACs and bytes: the published figures to the unit, and the gate."""
+
+import csv
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from asc_jax import complexity, precision
+from asc_jax.errors import UserError
+from asc_jax.interop.torch import torch_names
+from asc_jax.models import CPMobile
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+LIMITS = {"max_macs": 30_000_000, "max_bytes": 128_000}
+
+
+def count(n_frames, **model):
+    net = CPMobile(body="lax", **model)
+    clip = jax.ShapeDtypeStruct((1, 256, n_frames, 1), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), clip)
+    return complexity.count_macs(net.apply, variables, clip), variables
+
+
+@pytest.mark.parametrize(("n_frames", "expected"), [(65, 29_416_448), (68, 29_425_664)])
+def test_macs_of_the_network_equal_the_published_figure_less_batch_norm(n_frames, expected):
+    """torchinfo and NeSsi print 29,419,156 and 29,428,372: they add each of the 2,708
+    BatchNorm parameters once."""
+    assert count(n_frames)[0].total == expected
+    assert expected + 2708 in (29_419_156, 29_428_372)
+
+
+@pytest.mark.parametrize("n_frames", [65, 68])
+def test_macs_of_each_layer_equal_the_baselines_formula(n_frames):
+    with (GOLDEN / f"a_layers_{n_frames}.csv").open() as file:
+        theirs = {
+            row["name"]: int(row["conv_macs_by_formula"])
+            for row in csv.DictReader(file)
+            if row["type"] == "Conv2d"
+        }
+    ours = count(n_frames)[0].by_layer
+    assert theirs == {
+        f"{name}.0": ours["/".join(path)] for name, path in torch_names().items()
+    }
+
+
+def test_bytes_in_float16_equal_the_published_figures():
+    variables = count(68)[1]
+    assert precision.tree_bytes(variables["params"], "float16")["total"] == 122_296
+    assert precision.tree_bytes(variables, "float16")["total"] == 127_712
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "expected"),
+    [
+        (jnp.dot, (jnp.ones((2, 3)), jnp.ones((3, 5))), 30),
+        (jax.jit(jnp.dot), (jnp.ones((2, 3)), jnp.ones((3, 5))), 30),
+        (jax.vmap(jnp.dot), (jnp.ones((4, 3)), jnp.ones((4, 3))), 12),
+        (jax.checkpoint(jnp.dot), (jnp.ones((2, 3)), jnp.ones((3, 5))), 30),
+        (
+            lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=7)[0],
+            (jnp.ones((2, 2)),),
+            56,
+        ),
+        (
+            lambda p, x: jax.lax.cond(p, lambda x: x @ x, lambda x: x, x),
+            (True, jnp.ones((2, 2))),
+            8,
+        ),
+    ],
+)
+def test_counter_follows_transformations(fn, args, expected):
+    assert complexity.count_macs(fn, *args).total == expected
+
+
+def test_counter_refuses_a_loop_of_unknown_length():
+    def loop(x):
+        return jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ x, x)
+
+    with pytest.raises(ValueError, match="while loop"):
+        complexity.count_macs(loop, jnp.ones((2, 2)))
+
+
+def test_counter_refuses_an_unknown_primitive_with_a_jaxpr_inside():
+    def solve(x):
+        return jax.lax.custom_linear_solve(
+            lambda v: v * 2, x, lambda matvec, b: b / 2, symmetric=True
+        )
+
+    with pytest.raises(ValueError, match="custom_linear_solve"):
+        complexity.count_macs(solve, jnp.ones(3))
+
+
+def test_budget_passes_the_reports_network_and_names_what_exceeds_it():
+    macs, variables = count(68)
+    n_bytes = complexity.layer_bytes(variables["params"], 2)
+    assert complexity.check_budget(macs.by_layer, n_bytes, **LIMITS)
+    over, _ = count(70)  # 69 and 70 frames: one more column for block 1 … 3
+    with pytest.raises(UserError) as error:
+        complexity.check_budget(over.by_layer, n_bytes, **LIMITS)
+    message = str(error.value)
+    assert f"{over.total:,}" in message
+    assert f"{over.total - 30_000_000:,} over the limit of 30,000,000" in message
+    assert max(over.by_layer, key=over.by_layer.get) in message
+    assert not complexity.check_budget(over.by_layer, n_bytes, **LIMITS, enforce=False)
+
+
+def test_budget_names_the_bytes_that_exceed_it():
+    macs, variables = count(68, width=40)
+    n_bytes = complexity.layer_bytes(variables["params"], 2)
+    with pytest.raises(
+        UserError, match="bytes are .* over the limit of 128,000; .*b6/project"
+    ):
+        complexity.check_budget(macs.by_layer, n_bytes, **LIMITS)
+
+
+def test_cast_makes_a_new_tree_and_refuses_overflow_by_name():
+    tree = {"norm": {"scale": jnp.array([1.0, 2.0]), "count": jnp.array([3])}}
+    half = precision.cast(tree, "float16")
+    assert half["norm"]["scale"].dtype == jnp.float16
+    assert half["norm"]["count"].dtype == tree["norm"]["count"].dtype
+    assert tree["norm"]["scale"].dtype == jnp.float32
+    with pytest.raises(UserError, match=r"norm.*scale.*70000"):
+        precision.cast({"norm": {"scale": jnp.array([70_000.0])}}, "float16")
+    with pytest.raises(UserError, match="float8.*known: float16"):
+        precision.cast(tree, "float8")

@@ -1,0 +1,171 @@
+"""The network against the official baseline, in every mode, and its limiting cases."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asc_jax import state
+from asc_jax.errors import UserError
+from asc_jax.interop.torch import from_torch
+from asc_jax.models import CPMobile, blocks
+
+BODIES = ["lax", "shifts"]
+
+
+def to_input(log_mel):
+    return jnp.asarray(log_mel, jnp.float32)[..., None]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("hop", [500, 472])
+def test_evaluation_logits_equal_the_baseline(golden, body, hop):
+    variables = from_torch(golden("c_state_calib"))
+    log_mel = to_input(golden("b_frontend")[f"logmel_hop{hop}"])
+    logits = CPMobile(body=body).apply(variables, log_mel)
+    np.testing.assert_allclose(
+        logits, golden("c_logits_calib")[f"logits_hop{hop}"], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_evaluation_logits_of_held_out_clips_equal_the_baseline(golden, body):
+    variables = from_torch(golden("c_state_calib"))
+    log_mel = to_input(golden("g_trajectory")["held_x_q"]) / 16
+    logits = CPMobile(body=body).apply(variables, log_mel)
+    np.testing.assert_allclose(logits, golden("c_logits_calib")["logits_held"], atol=1e-4)
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("hop", [500, 472])
+def test_training_logits_and_statistics_equal_the_baseline(golden, body, hop):
+    state3, reference = golden("c_state3"), golden("c_logits")
+    log_mel = to_input(golden("b_frontend")[f"logmel_hop{hop}"])
+    logits, updated = CPMobile(body=body).apply(
+        from_torch(state3), log_mel, train=True, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(logits, reference[f"train_logits_hop{hop}"], atol=1e-3)
+    prefix = f"train_hop{hop}|"
+    after = {
+        k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)
+    }
+    expected = from_torch(state3 | after)["batch_stats"]
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5),
+        updated["batch_stats"],
+        expected,
+    )
+
+
+def test_float16_storage_costs_what_it_costs_the_baseline(golden):
+    variables = from_torch(golden("c_state_calib"))
+    rounded = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), variables)
+    log_mel = golden("b_frontend")["logmel_hop472"].astype(np.float16)
+    logits = CPMobile().apply(rounded, to_input(log_mel))
+    reference = golden("c_logits_calib")["logits_halfweights_f32math_hop472"]
+    np.testing.assert_allclose(logits, reference, atol=1e-4)
+
+
+@pytest.mark.parametrize(("grn", "expected"), [(False, 61_148), (True, 61_160)])
+def test_number_of_parameters(grn, expected):
+    """CP-Mobile's response normalisation adds a scale and a shift to each of six blocks."""
+    variables = jax.eval_shape(
+        CPMobile(grn=grn).init, jax.random.key(0), jnp.zeros((1, 256, 68, 1))
+    )
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == expected
+
+
+def test_response_norm_starts_as_the_identity_and_has_finite_gradients():
+    module = blocks.GlobalResponseNorm()
+    x = jnp.zeros((2, 4, 5, 3)).at[..., 0].set(1.0)  # two silent channels
+    params = module.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(module.apply(params, x), x)
+    moved = jax.tree.map(jnp.ones_like, params)
+    grads = jax.grad(lambda p, x: jnp.sum(module.apply(p, x)), argnums=(0, 1))(moved, x)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+
+
+def test_initial_kernels_follow_kaiming_fan_out():
+    variables = state.init_variables(CPMobile(), jax.random.key(0), (256, 68, 1))
+    kernel = np.asarray(variables["params"]["b6"]["project"]["kernel"])
+    assert kernel.std() == pytest.approx((2 / 104) ** 0.5, rel=0.03)
+    depthwise = np.asarray(variables["params"]["b6"]["depthwise"]["kernel"])
+    assert depthwise.std() == pytest.approx((2 / (120 * 9)) ** 0.5, rel=0.08)
+
+
+def test_padding_rows_change_neither_logits_nor_statistics():
+    model = CPMobile()
+    x = jax.random.normal(jax.random.key(1), (6, 256, 68, 1))
+    variables = state.init_variables(model, jax.random.key(0), x.shape[1:])
+    padded = jnp.concatenate([x, 100 * jnp.ones((3, 256, 68, 1))])
+    alone, stats = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    beside, padded_stats = model.apply(
+        variables, padded, train=True, mask=jnp.arange(9) < 6, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(beside[:6], alone, atol=2e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stats, padded_stats
+    )
+
+
+def test_gradient_through_batch_norm_equals_autodiff(x64):
+    x = jax.random.normal(jax.random.key(0), (5, 3, 4, 2), jnp.float64)
+    scale, bias = jnp.array([1.5, 0.5]), jnp.array([0.1, -0.2])
+    mask = jnp.array([1.0, 1, 1, 1, 0])
+    target = jax.random.normal(jax.random.key(1), x.shape) * mask[:, None, None, None]
+
+    def plain(x, scale, bias):
+        valid = x[:4]
+        mean, var = (
+            valid.mean((0, 1, 2), keepdims=True),
+            valid.var((0, 1, 2), keepdims=True),
+        )
+        y = (x - mean) / jnp.sqrt(var + 1e-5)
+        return jnp.sum(target * (y * scale[None, None, None] + bias[None, None, None]))
+
+    def ours(x, scale, bias):
+        y, *_ = blocks._batch_norm(x, scale, bias, mask, jnp.array([0.3, 5.0]), None)
+        return jnp.sum(target * y)
+
+    for a, b in zip(
+        jax.grad(plain, (0, 1, 2))(x, scale, bias),
+        jax.grad(ours, (0, 1, 2))(x, scale, bias),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_bfloat16_compute_gives_float32_logits_near_the_float32_ones(golden):
+    variables = from_torch(golden("c_state_calib"))
+    log_mel = to_input(golden("b_frontend")["logmel_hop472"])
+    logits = CPMobile(dtype="bfloat16").apply(variables, log_mel)
+    assert logits.dtype == jnp.float32
+    full = CPMobile().apply(variables, log_mel)
+    assert float(jnp.max(jnp.abs(logits - full))) < 0.05 * float(jnp.max(jnp.abs(full)))
+
+
+@pytest.mark.parametrize("values", [{"activation": "swish"}, {"body": "fast"}])
+def test_unknown_names_are_refused_with_the_known_ones(values):
+    with pytest.raises(ValueError, match="known: "):
+        CPMobile(**values).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+
+
+def test_from_torch_accepts_a_lightning_checkpoint(golden):
+    plain = golden("c_state3")
+    lightning = {f"model.{name}": value for name, value in plain.items()}
+    lightning |= {"mel.0.kernel": np.zeros(1), "mel.1.mel_scale.fb": np.zeros(1)}
+    jax.tree.map(np.testing.assert_array_equal, from_torch(lightning), from_torch(plain))
+
+
+def test_from_torch_names_every_tensor_that_does_not_fit(golden):
+    tensors = golden("c_state3")
+    tensors["stages.s1.b1.extra"] = tensors.pop("in_c.0.0.weight")
+    tensors["feed_forward.0.weight"] = np.zeros(3)
+    with pytest.raises(UserError) as error:
+        from_torch(tensors)
+    for name in (
+        "missing in_c.0.0.weight",
+        "unknown stages.s1.b1.extra",
+        "feed_forward.0.weight",
+    ):
+        assert name in str(error.value)

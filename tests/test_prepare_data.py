@@ -1,0 +1,138 @@
+"""`python -m asc_jax.cli.prepare_data` as a person uses it."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tau_folder import clip_name, write_list, write_tau
+
+from asc_jax.cli import prepare_data
+from asc_jax.data import pipeline
+from asc_jax.errors import UserError
+
+pytest.importorskip("tensorflow_datasets")
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def tau(tmp_path_factory):
+    return write_tau(tmp_path_factory.mktemp("tau") / "dev")
+
+
+def _command(*args):
+    return [sys.executable, "-m", "asc_jax.cli.prepare_data", *map(str, args)]
+
+
+def test_command_builds_and_then_has_nothing_to_do(tau, tmp_path):
+    args = ("--tau_dir", tau, "--data_dir", tmp_path / "data", "--splits", "5,test")
+    first = subprocess.run(_command(*args), cwd=ROOT, text=True, capture_output=True)
+    assert first.returncode == 0, first.stderr
+    assert "note: split5.csv, test.csv" in first.stdout
+    assert "train_5pct" in first.stdout
+    assert "12 clips" in first.stdout
+    assert "clips/s" in first.stderr
+    # A second of progress bar and nothing else: no warnings of libraries.
+    assert all("prepare_data" in line for line in first.stderr.strip().split("\n"))
+    assert len(pipeline.open_split(tmp_path / "data", "test")) == 7
+
+
+def test_command_shows_errors_without_traceback(tmp_path):
+    done = subprocess.run(
+        _command("--tau_dir", tmp_path / "no"), cwd=ROOT, text=True, capture_output=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {tmp_path}/no is not a folder; expected one in the layout of TAU 2022\n"
+    )
+
+
+def test_interrupted_command_can_be_run_again(tmp_path):
+    n_clips = 40_000  # hard links: more than are read before the interruption
+    (tmp_path / "dev/audio").mkdir(parents=True)
+    write_tau(tmp_path / "dev", n_train=1, n_test=1)
+    names = [f"audio/airport-paris-1-{number}-0-a.wav" for number in range(n_clips)]
+    for name in names:
+        os.link(tmp_path / "dev" / clip_name(0), tmp_path / "dev" / name)
+    header = ("filename", "scene_label", "identifier", "source_label")
+    rows = [(name, "airport", "paris-1", "a") for name in names]
+    write_list(tmp_path / "dev/meta.csv", rows, header)
+    test_list = tmp_path / "dev/split_setup/test.csv"
+    write_list(test_list, [row[:2] for row in rows])
+    args = (
+        "--tau_dir",
+        tmp_path / "dev",
+        "--data_dir",
+        tmp_path / "data",
+        "--splits",
+        "test",
+    )
+    with subprocess.Popen(_command(*args), cwd=ROOT, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not list(tmp_path.glob("data/.building/*/*/*")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert b"Traceback" not in process.stderr.read()
+    assert list((tmp_path / "data").iterdir()) == []
+    write_list(test_list, [row[:2] for row in rows[:10]])
+    prepare_data.prepare(tmp_path / "dev", tmp_path / "data", splits=["test"])
+    assert len(pipeline.open_split(tmp_path / "data", "test")) == 10
+
+
+@pytest.fixture
+def data_dir(tau, tmp_path):
+    prepare_data.prepare(tau, tmp_path / "data", splits=["5", "test"])
+    return tmp_path / "data"
+
+
+def _built_at(data_dir):
+    return (data_dir / "tau22").stat().st_ctime_ns
+
+
+def test_same_inputs_are_not_built_again(tau, data_dir, capsys):
+    before = _built_at(data_dir)
+    prepare_data.prepare(tau, data_dir, splits=["test"])
+    assert "already built" in capsys.readouterr().out
+    assert _built_at(data_dir) == before
+
+
+def test_other_inputs_are_refused_unless_overwrite(tau, data_dir):
+    before = _built_at(data_dir)
+    with pytest.raises(UserError, match=r"other inputs .*train_100pct.*--overwrite"):
+        prepare_data.prepare(tau, data_dir, splits=["100", "test"])
+    assert _built_at(data_dir) == before
+    prepare_data.prepare(tau, data_dir, splits=["100", "test"], overwrite=True)
+    assert len(pipeline.open_split(data_dir, "train_100pct")) == 20
+    with pytest.raises(UserError, match="no split 'train_5pct'"):
+        pipeline.open_split(data_dir, "train_5pct")
+
+
+def test_a_damaged_data_set_is_built_again(tau, data_dir):
+    next(data_dir.glob("tau22/*/*test.array_record*")).unlink()
+    prepare_data.prepare(tau, data_dir, splits=["5", "test"])
+    assert len(pipeline.open_split(data_dir, "test")) == 7
+
+
+def test_official_lists_get_no_note(tau, tmp_path, capsys, monkeypatch):
+    lists = {path.name: path for path in (tau / "split_setup").iterdir()}
+    sums = {name: prepare_data._sha256(path) for name, path in lists.items()}
+    monkeypatch.setattr(prepare_data, "LISTS_SHA256", sums)
+    prepare_data.prepare(tau, tmp_path / "data")
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_unknown_split_lists_the_known(tau, tmp_path):
+    with pytest.raises(
+        UserError, match="'7' in --splits; known are 5, 10, 25, 50, 100, test"
+    ):
+        prepare_data.prepare(tau, tmp_path, splits=["7"])
+
+
+def test_unwritable_data_dir_is_a_user_error(tau, tmp_path):
+    (tmp_path / "file").touch()
+    for data_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="cannot write to .*file"):
+            prepare_data.prepare(tau, data_dir)

@@ -1,0 +1,154 @@
+"""What an evaluation prints and writes: tables, json and csv."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from asc_jax import metrics, report
+from asc_jax.taxonomy import N_DEVICES, N_SCENES, SCENES
+
+
+def make_summary(diagonal=0.5, devices=range(N_DEVICES)):
+    confusion = np.full((N_DEVICES, N_SCENES, N_SCENES), 1)
+    n = round(9 * diagonal / (1 - diagonal))
+    confusion[:, range(N_SCENES), range(N_SCENES)] = n
+    confusion[[i for i in range(N_DEVICES) if i not in devices]] = 0
+    return metrics.summarize({"confusion": confusion, "log_loss": 1.25 * confusion.sum(2)})
+
+
+def make_results(**changes):
+    return {
+        "config": "splits/5pct.py",
+        "split": "train_5pct",
+        "test_split": "test",
+        "official_lists": True,
+        "epoch": 150,
+        "step": 13500,
+        "seed": 0,
+        "code_version": "1a2b3c4",
+        "over_budget": False,
+        "complexity": {
+            "macs": 29_425_664,
+            "max_macs": 30_000_000,
+            "n_params": 61_148,
+            "bytes": 122_296,
+            "bytes_with_statistics": 127_712,
+            "max_bytes": 128_000,
+        },
+        "stored_dtype": "float16",
+        "float32": make_summary(0.5),
+        "float16": make_summary(0.4),
+        "changed_top_scene": 37,
+    } | changes
+
+
+def row(table, label):
+    """The cells of the first line that begins with `label`."""
+    line = next(x for x in table.splitlines() if x.strip().startswith(label))
+    return line.strip().removeprefix(label).split()
+
+
+def test_table_shows_ours_beside_the_published():
+    table = report.results_table(make_results())
+    ours = make_results()
+    full, small = (f"{100 * ours[k]['macro_accuracy']:.2f}" for k in ("float32", "float16"))
+    cells = row(table, "macro average of scenes")
+    assert cells[1:] == [full, small, "1.250", "44.28", "42.40", "±", "0.42"]
+    assert row(table, "metro station")[1:] == [full, small, "1.250", "45.79", "40.03"]
+    assert row(table, "S6")[-2:] == ["–", "33.58"]
+    assert row(table, "all clips")[-2:] == ["–", "–"]
+    assert "122,296 of 128,000" in table
+    assert "29,425,664 of 30,000,000" in table
+    assert "published, on TAU 2022 Mobile" in table
+    assert "not comparable" not in table
+    assert "OVER BUDGET" not in table
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"official_lists": False, "over_budget": True, "split": "train_10pct"}]
+)
+def test_table_is_at_most_92_columns_wide(changes):
+    lines = report.results_table(make_results(**changes)).splitlines()
+    assert max(map(len, lines)) <= 92
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_table_warns_above_the_published_when_lists_are_not_official():
+    table = report.results_table(make_results(official_lists=False))
+    warning = table.index("not comparable: this is not TAU's development set")
+    assert warning < table.index("published, on TAU 2022 Mobile")
+
+
+def test_table_has_no_published_columns_for_other_splits():
+    table = report.results_table(make_results(split="demo", official_lists=False))
+    assert "published" not in table
+    assert "not comparable" not in table
+    assert len(row(table, "airport")) == 4  # clips, two dtypes, log loss
+
+
+def test_table_says_over_budget():
+    assert "OVER BUDGET" in report.results_table(make_results(over_budget=True))
+
+
+def test_table_stored_in_float32_has_one_column_of_ours():
+    table = report.results_table(make_results(stored_dtype="float32"))
+    assert "float16" not in table
+    assert len(row(table, "airport")) == 5
+
+
+def test_table_marks_what_has_no_clips():
+    summary = make_summary(devices=[0])
+    table = report.results_table(make_results(float32=summary, float16=summary))
+    assert row(table, "S1") == ["0", "–", "–", "–", "–", "39.66"]
+    assert row(table, "unseen (S4 S5 S6)")[:4] == ["0", "–", "–", "–"]
+
+
+def test_results_json_reads_back(tmp_path):
+    path = report.write_results(make_results(), tmp_path / "run")
+    assert path == tmp_path / "run" / "results.json"
+    assert json.loads(path.read_text("utf-8")) == make_results()
+    assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+
+
+def test_results_json_takes_numpy_scalars_and_writes_nan_as_null(tmp_path):
+    changes = {"step": np.int64(7), "seed": np.float32("nan"), "epoch": float("inf")}
+    path = report.write_results(make_results(**changes), tmp_path)
+    read = json.loads(path.read_text("utf-8"), parse_constant=pytest.fail)
+    assert (read["step"], read["seed"], read["epoch"]) == (7, None, None)
+
+
+def test_results_json_survives_a_failed_write(tmp_path):
+    report.write_results(make_results(), tmp_path)
+    with pytest.raises(TypeError):
+        report.write_results(make_results(seed=object()), tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text("utf-8"))["seed"] == 0
+
+
+def make_probs(n):
+    probs = np.exp(np.random.default_rng(0).normal(scale=4, size=(n, N_SCENES)))
+    return (probs / probs.sum(1, keepdims=True)).astype(np.float32)
+
+
+def test_output_csv_has_the_challenges_columns(tmp_path):
+    probs = make_probs(5)
+    names = [f"audio/airport-lisbon-1000-40000-{i}-a.wav" for i in range(5)]
+    report.write_output_csv(tmp_path / "deep" / "output.csv", names, probs)
+    with open(tmp_path / "deep" / "output.csv", newline="") as file:
+        header, *lines = csv.reader(file, delimiter="\t")
+    assert header == ["filename", "scene_label", *SCENES]
+    assert [line[0] for line in lines] == [name.removeprefix("audio/") for name in names]
+    assert [line[1] for line in lines] == [SCENES[i] for i in probs.argmax(1)]
+    read = np.array([line[2:] for line in lines], np.float64)
+    np.testing.assert_array_equal(read.astype(np.float32), probs)
+    np.testing.assert_allclose(read.sum(1), 1, atol=1e-5)
+
+
+def test_output_csv_refuses_what_does_not_fit(tmp_path):
+    with pytest.raises(ValueError, match="shape"):
+        report.write_output_csv(tmp_path / "o.csv", ["a.wav"], make_probs(2))
+    probs = make_probs(2) * np.array([[1], [2]])
+    with pytest.raises(ValueError, match="b.wav miss a sum of 1"):
+        report.write_output_csv(tmp_path / "o.csv", ["a.wav", "b.wav"], probs)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,247 @@
+"""The training step: PyTorch's trajectory, and what the result must not depend on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asc_jax import experiment, losses, optim, parallel, state, steps
+from asc_jax.interop.torch import from_torch
+from asc_jax.models import CPMobile
+
+
+def forward(params, batch_stats, log_mel, mask, key):
+    """The network alone: the reference trajectory starts at log-mels, without augmentation."""
+    logits, updated = CPMobile().apply(
+        {"params": params, "batch_stats": batch_stats},
+        log_mel,
+        train=True,
+        mask=mask,
+        mutable=["batch_stats"],
+    )
+    return logits, updated["batch_stats"]
+
+
+def run_reference(golden, dtype):
+    """The 20 reference steps: losses, final state, held-out logits, gradients of step 0."""
+    arrays = golden("g_trajectory")
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype), from_torch(golden("c_init_state"))
+    )
+    tx = optim.make_tx(40, peak_lr=0.005, warmup_steps=10, weight_decay=1e-4)
+    current = state.create(variables, tx)
+    step = jax.jit(
+        functools.partial(
+            steps.train_step, forward=forward, loss_fn=losses.focal_loss, tx=tx
+        )
+    )
+    out, first_moment = [], None
+    for x, labels in zip(arrays["x_q"], arrays["labels"], strict=True):
+        batch = {
+            "audio": jnp.asarray(x, dtype)[..., None] / 16,
+            "label": jnp.asarray(labels),
+            "mask": jnp.ones(len(labels), bool),
+        }
+        current, metrics = step(current, batch, jax.random.key(0))
+        out.append(float(metrics["loss"]))
+        if first_moment is None:
+            first_moment = current.opt_state[0].mu
+    held = jnp.asarray(arrays["held_x_q"], dtype)[..., None] / 16
+    logits = CPMobile().apply(
+        {"params": current.params, "batch_stats": current.batch_stats}, held
+    )
+    gradients = jax.tree.map(lambda m: m / 0.1, first_moment)  # mu = (1 − 0.9) · gradient
+    return np.array(out), current, logits, gradients
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+@pytest.mark.slow
+def test_trajectory_in_float64_equals_pytorch(golden, x64):
+    """Gradients, 20 losses, final parameters and held-out logits."""
+    arrays = golden("g_trajectory")
+    out, final, logits, gradients = run_reference(golden, jnp.float64)
+    np.testing.assert_allclose(out, arrays["loss64"], rtol=1e-7)
+    reference = golden("g_final_state64")
+    for ours, theirs in (
+        (final.params, from_torch(reference)["params"]),
+        (final.batch_stats, from_torch(reference)["batch_stats"]),
+    ):
+        assert np.linalg.norm(flat(ours) - flat(theirs)) <= 1e-7 * np.linalg.norm(
+            flat(theirs)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, theirs)
+    np.testing.assert_allclose(
+        logits, arrays["held_logits64"], atol=1e-7 * np.abs(arrays["held_logits64"]).max()
+    )
+    buffers = {k: v for k, v in reference.items() if "running" in k}
+    expected = flat(from_torch(golden("g_grads_step0_64") | buffers)["params"])
+    assert np.linalg.norm(flat(gradients) - expected) <= 1e-9 * np.linalg.norm(expected)
+
+
+@pytest.mark.slow
+def test_trajectory_in_float32_stays_within_the_spread_of_pytorch(golden):
+    """float32 training is chaotic. The envelope at a step is the largest gap between any two
+    of PyTorch's own runs (threads, layout, kernels changed; float64) up to that step."""
+    arrays = golden("g_trajectory")
+    names = ("loss", "loss_threads2", "loss_channels_last", "loss_no_mkldnn", "loss64")
+    theirs = np.stack([arrays[name] for name in names])
+    envelope = np.maximum.accumulate(np.ptp(theirs, axis=0))
+    out = run_reference(golden, jnp.float32)[0]
+    assert np.all(np.abs(out - arrays["loss64"]) <= envelope + 1e-6)
+
+
+def small_config(**overrides):
+    """The report's recipe on a small front end and network."""
+    from configs import base
+
+    config = base.get_config().unlock()
+    config.features.n_mels = 32
+    config.features.hop_length = 2000
+    config.model.width = 8
+    config.augment.max_freq_mask = 8
+    config.loss.gamma = 2.0
+    config.optim.warmup_steps = 3
+    config.augment.mixstyle_p = 0.7
+    for name, value in overrides.items():
+        config[name.split("__")[0]][name.split("__")[1]] = value
+    return config.lock()
+
+
+def make_batches(n_batches, batch_size, n_last, dtype=np.float32, seed=0):
+    """Noise clips whose loudness gives the label; the last batch is padded after `n_last`."""
+    rng = np.random.default_rng(seed)
+    batches = []
+    for index in range(n_batches):
+        n_valid = n_last if index == n_batches - 1 else batch_size
+        label = rng.integers(0, 10, batch_size)
+        audio = rng.standard_normal((batch_size, 32_000)) * 0.3 ** label[:, None]
+        mask = np.arange(batch_size) < n_valid
+        batches.append(
+            {
+                "audio": (audio * mask[:, None]).astype(dtype),
+                "label": (label * mask).astype(np.int32),
+                "mask": mask,
+            }
+        )
+    return batches
+
+
+def run_steps(config, batches, n_replicas, calls=None, pad_to=None):
+    """Train over `batches` on `n_replicas`, cut into calls of the given numbers of steps."""
+    parts = experiment.make(config)
+    tx = parts.tx(len(batches))
+    train = parallel.pmap_train(parts.train_steps(tx, parallel.AXIS), n_replicas)
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(x, batches[0]["audio"].dtype), parts.variables()
+    )
+    current = parallel.replicate(state.create(variables, tx), n_replicas)
+    out, start = [], 0
+    if pad_to:
+        batches = [
+            {
+                k: np.concatenate([v, np.zeros((pad_to, *v.shape[1:]), v.dtype)])
+                for k, v in b.items()
+            }
+            for b in batches
+        ]
+    for n in calls or [len(batches)]:
+        slots = max(calls or [len(batches)])
+        stacked = parallel.stack_and_shard(batches[start : start + n], slots, n_replicas)
+        current, metrics = train(current, stacked, n, parts.root_key())
+        out += list(np.asarray(metrics["loss"][0, :n]))
+        start += n
+    return np.array(out), jax.tree.map(np.asarray, parallel.unreplicate(current))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_replicas", [2, 4])
+def test_result_in_float64_does_not_depend_on_the_replicas(x64, n_replicas):
+    """10 steps, augmentation on; 4 does not divide 78; the last batch is padded."""
+    batches = make_batches(10, 78, 31, np.float64)
+    config = small_config()
+    loss, final = run_steps(config, batches, 1)
+    loss_n, final_n = run_steps(config, batches, n_replicas)
+    np.testing.assert_allclose(loss_n, loss, rtol=1e-9)
+    for a, b in ((final.params, final_n.params), (final.batch_stats, final_n.batch_stats)):
+        assert np.linalg.norm(flat(a) - flat(b)) <= 1e-9 * np.linalg.norm(flat(a))
+
+
+@pytest.mark.slow
+def test_first_losses_in_float32_do_not_depend_on_the_replicas():
+    batches = make_batches(3, 78, 31)
+    config = small_config()
+    one, two, four = (run_steps(config, batches, n)[0] for n in (1, 2, 4))
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    np.testing.assert_allclose(four, one, rtol=1e-5)
+
+
+def test_result_does_not_depend_on_padding(x64):
+    batches = make_batches(3, 10, 7, np.float64)
+    loss, final = run_steps(small_config(), batches, 1)
+    padded_loss, padded = run_steps(small_config(), batches, 1, pad_to=5)
+    np.testing.assert_allclose(padded_loss, loss, rtol=1e-9)
+    np.testing.assert_allclose(flat(padded.params), flat(final.params), atol=1e-9)
+
+
+def test_result_does_not_depend_on_how_steps_are_grouped_into_calls():
+    batches = make_batches(5, 8, 8)
+    parts = [
+        run_steps(small_config(), batches, 1, calls)
+        for calls in ([4, 1], [2, 2, 1, 0, 0, 4][:3])
+    ]
+    whole = run_steps(small_config(), batches, 1, [4, 1])
+    for loss, final in parts[:1]:
+        np.testing.assert_array_equal(loss, whole[0])
+        np.testing.assert_array_equal(flat(final), flat(whole[1]))
+
+
+def test_same_key_gives_the_same_augmentation_and_another_step_another():
+    config = small_config()
+    draw = functools.partial(
+        steps.augmented_log_mel,
+        waveform=jnp.asarray(make_batches(1, 4, 4)[0]["audio"]),
+        mask=jnp.ones(4, bool),
+        features_config=config.features,
+        **config.augment,
+    )
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(draw(key), draw(key))
+    assert np.any(draw(key) != draw(jax.random.fold_in(key, 1)))
+
+
+def test_augmentation_switched_off_is_the_plain_log_mel():
+    from asc_jax import features
+
+    off = {"max_roll_s": 0, "max_freq_mask": 0, "max_time_mask": 0, "mixstyle_p": 0}
+    config = small_config(**{f"augment__{name}": value for name, value in off.items()})
+    waveform = jnp.asarray(make_batches(1, 3, 3)[0]["audio"])
+    augmented = steps.augmented_log_mel(
+        jax.random.key(0),
+        waveform,
+        jnp.ones(3, bool),
+        features_config=config.features,
+        **config.augment,
+    )
+    np.testing.assert_array_equal(augmented, features.log_mel(waveform, **config.features))
+
+
+def test_bfloat16_compute_trains_and_keeps_float32_state():
+    batches = make_batches(4, 16, 16)
+    loss, final = run_steps(small_config(precision__compute="bfloat16"), batches, 1)
+    assert np.all(np.isfinite(loss))
+    assert {x.dtype.name for x in jax.tree.leaves((final.params, final.batch_stats))} == {
+        "float32"
+    }
+
+
+def test_eval_step_gives_sums_that_padding_does_not_move():
+    parts = experiment.make(small_config())
+    batch = make_batches(1, 6, 4)[0] | {"device_id": np.zeros(6, np.int32)}
+    sums, logits = parts.eval_step()(parts.variables(), batch)
+    assert logits.shape == (6, 10)
+    assert int(sums["confusion"].sum()) == 4

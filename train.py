@@ -1,0 +1,44 @@
+"""Train: `python train.py --config splits/5pct.py [--workdir DIR] [--config.section.key=value]`.
+
+Run again with the same workdir it goes on where it stopped.
+"""
+
+import pathlib
+
+from absl import flags
+
+from asc_jax import checkpoints, experiment, loop
+from asc_jax.cli import config_name, define_config_flag, run
+from asc_jax.errors import UserError
+
+define_config_flag()
+flags.DEFINE_string("workdir", None, "Where to save; runs/<config> unless given.")
+
+
+def main(argv) -> None:
+    if flags.FLAGS.config is None:
+        raise UserError(
+            "which config? For example: python train.py --config splits/5pct.py"
+        )
+    if argv[1:]:
+        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+    config = flags.FLAGS.config.copy_and_resolve_references()
+    name = config_name(flags.FLAGS["config"].config_filename)
+    workdir = flags.FLAGS.workdir or f"runs/{pathlib.PurePath(name).with_suffix('')}"
+    parts = experiment.make(config)
+    from asc_jax.data import pipeline  # TensorFlow, not before the budget is checked
+
+    clips = pipeline.open_split(config.data.dir, config.data.train_split)
+    test_clips = pipeline.open_split(config.data.dir, config.data.test_split)
+    checkpoints.save_config(workdir, name, config)
+    cost = parts.cost
+    print(
+        f"{name}: {len(clips):,} clips, {cost['n_params']:,} parameters, {cost['macs']:,} MACs, "
+        f"{cost['bytes']:,} bytes in {config.precision.stored} → {workdir}"
+    )
+    loop.fit(parts, clips, test_clips, workdir, **config.train)
+    print(f"done; evaluate with: python eval.py --workdir {workdir}")
+
+
+if __name__ == "__main__":
+    run(main)
