@@ -25,14 +25,10 @@ def main(argv) -> None:
     name, config = checkpoints.load_config(workdir)
     parts = experiment.make(config)
     best = flags.FLAGS.checkpoint == "best"
-    state, extra, step = evaluation.restore(
-        parts, workdir, name="best" if best else "checkpoints"
-    )
+    state, extra, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")
     from asc_jax.data import pipeline  # TensorFlow, not before the budget is checked
 
-    clips = pipeline.open_split(
-        flags.FLAGS.data_dir or config.data.dir, config.data.test_split
-    )
+    clips = pipeline.open_split(flags.FLAGS.data_dir or config.data.dir, config.data.test_split)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     summaries, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
     results = evaluation.describe(parts, name, extra, step) | summaries

@@ -17,9 +17,7 @@ flags.DEFINE_string("workdir", None, "Where to save; runs/<config> unless given.
 
 def main(argv) -> None:
     if flags.FLAGS.config is None:
-        raise UserError(
-            "which config? For example: python train.py --config splits/5pct.py"
-        )
+        raise UserError("which config? For example: python train.py --config splits/5pct.py")
     if argv[1:]:
         raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
     config = flags.FLAGS.config.copy_and_resolve_references()

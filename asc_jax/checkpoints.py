@@ -33,9 +33,7 @@ class Checkpoints:
       name: folder inside the workdir.
     """
 
-    def __init__(
-        self, workdir: str | os.PathLike, *, keep: int = 2, name: str = "checkpoints"
-    ):
+    def __init__(self, workdir: str | os.PathLike, *, keep: int = 2, name: str = "checkpoints"):
         self.directory = pathlib.Path(workdir).absolute() / name
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=False, create=True
@@ -150,9 +148,7 @@ def code_version() -> str:
     return f"{asc_jax.__version__}+{commit}" if commit else asc_jax.__version__
 
 
-def save_config(
-    workdir: str | os.PathLike, name: str, config: ml_collections.ConfigDict
-) -> None:
+def save_config(workdir: str | os.PathLike, name: str, config: ml_collections.ConfigDict) -> None:
     """Write `config.json`, or hold a run that goes on against the one already there.
 
     Raises:

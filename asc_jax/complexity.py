@@ -171,9 +171,7 @@ def check_budget(
     ]
     if problems and enforce:
         raise UserError(
-            "the network is over the task's budget: "
-            + ". ".join(problems)
-            + ". Make it smaller "
+            "the network is over the task's budget: " + ". ".join(problems) + ". Make it smaller "
             "(config.model, config.features.hop_length), or pass --config.budget.enforce=False "
             "for a run outside the task"
         )

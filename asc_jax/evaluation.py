@@ -62,9 +62,7 @@ def abstract_state(experiment: Experiment) -> state.TrainState:
     return jax.eval_shape(lambda: state.create(experiment.variables(), experiment.tx(1)))
 
 
-def evaluate_precisions(
-    experiment: Experiment, variables: Params, clips
-) -> tuple[dict, tuple]:
+def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tuple[dict, tuple]:
     """Evaluate as trained (float32) and as deployed (the stored dtype).
 
     The stored values are computed with in float32, the features too: what is measured is

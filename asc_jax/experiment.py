@@ -47,9 +47,7 @@ class Experiment:
         """`(state, batches, n_steps, key) -> (state, metrics)`."""
         step = functools.partial(
             steps.train_step,
-            forward=functools.partial(
-                train_forward, config=self.config, axis_name=axis_name
-            ),
+            forward=functools.partial(train_forward, config=self.config, axis_name=axis_name),
             loss_fn=functools.partial(losses.focal_loss, **self.config.loss),
             tx=tx,
             axis_name=axis_name,
@@ -76,9 +74,7 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     """
     _check_values(config)
     cost = measure(config)
-    within = complexity.check_budget(
-        cost["macs_by_layer"], cost["bytes_by_layer"], **config.budget
-    )
+    within = complexity.check_budget(cost["macs_by_layer"], cost["bytes_by_layer"], **config.budget)
     return Experiment(config, cost, within, config.features.sample_rate)
 
 
@@ -195,6 +191,4 @@ def _check_values(config) -> None:
     for name, holds, expected in checks:
         if not holds:
             section, key = name.split(".")
-            raise UserError(
-                f"config.{name} is {config[section][key]!r}, expected {expected}"
-            )
+            raise UserError(f"config.{name} is {config[section][key]!r}, expected {expected}")

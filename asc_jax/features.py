@@ -76,11 +76,7 @@ def resample(waveform: Array, orig_rate: int, new_rate: int) -> Array:
       >>> resample(jnp.zeros((1, 44_100)), 44_100, 32_000).shape
       (1, 32000)
     """
-    if (
-        min(orig_rate, new_rate) <= 0
-        or orig_rate != int(orig_rate)
-        or new_rate != int(new_rate)
-    ):
+    if min(orig_rate, new_rate) <= 0 or orig_rate != int(orig_rate) or new_rate != int(new_rate):
         raise ValueError(f"rates must be positive integers, got {orig_rate} and {new_rate}")
     orig, new = _reduced(orig_rate, new_rate)
     if orig == new:
@@ -95,9 +91,7 @@ def resample(waveform: Array, orig_rate: int, new_rate: int) -> Array:
     end = n_rows * orig - width - waveform.shape[1]
     rows = jnp.pad(waveform, ((0, 0), (width, max(end, 0))))[:, : n_rows * orig]
     rows = rows.reshape(-1, n_rows, orig)  # [b, row, sample]
-    parts = [
-        rows[:, i : i + n_frames, : n_taps - i * orig] for i in range(-(-n_taps // orig))
-    ]
+    parts = [rows[:, i : i + n_frames, : n_taps - i * orig] for i in range(-(-n_taps // orig))]
     frames = jnp.concatenate(parts, axis=-1)  # [b, frame, tap]
     return _banded_dot(frames, kernel.T).reshape(-1, n_frames * new)[:, :n_out]
 
@@ -177,9 +171,7 @@ def mel_power(
     n_samples = waveform.shape[-1]
     if win_length > n_fft:
         raise ValueError(f"win_length {win_length} is longer than n_fft {n_fft}")
-    left = (
-        n_fft // 2 - (n_fft - win_length) // 2
-    )  # reflected samples under the first window
+    left = n_fft // 2 - (n_fft - win_length) // 2  # reflected samples under the first window
     right = win_length - left
     if n_samples <= max(left, right):
         raise ValueError(f"{n_samples} samples are too few for a window of {win_length}")

@@ -77,9 +77,7 @@ def fit(
     """
     if not len(clips):
         raise UserError(f"split {experiment.config.data.train_split} holds no clips")
-    run = _Run(
-        experiment, clips, test_clips, pathlib.Path(workdir), n_epochs, keep_checkpoints
-    )
+    run = _Run(experiment, clips, test_clips, pathlib.Path(workdir), n_epochs, keep_checkpoints)
     state = run.restore()
     train = parallel.pmap_train(experiment.train_steps(run.tx, axis_name=parallel.AXIS))
     state = parallel.replicate(state)
@@ -98,9 +96,7 @@ def fit(
                 run.end_epoch(call.epoch)
                 if last or stopped or (call.epoch + 1) % checkpoint_every_epochs == 0:
                     run.save(state, call.epoch + 1)
-                if eval_every_epochs and (
-                    last or (call.epoch + 1) % eval_every_epochs == 0
-                ):
+                if eval_every_epochs and (last or (call.epoch + 1) % eval_every_epochs == 0):
                     run.evaluate(state, call.epoch, keep_best)
             if stopped and not last:
                 run.save(state, call.epoch + call.ends_epoch)
@@ -149,9 +145,7 @@ class _Run:
         """What is left to do, cut into calls."""
         while self.step < self.n_steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
-            order = pipeline.epoch_order(
-                len(self.clips), self.experiment.config.seed, epoch
-            )
+            order = pipeline.epoch_order(len(self.clips), self.experiment.config.seed, epoch)
             batches = []
             step = self.step
             for batch in self.clips.batches(order, self.batch_size, first=first):
@@ -174,14 +168,17 @@ class _Run:
         if not np.all(np.isfinite(loss)):
             bad = call.first_step + int(np.flatnonzero(~np.isfinite(loss))[0])
             raise UserError(self._not_finite(bad, loss[bad - call.first_step]))
+        now = time.perf_counter()
         self.step = call.first_step + n
         self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
         self.n_correct += int(n_correct.sum())
         self.n_clips += int(n_clips.sum())
         self.bar.update(n)
-        seconds = time.perf_counter() - self.since
-        self.clips_here += int(n_clips.sum())
-        self.clips_per_s = self.clips_here / max(seconds, 1e-9)
+        if self.since is None:  # the first call was mostly compilation
+            self.since, self.clips_timed = now, 0
+        else:
+            self.clips_timed += int(n_clips.sum())
+            self.clips_per_s = self.clips_timed / (now - self.since)
         self.bar.set_description(f"epoch {call.epoch + 1}/{self.n_epochs}", refresh=False)
         self.bar.set_postfix_str(
             f"loss {loss[-1]:.3f}, accuracy {self.n_correct / self.n_clips:.3f}, "
@@ -209,9 +206,7 @@ class _Run:
         self._clear()
 
     def save(self, state, epoch: int) -> None:
-        partial = {
-            name: getattr(self, name) for name in ("loss_sum", "n_correct", "n_clips")
-        }
+        partial = {name: getattr(self, name) for name in ("loss_sum", "n_correct", "n_clips")}
         self.checkpoints.save(
             self.step,
             parallel.unreplicate(state),
@@ -222,6 +217,7 @@ class _Run:
         """Evaluate on the test clips, in the training precision's float32."""
         if self.test_clips is None:
             return
+        began = time.perf_counter()
         self.evaluator = self.evaluator or evaluation.make_evaluator(self.experiment)
         state = parallel.unreplicate(state)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -233,6 +229,8 @@ class _Run:
         tqdm.tqdm.write(
             f"epoch {epoch + 1}: test macro accuracy {100 * summary['macro_accuracy']:.2f} %"
         )
+        if self.since is not None:  # not training time
+            self.since += time.perf_counter() - began
         if keep_best:
             self._save_best(state, epoch, summary["macro_accuracy"])
 
@@ -256,7 +254,7 @@ class _Run:
                     disable=not sys.stderr.isatty(),
                 )
             )
-            self.since, self.clips_here, self.clips_per_s = time.perf_counter(), 0, 0.0
+            self.since, self.clips_timed, self.clips_per_s = None, 0, 0.0
             yield
 
     def _log(self, entry: dict) -> None:
@@ -284,11 +282,7 @@ class _Run:
 
     def _not_finite(self, step: int, loss: float) -> str:
         good = self.checkpoints.latest_step()
-        kept = (
-            f"the last good checkpoint is that of step {good}"
-            if good
-            else "no checkpoint yet"
-        )
+        kept = f"the last good checkpoint is that of step {good}" if good else "no checkpoint yet"
         return (
             f"the loss became {loss} at step {step}; {kept} in {self.workdir}. Lower "
             "--config.optim.peak_lr or lengthen --config.optim.warmup_steps, in a new --workdir"
@@ -309,9 +303,7 @@ def _stop_signals():
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    before = {
-        number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:

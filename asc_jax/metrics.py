@@ -54,9 +54,7 @@ def counts(
     label = jnp.where(counted, labels, 0)
     device = jnp.where(counted, device_id, 0)
     confusion = jnp.zeros((n_devices, n_scenes, n_scenes), jnp.int32)
-    confusion = confusion.at[device, label, jnp.argmax(logits, -1)].add(
-        counted.astype(jnp.int32)
-    )
+    confusion = confusion.at[device, label, jnp.argmax(logits, -1)].add(counted.astype(jnp.int32))
     log_probs = jax.nn.log_softmax(logits)
     log_loss = -jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]  # [b]
     # Selected and summed, not scattered or multiplied by one-hot rows: the order is fixed,
@@ -112,9 +110,7 @@ def summarize(sums: Metrics) -> dict[str, Any]:
         )
     # [figure, device, true scene]: clips, those named rightly, log loss
     table = np.stack([confusion.sum(2), np.einsum("dss->ds", confusion), log_loss])
-    members = {
-        name: [DEVICES.index(d) for d in DEVICE_GROUPS[name]] for name in DEVICE_GROUPS
-    }
+    members = {name: [DEVICES.index(d) for d in DEVICE_GROUPS[name]] for name in DEVICE_GROUPS}
     scenes = {name: _describe(table[:, :, [i]].sum(1)) for i, name in enumerate(SCENES)}
     devices = {name: _describe(table[:, i]) for i, name in enumerate(DEVICES)}
     groups = {name: _describe(table[:, ids].sum(1)) for name, ids in members.items()}

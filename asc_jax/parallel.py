@@ -7,7 +7,6 @@ position, padded at its end so that the replicas get equally many clips.
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.types import Array
@@ -22,9 +21,15 @@ def n_replicas() -> int:
 
 
 def replicate(tree, n: int | None = None):
-    """A copy of every leaf per replica: `[…]` → `[replica, …]`."""
+    """A copy of every leaf per replica: `[…]` → `[replica, …]`.
+
+    Through `pmap` itself, so that the copies lie as a step's results do: a step that met two
+    layouts of its state would be compiled twice.
+    """
     n = n or n_replicas()
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *jnp.shape(x))), tree)
+    devices = jax.local_devices()[:n]
+    copy = jax.pmap(lambda _, tree: tree, axis_name=AXIS, in_axes=(0, None), devices=devices)
+    return copy(np.arange(n), tree)
 
 
 def unreplicate(tree):

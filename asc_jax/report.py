@@ -78,9 +78,7 @@ def _about(results: Mapping[str, Any]) -> list[str]:
     ]
     if stored != "float32":
         changed = f"{results['changed_top_scene']:,}"
-        lines.append(
-            f"storage     {stored} gives {changed} clips another scene than float32"
-        )
+        lines.append(f"storage     {stored} gives {changed} clips another scene than float32")
     return lines + ["OVER BUDGET: outside the task's limits"] * bool(results["over_budget"])
 
 
@@ -108,9 +106,7 @@ def _section(kind: str, ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> l
         accuracies = [_percent(summary[kind][name]["accuracy"]) for summary in ours]
         others = [_percent(system.get(kind, {}).get(name)) for system in theirs]
         log_loss = _decimals(last["log_loss"])
-        lines.append(
-            _row(f"  {label}", f"{last['n_clips']:,}", accuracies, log_loss, others)
-        )
+        lines.append(_row(f"  {label}", f"{last['n_clips']:,}", accuracies, log_loss, others))
     return lines
 
 
@@ -168,9 +164,7 @@ def write_output_csv(path: str | Path, filenames: Sequence[str], probs: np.ndarr
     """
     probs = np.asarray(probs)
     if probs.shape != (len(filenames), N_SCENES):
-        raise ValueError(
-            f"expected probs of shape {(len(filenames), N_SCENES)}, got {probs.shape}"
-        )
+        raise ValueError(f"expected probs of shape {(len(filenames), N_SCENES)}, got {probs.shape}")
     off = np.abs(probs.sum(1, dtype=np.float64) - 1)
     if np.any(off > 1e-5):
         row = int(np.nanargmax(off))
@@ -179,9 +173,7 @@ def write_output_csv(path: str | Path, filenames: Sequence[str], probs: np.ndarr
     for filename, row in zip(filenames, probs, strict=True):
         # nine significant digits bring every float32 back exactly
         cells = (f"{p:.9g}" for p in row.tolist())
-        lines.append(
-            "\t".join((filename.removeprefix("audio/"), SCENES[row.argmax()], *cells))
-        )
+        lines.append("\t".join((filename.removeprefix("audio/"), SCENES[row.argmax()], *cells)))
     _write_whole(Path(path), "\n".join(lines) + "\n")
 
 

@@ -56,9 +56,7 @@ def train_step(
         loss = jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(n_clips, 1)
         return loss, (logits, batch_stats)
 
-    (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(
-        state.params
-    )
+    (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     loss, grads = _psum((loss, grads), axis_name)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     new_state = TrainState(
@@ -97,9 +95,7 @@ def train_steps(
 
     def body(index, carry):
         state, collected = carry
-        state, metrics_of_step = step(
-            state, jax.tree.map(lambda leaf: leaf[index], batches), key
-        )
+        state, metrics_of_step = step(state, jax.tree.map(lambda leaf: leaf[index], batches), key)
         return state, jax.tree.map(
             lambda all_steps, one: all_steps.at[index].set(one), collected, metrics_of_step
         )

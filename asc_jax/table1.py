@@ -49,9 +49,7 @@ def published(split: str) -> dict[str, Any] | None:
     baseline, spread, report = (_fraction(value) for value in _MACRO_AVERAGES[percent])
     scenes = _rows("table1.csv", percent)
     by_scene = {
-        system: {
-            r["scene_label"]: _fraction(r[f"{system}_accuracy_percent"]) for r in scenes
-        }
+        system: {r["scene_label"]: _fraction(r[f"{system}_accuracy_percent"]) for r in scenes}
         for system in ("baseline", "report")
     }
     devices = {

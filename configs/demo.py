@@ -17,6 +17,6 @@ def get_config():
     config.features.hop_length = 472
     config.loss.gamma = 2.0
     config.optim.warmup_steps = 100
-    config.train.n_epochs = 12
-    config.train.eval_every_epochs = 4
+    config.train.n_epochs = 10
+    config.train.eval_every_epochs = 5
     return config

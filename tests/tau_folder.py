@@ -53,6 +53,4 @@ def write_evaluation(parent, n=3):
     for number, name in enumerate(names):
         write_wav(parent / EVALUATION / name, seed=100 + number)
     rows = [(name,) for name in names]
-    write_list(
-        parent / EVALUATION / "evaluation_setup" / "fold1_test.csv", rows, ("filename",)
-    )
+    write_list(parent / EVALUATION / "evaluation_setup" / "fold1_test.csv", rows, ("filename",))

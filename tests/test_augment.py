@@ -82,9 +82,7 @@ def test_mixstyle_without_the_coin_or_with_share_one_is_the_identity():
         "partners": jnp.array([1, 2, 3, 0]),
         "statistics": augment.band_statistics(log_mel),
     }
-    unmixed = augment.freq_mixstyle(
-        log_mel, apply=jnp.array(False), lam=jnp.zeros(4), **rest
-    )
+    unmixed = augment.freq_mixstyle(log_mel, apply=jnp.array(False), lam=jnp.zeros(4), **rest)
     np.testing.assert_array_equal(unmixed, log_mel)
     own = augment.freq_mixstyle(log_mel, apply=jnp.array(True), lam=jnp.ones(4), **rest)
     np.testing.assert_allclose(own, log_mel, atol=1e-5)

@@ -40,9 +40,7 @@ def test_macs_of_each_layer_equal_the_baselines_formula(n_frames):
             if row["type"] == "Conv2d"
         }
     ours = count(n_frames)[0].by_layer
-    assert theirs == {
-        f"{name}.0": ours["/".join(path)] for name, path in torch_names().items()
-    }
+    assert theirs == {f"{name}.0": ours["/".join(path)] for name, path in torch_names().items()}
 
 
 def test_bytes_in_float16_equal_the_published_figures():
@@ -109,9 +107,7 @@ def test_budget_passes_the_reports_network_and_names_what_exceeds_it():
 def test_budget_names_the_bytes_that_exceed_it():
     macs, variables = count(68, width=40)
     n_bytes = complexity.layer_bytes(variables["params"], 2)
-    with pytest.raises(
-        UserError, match="bytes are .* over the limit of 128,000; .*b6/project"
-    ):
+    with pytest.raises(UserError, match="bytes are .* over the limit of 128,000; .*b6/project"):
         complexity.check_budget(macs.by_layer, n_bytes, **LIMITS)
 
 

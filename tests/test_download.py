@@ -120,9 +120,7 @@ def test_damaged_part_is_replaced(server, tmp_path):
 
 def test_network_failure_says_to_run_again(server, tmp_path):
     server.cuts = [1000] + [0] * 9
-    with pytest.raises(
-        UserError, match=r"cannot download .*/a: .*continues where it stopped"
-    ):
+    with pytest.raises(UserError, match=r"cannot download .*/a: .*continues where it stopped"):
         fetch.fetch(f"{server.url}/a", tmp_path / "a", _md5(DATA))
     assert (tmp_path / "a.part").read_bytes() == DATA[:1000]
 
@@ -193,9 +191,7 @@ def published(server, tmp_path):
     files = [path for path in sorted(source.rglob("*")) if path.is_file()]
     wanted = []
     for number, part in enumerate((files[:3], files[3:])):
-        entries = [
-            (f"{tau.TOP_FOLDER}/{p.relative_to(source)}", p.read_bytes()) for p in part
-        ]
+        entries = [(f"{tau.TOP_FOLDER}/{p.relative_to(source)}", p.read_bytes()) for p in part]
         data = _zip(tmp_path / "zip", entries).read_bytes()
         wanted.append(tau.Archive(f"{number}.zip", _md5(data), "7"))
         server.files[f"/records/7/files/{number}.zip"] = data

@@ -24,9 +24,7 @@ def test_resample_kernel_equals_torchaudio_bit_for_bit(golden):
 
 def test_resample_kernel_float64_equals_torch_float64(golden):
     kernel = features.resample_kernel(44_100, 32_000, np.float64)
-    np.testing.assert_allclose(
-        kernel, golden("b_frontend")["resample_kernel64"], atol=1e-15
-    )
+    np.testing.assert_allclose(kernel, golden("b_frontend")["resample_kernel64"], atol=1e-15)
 
 
 def test_resampled_waveform_equals_torchaudio(golden):
@@ -83,9 +81,7 @@ def test_log_mel_equals_its_textbook_form(x64):
     np.testing.assert_allclose(log_mel[0, :, :, 0], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("orig", "new"), [(44_100, 32_000), (48_000, 32_000), (8000, 32_000)]
-)
+@pytest.mark.parametrize(("orig", "new"), [(44_100, 32_000), (48_000, 32_000), (8000, 32_000)])
 def test_resample_equals_direct_convolution(x64, orig, new):
     waveform = np.random.default_rng(1).standard_normal((2, 3000))
     kernel = features.resample_kernel(orig, new, np.float64)

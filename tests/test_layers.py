@@ -18,9 +18,7 @@ FLOORS = {
     6: "loop",
     7: "cli",
 }
-FLOOR = {
-    f"asc_jax.{name}": floor for floor, names in FLOORS.items() for name in names.split()
-}
+FLOOR = {f"asc_jax.{name}": floor for floor, names in FLOORS.items() for name in names.split()}
 MODULES = sorted((ROOT / "asc_jax").rglob("*.py"))
 
 
@@ -81,9 +79,7 @@ def test_heavy_packages_live_in_one_place(package, places):
 
 def test_pmap_is_named_in_one_file():
     users = [
-        name_of(path)
-        for path in MODULES
-        if "jax.pmap" in ast.unparse(ast.parse(path.read_text()))
+        name_of(path) for path in MODULES if "jax.pmap" in ast.unparse(ast.parse(path.read_text()))
     ]
     code_users = [
         name_of(path)

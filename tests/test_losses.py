@@ -19,9 +19,7 @@ def test_loss_and_gradient_equal_pytorch(golden, kind, name, gamma):
     loss = losses.focal_loss(logits, labels, gamma=gamma)
     reference = arrays[f"{kind}_{name}_per_example64"]
     np.testing.assert_allclose(loss, reference, rtol=1e-6, atol=1e-6)
-    gradient = jax.grad(lambda x: jnp.mean(losses.focal_loss(x, labels, gamma=gamma)))(
-        logits
-    )
+    gradient = jax.grad(lambda x: jnp.mean(losses.focal_loss(x, labels, gamma=gamma)))(logits)
     np.testing.assert_allclose(gradient, arrays[f"{kind}_{name}_grad64"], atol=1e-6)
 
 
@@ -36,9 +34,7 @@ def test_loss_with_gamma_zero_is_cross_entropy():
 def test_gradient_is_finite_at_extreme_logits(gamma):
     logits = jnp.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [0.0, 0.0, 0.0]])
     labels = jnp.array([0, 0, 2])
-    gradient = jax.grad(lambda x: jnp.sum(losses.focal_loss(x, labels, gamma=gamma)))(
-        logits
-    )
+    gradient = jax.grad(lambda x: jnp.sum(losses.focal_loss(x, labels, gamma=gamma)))(logits)
     assert np.all(np.isfinite(gradient))
 
 

@@ -140,9 +140,7 @@ def test_summary_says_none_where_there_are_no_clips():
 
 def test_summary_of_nothing_is_none_throughout():
     shape = (N_DEVICES, N_SCENES, N_SCENES)
-    summary = metrics.summarize(
-        {"confusion": np.zeros(shape), "log_loss": np.zeros(shape[:2])}
-    )
+    summary = metrics.summarize({"confusion": np.zeros(shape), "log_loss": np.zeros(shape[:2])})
     assert summary["n_clips"] == 0
     names = ("accuracy", "macro_accuracy", "log_loss", "macro_log_loss")
     assert {summary[name] for name in names} == {None}

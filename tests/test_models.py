@@ -23,9 +23,7 @@ def test_evaluation_logits_equal_the_baseline(golden, body, hop):
     variables = from_torch(golden("c_state_calib"))
     log_mel = to_input(golden("b_frontend")[f"logmel_hop{hop}"])
     logits = CPMobile(body=body).apply(variables, log_mel)
-    np.testing.assert_allclose(
-        logits, golden("c_logits_calib")[f"logits_hop{hop}"], atol=1e-4
-    )
+    np.testing.assert_allclose(logits, golden("c_logits_calib")[f"logits_hop{hop}"], atol=1e-4)
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -46,9 +44,7 @@ def test_training_logits_and_statistics_equal_the_baseline(golden, body, hop):
     )
     np.testing.assert_allclose(logits, reference[f"train_logits_hop{hop}"], atol=1e-3)
     prefix = f"train_hop{hop}|"
-    after = {
-        k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)
-    }
+    after = {k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)}
     expected = from_torch(state3 | after)["batch_stats"]
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5),
@@ -103,9 +99,7 @@ def test_padding_rows_change_neither_logits_nor_statistics():
         variables, padded, train=True, mask=jnp.arange(9) < 6, mutable=["batch_stats"]
     )
     np.testing.assert_allclose(beside[:6], alone, atol=2e-4)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stats, padded_stats
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stats, padded_stats)
 
 
 def test_gradient_through_batch_norm_equals_autodiff(x64):

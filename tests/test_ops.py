@@ -49,10 +49,7 @@ def test_average_pool_counts_its_padding(x64, strides):
     expected = np.stack(
         [
             np.stack(
-                [
-                    padded[:, i : i + 3, j : j + 3].mean((1, 2))
-                    for j in range(0, 6, strides[1])
-                ],
+                [padded[:, i : i + 3, j : j + 3].mean((1, 2)) for j in range(0, 6, strides[1])],
                 axis=1,
             )
             for i in range(0, 5, strides[0])

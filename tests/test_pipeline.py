@@ -80,10 +80,7 @@ def test_last_batch_is_filled_up_and_masked():
 def test_batches_follow_the_order():
     order = pipeline.epoch_order(10, 0, 0)
     batches = list(_clips().batches(order, 5))
-    assert (
-        np.concatenate([batch["label"] for batch in batches]).tolist()
-        == (order + 1).tolist()
-    )
+    assert np.concatenate([batch["label"] for batch in batches]).tolist() == (order + 1).tolist()
 
 
 def test_first_resumes_without_reading_the_skipped():
@@ -169,16 +166,12 @@ def test_program_ends_although_an_iterator_is_alive(data_dir):
 
 
 def test_missing_data_set_says_how_to_get_one(tmp_path):
-    with pytest.raises(
-        UserError, match=r"prepare_data --tau_dir DIR .*--download.*make demo"
-    ):
+    with pytest.raises(UserError, match=r"prepare_data --tau_dir DIR .*--download.*make demo"):
         pipeline.open_split(tmp_path / "nothing", "test")
 
 
 def test_unknown_split_names_the_known(data_dir):
-    with pytest.raises(
-        UserError, match="'train_10pct'; it has test, train_100pct, train_5pct"
-    ):
+    with pytest.raises(UserError, match="'train_10pct'; it has test, train_100pct, train_5pct"):
         pipeline.open_split(data_dir, "train_10pct")
 
 

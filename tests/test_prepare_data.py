@@ -125,9 +125,7 @@ def test_official_lists_get_no_note(tau, tmp_path, capsys, monkeypatch):
 
 
 def test_unknown_split_lists_the_known(tau, tmp_path):
-    with pytest.raises(
-        UserError, match="'7' in --splits; known are 5, 10, 25, 50, 100, test"
-    ):
+    with pytest.raises(UserError, match="'7' in --splits; known are 5, 10, 25, 50, 100, test"):
         prepare_data.prepare(tau, tmp_path, splits=["7"])
 
 

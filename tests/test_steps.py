@@ -27,15 +27,11 @@ def forward(params, batch_stats, log_mel, mask, key):
 def run_reference(golden, dtype):
     """The 20 reference steps: losses, final state, held-out logits, gradients of step 0."""
     arrays = golden("g_trajectory")
-    variables = jax.tree.map(
-        lambda x: jnp.asarray(x, dtype), from_torch(golden("c_init_state"))
-    )
+    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), from_torch(golden("c_init_state")))
     tx = optim.make_tx(40, peak_lr=0.005, warmup_steps=10, weight_decay=1e-4)
     current = state.create(variables, tx)
     step = jax.jit(
-        functools.partial(
-            steps.train_step, forward=forward, loss_fn=losses.focal_loss, tx=tx
-        )
+        functools.partial(steps.train_step, forward=forward, loss_fn=losses.focal_loss, tx=tx)
     )
     out, first_moment = [], None
     for x, labels in zip(arrays["x_q"], arrays["labels"], strict=True):
@@ -49,9 +45,7 @@ def run_reference(golden, dtype):
         if first_moment is None:
             first_moment = current.opt_state[0].mu
     held = jnp.asarray(arrays["held_x_q"], dtype)[..., None] / 16
-    logits = CPMobile().apply(
-        {"params": current.params, "batch_stats": current.batch_stats}, held
-    )
+    logits = CPMobile().apply({"params": current.params, "batch_stats": current.batch_stats}, held)
     gradients = jax.tree.map(lambda m: m / 0.1, first_moment)  # mu = (1 − 0.9) · gradient
     return np.array(out), current, logits, gradients
 
@@ -71,9 +65,7 @@ def test_trajectory_in_float64_equals_pytorch(golden, x64):
         (final.params, from_torch(reference)["params"]),
         (final.batch_stats, from_torch(reference)["batch_stats"]),
     ):
-        assert np.linalg.norm(flat(ours) - flat(theirs)) <= 1e-7 * np.linalg.norm(
-            flat(theirs)
-        )
+        assert np.linalg.norm(flat(ours) - flat(theirs)) <= 1e-7 * np.linalg.norm(flat(theirs))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, theirs)
     np.testing.assert_allclose(
         logits, arrays["held_logits64"], atol=1e-7 * np.abs(arrays["held_logits64"]).max()
@@ -136,9 +128,7 @@ def run_steps(config, batches, n_replicas, calls=None, pad_to=None):
     parts = experiment.make(config)
     tx = parts.tx(len(batches))
     train = parallel.pmap_train(parts.train_steps(tx, parallel.AXIS), n_replicas)
-    variables = jax.tree.map(
-        lambda x: jnp.asarray(x, batches[0]["audio"].dtype), parts.variables()
-    )
+    variables = jax.tree.map(lambda x: jnp.asarray(x, batches[0]["audio"].dtype), parts.variables())
     current = parallel.replicate(state.create(variables, tx), n_replicas)
     out, start = [], 0
     if pad_to:
@@ -191,8 +181,7 @@ def test_result_does_not_depend_on_padding(x64):
 def test_result_does_not_depend_on_how_steps_are_grouped_into_calls():
     batches = make_batches(5, 8, 8)
     parts = [
-        run_steps(small_config(), batches, 1, calls)
-        for calls in ([4, 1], [2, 2, 1, 0, 0, 4][:3])
+        run_steps(small_config(), batches, 1, calls) for calls in ([4, 1], [2, 2, 1, 0, 0, 4][:3])
     ]
     whole = run_steps(small_config(), batches, 1, [4, 1])
     for loss, final in parts[:1]:
@@ -234,9 +223,7 @@ def test_bfloat16_compute_trains_and_keeps_float32_state():
     batches = make_batches(4, 16, 16)
     loss, final = run_steps(small_config(precision__compute="bfloat16"), batches, 1)
     assert np.all(np.isfinite(loss))
-    assert {x.dtype.name for x in jax.tree.leaves((final.params, final.batch_stats))} == {
-        "float32"
-    }
+    assert {x.dtype.name for x in jax.tree.leaves((final.params, final.batch_stats))} == {"float32"}
 
 
 def test_eval_step_gives_sums_that_padding_does_not_move():

@@ -68,9 +68,7 @@ def test_lists_have_the_published_columns(folder):
         assert list(read(path)[0]) == ["filename", "scene_label"]
     assert read(setup / "fold1_train.csv") == read(folder / "split_setup/split100.csv")
     assert read(setup / "fold1_evaluate.csv") == read(folder / "split_setup/test.csv")
-    assert [row["filename"] for row in read(setup / "fold1_test.csv")] == names(
-        folder, "test"
-    )
+    assert [row["filename"] for row in read(setup / "fold1_test.csv")] == names(folder, "test")
 
 
 def test_splits_are_nested_and_keep_segments_whole(folder):
@@ -84,9 +82,7 @@ def test_splits_are_nested_and_keep_segments_whole(folder):
 
 
 def test_train_and_test_share_no_location_and_no_segment(folder):
-    train, test = (
-        [fields(name) for name in names(folder, s)] for s in ("split100", "test")
-    )
+    train, test = ([fields(name) for name in names(folder, s)] for s in ("split100", "test"))
     for field in (2, 3):
         assert not {name[field] for name in train} & {name[field] for name in test}
 
@@ -100,9 +96,7 @@ def test_devices_are_distributed_as_in_the_challenge(folder):
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(folder, tmp_path):
-    again = write_dataset(
-        tmp_path, n_train_segments=N_TRAIN, n_test_segments=N_TEST, n_workers=1
-    )
+    again = write_dataset(tmp_path, n_train_segments=N_TRAIN, n_test_segments=N_TEST, n_workers=1)
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     assert len(files) == 10 * len(SCENES) * (N_TRAIN + 9 * N_TEST) + 10
     _, mismatch, errors = filecmp.cmpfiles(folder, again, files, shallow=False)
@@ -162,11 +156,7 @@ def band_levels(folder, filenames):
     return np.array(levels)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"seed": -1}, {"n_train_segments": 0}, {"n_test_segments": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"n_train_segments": 0}, {"n_test_segments": 0}])
 def test_impossible_sizes_are_refused(wrong, tmp_path):
-    with pytest.raises(
-        UserError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"
-    ):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         write_dataset(tmp_path, **wrong)

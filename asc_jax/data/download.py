@@ -131,8 +131,7 @@ def _is_extracted(tau_dir: Path, archive: Archive) -> bool:
     try:
         record = json.loads(_record_path(tau_dir, archive).read_text(encoding="utf-8"))
         return record["md5"] == archive.md5 and all(
-            (tau_dir / name).stat().st_size == size
-            for name, size in record["files"].items()
+            (tau_dir / name).stat().st_size == size for name, size in record["files"].items()
         )
     except (OSError, ValueError, KeyError):
         return False

@@ -80,9 +80,7 @@ def _continue(url: str, part: Path) -> None:
         if response.status_code != requests.codes.partial_content:
             start = 0  # the server sends it from the beginning
         total = int(response.headers.get("Content-Length", 0)) + start
-        bar = tqdm(
-            desc=part.stem, total=total or None, initial=start, unit="B", unit_scale=True
-        )
+        bar = tqdm(desc=part.stem, total=total or None, initial=start, unit="B", unit_scale=True)
         with bar, part.open("ab" if start else "wb") as file:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
@@ -135,9 +133,7 @@ def extract(archive: Path, folder: Path, *, strip: str = "") -> dict[str, int]:
                 if _size(folder / name) != entry.file_size or not entry.file_size:
                     _write_entry(file, entry, folder / name)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UserError(
-            f"{archive} is damaged ({error}): delete it and run again"
-        ) from error
+        raise UserError(f"{archive} is damaged ({error}): delete it and run again") from error
     return {name: entry.file_size for name, entry in entries.items()}
 
 

@@ -60,10 +60,15 @@ class Clips:
       read: clip numbers `[n]` → audio `[n, n_samples]` float32, label and device_id `[n]`
         int32, filename `[n]` str.
       stream: `map`, or a function like it that works ahead.
+      official: whether they are those of a published list, so that results on them can be
+        compared with published ones.
     """
 
-    def __init__(self, n_clips: int, read: ReadBatch, stream: Callable = map):
+    def __init__(
+        self, n_clips: int, read: ReadBatch, stream: Callable = map, official: bool = False
+    ):
         self._n_clips, self._read, self._stream = n_clips, read, stream
+        self.official = official
 
     def __len__(self) -> int:
         return self._n_clips
@@ -149,18 +154,14 @@ def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
     from asc_jax.data import stored, tf_stream
 
     reader = stored.open_reader(Path(data_dir) / DATASET, split)
-    return Clips(len(reader), reader.read, tf_stream.map_ahead)
+    return Clips(len(reader), reader.read, tf_stream.map_ahead, reader.official)
 
 
-def _index_rows(
-    order: Iterable[int], batch_size: int, first: int, n_clips: int
-) -> np.ndarray:
+def _index_rows(order: Iterable[int], batch_size: int, first: int, n_clips: int) -> np.ndarray:
     """`[n_batches − first, batch_size]` int64; −1 fills up the last row."""
     order = np.asarray(order if isinstance(order, np.ndarray) else list(order))
     if order.size and (order.ndim != 1 or order.dtype.kind not in "iu"):
-        raise ValueError(
-            f"order must be a list of integers, got {order.dtype} {order.shape}"
-        )
+        raise ValueError(f"order must be a list of integers, got {order.dtype} {order.shape}")
     if order.size and not 0 <= order.min() <= order.max() < n_clips:
         raise ValueError(f"order names clips outside 0 … {n_clips - 1}")
     if batch_size < 1:

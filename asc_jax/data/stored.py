@@ -50,7 +50,8 @@ def open_reader(folder: Path, split: str) -> "Reader":
         if not path.exists():
             raise _damaged(folder, f"{path.name} is missing")
     raw = decode.DeserializeMethod.RAW_BYTES
-    return Reader(builder.as_data_source(split, deserialize_method=raw), folder)
+    official = split in ((builder.info.metadata or {}).get("official") or ())
+    return Reader(builder.as_data_source(split, deserialize_method=raw), folder, official)
 
 
 class Reader:
@@ -59,10 +60,11 @@ class Reader:
     Args:
       records: sequence of serialised examples with a batched `__getitems__`.
       folder: named in messages.
+      official: whether the split's list is the published one.
     """
 
-    def __init__(self, records, folder: Path):
-        self._records, self._folder = records, folder
+    def __init__(self, records, folder: Path, official: bool = False):
+        self._records, self._folder, self.official = records, folder, official
 
     def __len__(self) -> int:
         return len(self._records)

@@ -2,7 +2,8 @@
 
 A device colours (an octave curve plus a finer ripple of its own), compresses, saturates
 and hisses. `a` is nearly transparent, `b` and `c` are phone-like, `s1` to `s3` are
-rougher, and `s4` to `s6`, which only the test list contains, lie further out.
+rougher, and `s4` to `s6`, which only the test list contains, compress, saturate and hiss
+the most and have responses of their own.
 """
 
 from typing import NamedTuple

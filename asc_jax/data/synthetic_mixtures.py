@@ -52,9 +52,7 @@ BED_DB = {
     "tram": (2, 4, 5, 2, -2, -6, -11, -17, -24, -34),
 }
 # Level of a scene's segments (dBFS) and reverberation time of its rooms (s; 0: outdoors).
-LEVEL_DBFS = dict(
-    zip(SCENES, (-33, -29, -28, -30, -38, -34, -33, -33, -29, -29), strict=True)
-)
+LEVEL_DBFS = dict(zip(SCENES, (-33, -29, -28, -30, -38, -34, -33, -33, -29, -29), strict=True))
 REVERB_S = dict(zip(SCENES, (1.5, 0, 0, 1.3, 0, 0.3, 0.9, 0.3, 0.2, 0), strict=True))
 
 
@@ -124,7 +122,7 @@ def _sources(
     total = np.zeros(N_SAMPLES, np.float32)
     for name, level_db in levels.items():
         character = np.random.default_rng(
-            (seed, PLACE, segment.location, list(SOURCES).index(name))
+            (seed, PLACE, segment.location, 1 + list(SOURCES).index(name))
         )
         level_db += LOCATION_SPREAD_DB * character.standard_normal()
         level_db += SEGMENT_SPREAD_DB * moment.standard_normal()

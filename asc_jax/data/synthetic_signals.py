@@ -82,16 +82,12 @@ def slow(generator: np.random.Generator, rate_hz: float) -> np.ndarray:
     return np.interp(at, np.arange(n_turns + 1), turns)
 
 
-def wander(
-    generator: np.random.Generator, rate_hz: float, n: int = N_SAMPLES
-) -> np.ndarray:
+def wander(generator: np.random.Generator, rate_hz: float, n: int = N_SAMPLES) -> np.ndarray:
     """`slow`, stretched to `[n]`."""
     return stretch(slow(generator, rate_hz), n)
 
 
-def gate(
-    generator: np.random.Generator, rate_hz: float, share: float, n: int
-) -> np.ndarray:
+def gate(generator: np.random.Generator, rate_hz: float, share: float, n: int) -> np.ndarray:
     """A smooth on-and-off curve `[n]` in [0, 1], on for about `share` of the time."""
     excess = slow(generator, rate_hz) - special.ndtri(1 - share)
     return stretch(special.expit(8 * excess), n)
@@ -123,9 +119,7 @@ def burst(
     """An impact `[n]` float32 of unit peak: band noise that dies away in `decay_s`."""
     n = fft.next_fast_len(int(5 * decay_s * SAMPLE_RATE) + 64, real=True)
     hz = fft.rfftfreq(n, 1 / SAMPLE_RATE).astype(np.float32)
-    distance = np.log2(np.maximum(hz, 10) / np.float32(centre_hz)) / np.float32(
-        width_octaves
-    )
+    distance = np.log2(np.maximum(hz, 10) / np.float32(centre_hz)) / np.float32(width_octaves)
     parts = generator.standard_normal(2 * len(hz), np.float32).view(np.complex64)
     decay = np.exp(-np.arange(n, dtype=np.float32) / np.float32(decay_s * SAMPLE_RATE))
     waveform = fft.irfft(parts * np.exp(-(distance**2)), n) * decay

@@ -29,9 +29,7 @@ def announcement(place: Generator, moment: Generator) -> np.ndarray:
     """A chime, then one loudspeaker voice for part of the time."""
     chime_hz = place.uniform(450, 900) * np.array([1.0, place.choice([0.75, 0.8, 1.25])])
     start_s = moment.uniform(0, SEGMENT_S)
-    chime = scatter(
-        [(start_s + 0.5 * i, tone(hz, hz, 0.9)) for i, hz in enumerate(chime_hz)]
-    )
+    chime = scatter([(start_s + 0.5 * i, tone(hz, hz, 0.9)) for i, hz in enumerate(chime_hz)])
     voice = _voices(place, moment, n_talkers=1)
     spoken = gate(moment, 0.3, moment.uniform(0.4, 0.9), N_SAMPLES)
     return unit(voice * spoken + 0.4 * chime)

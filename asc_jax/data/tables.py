@@ -24,7 +24,5 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             )
     for number, row in enumerate(rows, start=2):
         if not all(row[column] for column in columns):
-            raise UserError(
-                f"{path}, row {number}: expected {', '.join(columns)}, got {row}"
-            )
+            raise UserError(f"{path}, row {number}: expected {', '.join(columns)}, got {row}")
     return rows

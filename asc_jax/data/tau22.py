@@ -41,9 +41,7 @@ class _UncompressedWriter(writer.ExampleWriter):
     """Array records, each to be found on its own, without compression."""
 
     def write(self, path, examples) -> None:
-        out = array_record_module.ArrayRecordWriter(
-            os.fspath(path), "group_size:1,uncompressed"
-        )
+        out = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
         for _, example in examples:
             out.write(example)
         out.close()
@@ -55,6 +53,7 @@ class Tau22(dataset_builder.ShardBasedBuilder):
     Args:
       tau_dir: folder in TAU's layout, all of whose splits are to be built.
       recordings: in place of `tau_dir`: split name → what `read_recordings` returned.
+      official: names of the splits whose lists are the published ones.
       on_clips: called with the number of clips written since its last call.
       **kwargs: tfds' own, e.g. `data_dir`.
 
@@ -72,11 +71,13 @@ class Tau22(dataset_builder.ShardBasedBuilder):
         *,
         tau_dir: str | os.PathLike | None = None,
         recordings: dict[str, list[Recording]] | None = None,
+        official: Sequence[str] = (),
         on_clips: Callable[[int], object] = lambda n_clips: None,
         **kwargs,
     ):
         import_tensorflow()  # before tfds does, who would take the GPU
         self._tau_dir, self._recordings, self._on_clips = tau_dir, recordings, on_clips
+        self._official = list(official)
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @functools.cached_property
@@ -118,6 +119,7 @@ class Tau22(dataset_builder.ShardBasedBuilder):
         self.info.metadata["inputs"] = {
             split: fingerprint(clips) for split, clips in self.recordings.items()
         }
+        self.info.metadata["official"] = self._official
         return {
             split: [
                 functools.partial(self._examples, clips[start : start + SHARD_CLIPS], start)
@@ -128,9 +130,7 @@ class Tau22(dataset_builder.ShardBasedBuilder):
 
     def _examples(self, clips: list[Recording], start: int) -> Iterator[tuple[int, dict]]:
         waveforms = read_resampled([clip.path for clip in clips])
-        for number, (clip, waveform) in enumerate(
-            zip(clips, waveforms, strict=True), start
-        ):
+        for number, (clip, waveform) in enumerate(zip(clips, waveforms, strict=True), start):
             example = {"audio": waveform, **clip._asdict()}
             del example["path"], example["n_bytes"]
             yield number, example
@@ -170,6 +170,7 @@ def build(
     recordings: dict[str, list[Recording]],
     data_dir: str | os.PathLike,
     on_clips: Callable[[int], object] = lambda n_clips: None,
+    official: Sequence[str] = (),
 ) -> Path:
     """Build the data set beside the one that may be there, then put it in its place.
 
@@ -179,6 +180,7 @@ def build(
       recordings: split name → what `read_recordings` made of its list.
       data_dir: folder that is to hold the data set; made if needed.
       on_clips: called with the number of clips written since its last call.
+      official: names of the splits whose lists are the published ones.
 
     Returns:
       The folder of the data set's files.
@@ -189,7 +191,9 @@ def build(
     """
     n_clips = sum(map(len, recordings.values()))
     with replacing(data_dir, Tau22.name, n_clips * CLIP_BYTES) as staging:
-        builder = Tau22(recordings=recordings, on_clips=on_clips, data_dir=staging)
+        builder = Tau22(
+            recordings=recordings, official=official, on_clips=on_clips, data_dir=staging
+        )
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         tfds.disable_progress_bar()  # it counts shards; on_clips counts clips
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself by print

@@ -109,9 +109,7 @@ def read_recordings(
 def _check_layout(tau_dir: Path) -> None:
     """Refuse a folder that is not TAU's, naming the first thing expected and not found."""
     if not tau_dir.is_dir():
-        raise UserError(
-            f"{tau_dir} is not a folder; expected one in the layout of TAU 2022"
-        )
+        raise UserError(f"{tau_dir} is not a folder; expected one in the layout of TAU 2022")
     for name in ("meta.csv", "audio"):
         if not (tau_dir / name).exists():
             inner = sorted(tau_dir.glob(f"*/{name}"))
@@ -143,9 +141,7 @@ def _read_meta(path: Path) -> dict[str, tuple[int, int, int, str]]:
 
 def _id(path: Path, row: int, kind: str, name: str, known: tuple[str, ...]) -> int:
     if name not in known:
-        raise UserError(
-            f"{path}, row {row}: unknown {kind} {name!r}; known are {', '.join(known)}"
-        )
+        raise UserError(f"{path}, row {row}: unknown {kind} {name!r}; known are {', '.join(known)}")
     return known.index(name)
 
 

@@ -60,9 +60,7 @@ def read_wav(path: str | os.PathLike) -> np.ndarray:
     return waveform
 
 
-def read_resampled(
-    paths: Sequence[Path], n_threads: int | None = None
-) -> Iterator[np.ndarray]:
+def read_resampled(paths: Sequence[Path], n_threads: int | None = None) -> Iterator[np.ndarray]:
     """Read clips and resample each once, in order and with bounded memory.
 
     Args:

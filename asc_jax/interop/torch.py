@@ -45,9 +45,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
     Raises:
       UserError: a tensor is missing, unknown or not of a possible shape; all are named.
     """
-    tensors = {
-        name.removeprefix("model."): np.asarray(value) for name, value in state_dict.items()
-    }
+    tensors = {name.removeprefix("model."): np.asarray(value) for name, value in state_dict.items()}
     tensors = {name: value for name, value in tensors.items() if not IGNORED.match(name)}
     variables: dict = {"params": {}, "batch_stats": {}}
     problems = []
@@ -59,9 +57,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
             value = tensors.pop(source)
             expected = 4 if leaf == ["kernel"] else 1
             if value.ndim != expected:
-                problems.append(
-                    f"{source} has shape {value.shape}, expected {expected} axes"
-                )
+                problems.append(f"{source} has shape {value.shape}, expected {expected} axes")
                 continue
             value = value.transpose(2, 3, 1, 0) if expected == 4 else value
             _set(variables[collection], (*path, *leaf), np.ascontiguousarray(value))

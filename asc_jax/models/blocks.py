@@ -58,9 +58,7 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, (n_channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (n_channels,))
         if not train:
-            factor = scale.astype(dtype) * jax.lax.rsqrt(
-                var.value.astype(dtype) + BATCH_NORM_EPS
-            )
+            factor = scale.astype(dtype) * jax.lax.rsqrt(var.value.astype(dtype) + BATCH_NORM_EPS)
             shift = bias - mean.value * factor
             return x * _channels(factor, x) + _channels(shift, x)
         mask = jnp.ones(x.shape[0], dtype) if mask is None else mask.astype(dtype)
@@ -159,9 +157,7 @@ class ConvBn(nn.Module):
         elif self.kind == "conv3x3":
             x = ops.conv3x3(x, kernel, strides=self.strides, body=self.body)
         else:
-            raise ValueError(
-                f"unknown kind {self.kind!r}; known: conv3x3, pointwise, depthwise"
-            )
+            raise ValueError(f"unknown kind {self.kind!r}; known: conv3x3, pointwise, depthwise")
         x = BatchNorm(axis_name=self.axis_name, name="norm")(x, train=train, mask=mask)
         return x if self.activation is None else activate(self.activation, x)
 
@@ -211,9 +207,7 @@ class InvertedResidual(nn.Module):
         n_expanded = make_divisible(c_in * self.expansion)
         conv = functools.partial(ConvBn, axis_name=self.axis_name, body=self.body)
         rest = {"train": train, "mask": mask}
-        y = conv("pointwise", n_expanded, activation=self.activation, name="expand")(
-            x, **rest
-        )
+        y = conv("pointwise", n_expanded, activation=self.activation, name="expand")(x, **rest)
         y = conv(
             "depthwise",
             n_expanded,

@@ -50,9 +50,7 @@ class CPMobile(nn.Module):
     body: str = "auto"
 
     @nn.compact
-    def __call__(
-        self, log_mel: Array, train: bool = False, mask: Array | None = None
-    ) -> Array:
+    def __call__(self, log_mel: Array, train: bool = False, mask: Array | None = None) -> Array:
         """Run the network.
 
         Args:

@@ -37,14 +37,14 @@ def conv3x3(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto") -> A
         return _lax_conv(x, kernel, strides, padding=1)
     windows = _windows(_pad(x), strides, x.shape)
     patches = jnp.concatenate(windows, axis=-1)  # [b, f', t', 9 · c_in]
-    return jnp.dot(patches, kernel.reshape(-1, kernel.shape[-1]))
+    return _dot(patches, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def pointwise_conv(x: Array, kernel: Array, *, body: str = "auto") -> Array:
     """1×1 convolution: `x [b, f, t, c_in]`, `kernel [1, 1, c_in, c_out]`."""
     if resolve_body(body) == "lax":
         return _lax_conv(x, kernel, (1, 1), padding=0)
-    return jnp.dot(x, kernel[0, 0])
+    return _dot(x, kernel[0, 0])
 
 
 def depthwise_conv(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto") -> Array:
@@ -82,17 +82,42 @@ def _windows(padded: Array, strides, shape) -> list[Array]:
     """For each of the nine taps, the padded input that it meets: 9 × `[b, f', t', c]`."""
     (sf, st), (nf, nt) = strides, _out_size(shape, strides)
     return [
-        padded[:, i : i + sf * (nf - 1) + 1 : sf, j : j + st * (nt - 1) + 1 : st]
-        for i, j in TAPS
+        padded[:, i : i + sf * (nf - 1) + 1 : sf, j : j + st * (nt - 1) + 1 : st] for i, j in TAPS
     ]
+
+
+# The barriers in the hand-written backward passes keep XLA from two follies on a CPU: fusing
+# the whole chain that leads to an operand into every consumer (and so computing it once per
+# tap), and sharing the shifted windows of the forward pass with the backward one, for which
+# it would have to write all nine of them out.
+
+
+@jax.custom_vjp
+def _dot(x: Array, matrix: Array) -> Array:
+    """`x [b, f, t, c_in]` times `matrix [c_in, c_out]`."""
+    return jnp.dot(x, matrix)
+
+
+def _dot_forward(x, matrix):
+    return _dot(x, matrix), (x, matrix)
+
+
+def _dot_backward(residuals, dy):
+    x, matrix = residuals
+    x, dy = jax.lax.optimization_barrier((x, dy))
+    # Contracted in this order XLA transposes x, the smaller of the two more often than not.
+    dmatrix = jax.lax.dot_general(x, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    return jnp.dot(dy, matrix.T), dmatrix
+
+
+_dot.defvjp(_dot_forward, _dot_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise_shifts(x: Array, kernel: Array, strides) -> Array:
+    x = jax.lax.optimization_barrier(x)
     windows = _windows(_pad(x), strides, x.shape)
-    return sum(
-        w * kernel[i, j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True)
-    )
+    return sum(w * kernel[i, j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
 
 
 def _depthwise_forward(x, kernel, strides):
@@ -101,8 +126,7 @@ def _depthwise_forward(x, kernel, strides):
 
 def _depthwise_backward(strides, residuals, dy):
     x, kernel = residuals
-    # The barrier keeps XLA from computing the chain that leads to dy once per tap.
-    dy = jax.lax.optimization_barrier(dy)
+    x, dy = jax.lax.optimization_barrier((x, dy))
     windows = _windows(_pad(x), strides, x.shape)
     dkernel = jnp.stack([jnp.sum(w * dy, axis=(0, 1, 2)) for w in windows])
     # The input's gradient is a stride-1 depthwise convolution of dy, its rows and columns
@@ -115,10 +139,7 @@ def _depthwise_backward(strides, residuals, dy):
         dy, zero, ((0, 0, 0), (1, 1 + ends[0], sf - 1), (1, 1 + ends[1], st - 1), (0, 0, 0))
     )
     windows = _windows(spread, (1, 1), x.shape)
-    dx = sum(
-        w * kernel[2 - i, 2 - j][None, None]
-        for w, (i, j) in zip(windows, TAPS, strict=True)
-    )
+    dx = sum(w * kernel[2 - i, 2 - j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
     return dx, dkernel.reshape(kernel.shape)
 
 
