@@ -5,6 +5,7 @@ checkpoint carries a digest of its arrays, so that a damaged one is noticed; it 
 to `damaged/` and the one before it is used.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -38,16 +39,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=False, create=True
         )
-        try:
+        with writing_to(workdir):
             self._manager = ocp.CheckpointManager(self.directory, options=options)
-        except OSError as error:
-            raise UserError(
-                f"cannot write checkpoints to {self.directory}: {error.strerror or error}; "
-                "choose another --workdir"
-            ) from error
 
     def save(self, step: int, state, extra: dict | None = None) -> None:
-        """Save a pytree of arrays under `step`, replacing what may stand there."""
+        """Save a pytree of arrays under `step`; what already stands there is kept."""
         if step in self._manager.all_steps():
             return
         arrays = jax.tree.map(np.asarray, state)
@@ -71,25 +67,26 @@ class Checkpoints:
           like: a state of the wanted structure, shapes and dtypes.
 
         Raises:
-          UserError: there are checkpoints and none is good.
+          UserError: there are checkpoints and none is good; they are left where they are.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged = []
         for step in steps:
             try:
                 state, meta = self._read(step, like)
             except Exception as error:  # whatever a damaged file makes the reader raise
                 reason = str(error).splitlines()[0][:200] if str(error) else repr(error)
-                self._put_aside(step)
-                log.warning("checkpoint %d is damaged (%s)", step, reason)
+                log.warning("the checkpoint of step %d is damaged (%s)", step, reason)
+                damaged.append(step)
                 continue
-            if step != steps[0]:
+            if damaged:
+                self._put_aside(damaged)
                 log.warning("going back to the checkpoint of step %d", step)
             return state, meta, step
         if steps:
             raise UserError(
-                f"none of the {len(steps)} checkpoints in {self.directory} can be read; they "
-                f"were moved to {self.directory.parent / 'damaged'}. Train again in a new "
-                "--workdir"
+                f"none of the {len(steps)} checkpoints in {self.directory} can be read. Train "
+                "again in a new --workdir"
             )
         return None
 
@@ -113,11 +110,15 @@ class Checkpoints:
             raise ValueError("its arrays do not match their digest")
         return restored["state"], meta
 
-    def _put_aside(self, step: int) -> None:
-        target = self.directory.parent / "damaged" / f"{self.directory.name}-{step}"
-        target.parent.mkdir(exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(self.directory / str(step), target)
+    def _put_aside(self, steps: list[int]) -> None:
+        """Out of the way of the run, which will save these steps again."""
+        workdir = self.directory.parent
+        with writing_to(workdir):
+            for step in steps:
+                target = workdir / "damaged" / f"{self.directory.name}-{step}"
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.move(self.directory / str(step), target)
         self._manager.reload()
 
 
@@ -171,13 +172,9 @@ def save_config(workdir: str | os.PathLike, name: str, config: ml_collections.Co
         "jax_version": jax.__version__,
         "config": config.to_dict(),
     }
-    try:
+    with writing_to(workdir):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the workdir {workdir}: {error.strerror}; choose another --workdir"
-        ) from error
 
 
 def load_config(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
@@ -197,6 +194,18 @@ def load_config(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigD
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def writing_to(workdir: str | os.PathLike):
+    """What goes wrong while a workdir is written becomes a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the workdir {workdir}: {error.strerror or error}; free some "
+            "space, or choose another --workdir"
+        ) from error
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

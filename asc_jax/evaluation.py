@@ -51,8 +51,9 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
     finally:
         manager.close()
     if restored is None:
+        how = "with --config.train.keep_best=True" if name == "best" else "with train.py"
         raise UserError(
-            f"no checkpoint in {workdir}/{name}: train first, with train.py and the same --workdir"
+            f"no checkpoint in {workdir}/{name}: train first, {how} and the same --workdir"
         )
     return restored
 
@@ -75,7 +76,8 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
     stored = experiment.config.precision.stored
     evaluate = make_evaluator(experiment)
     full, _, full_logits = evaluate(variables, clips)
-    deployed = precision.cast(variables, stored)
+    rounded = precision.cast(variables, stored)
+    deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
     summary, filenames, logits = evaluate(deployed, clips)
     changed = np.sum(full_logits.argmax(-1) != logits.argmax(-1))
     results = {

@@ -14,7 +14,9 @@ from asc_jax.errors import UserError
 from asc_jax.models import MODELS
 from asc_jax.types import Array, Params
 
+CPU_CHUNK = 8  # clips
 COMPUTE_DTYPES = ("float32", "bfloat16")
+SAMPLE_RATE = 32_000  # Hz, what data sets are stored at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,50 +147,62 @@ def train_forward(params, batch_stats, audio, mask, key, *, config, axis_name=No
 
 
 def eval_forward(variables, audio, *, config):
-    """Waveform → logits. Stored values of any dtype are computed with in the audio's dtype."""
-    log_mel = features.log_mel(audio, **config.features)
-    variables = jax.tree.map(lambda x: x.astype(log_mel.dtype), variables)
-    return model(config).apply(variables, log_mel)
+    """Waveform → logits. On a CPU a few clips at a time, whose activations fit the cache."""
+
+    def forward(audio):
+        return model(config).apply(variables, features.log_mel(audio, **config.features))
+
+    if jax.default_backend() != "cpu" or audio.shape[0] <= CPU_CHUNK:
+        return forward(audio)
+    return jax.lax.map(lambda clip: forward(clip[None])[0], audio, batch_size=CPU_CHUNK)
 
 
 def _check_values(config) -> None:
     """Values that would otherwise fail late or in silence."""
-    checks = (
+    optim.make_tx(1, **config.optim)
+    for name, holds, expected in _expectations(config):
+        if not holds:
+            value = functools.reduce(getattr, name.split("."), config)
+            raise UserError(f"config.{name} is {value!r}, expected {expected}")
+
+
+def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
+    """`(name, whether it holds, what is expected)` of every value with a range of its own."""
+    augment, f, net, train = config.augment, config.features, config.model, config.train
+    compute, stored = config.precision.compute, config.precision.stored
+    n_mels, n_fft, nyquist = f.n_mels, f.n_fft, f.sample_rate / 2
+    return (
+        ("seed", config.seed >= 0, "at least 0"),
         ("data.batch_size", config.data.batch_size >= 1, "at least 1"),
+        ("model.width", net.width >= 1, "at least 1"),
+        ("model.width_multiplier", net.width_multiplier > 0, "above 0"),
+        ("model.expansion", net.expansion > 0, "above 0"),
         ("loss.gamma", config.loss.gamma >= 0, "at least 0"),
-        ("train.n_epochs", config.train.n_epochs >= 1, "at least 1"),
-        ("train.steps_per_call", config.train.steps_per_call >= 1, "at least 1"),
-        ("train.eval_every_epochs", config.train.eval_every_epochs >= 0, "at least 0"),
-        ("train.checkpoint_every_epochs", config.train.checkpoint_every_epochs >= 1, "≥ 1"),
-        ("train.keep_checkpoints", config.train.keep_checkpoints >= 1, "at least 1"),
-        ("augment.mixstyle_p", 0 <= config.augment.mixstyle_p <= 1, "in [0, 1]"),
-        ("augment.mixstyle_alpha", config.augment.mixstyle_alpha > 0, "above 0"),
-        ("augment.max_roll_s", 0 <= config.augment.max_roll_s < 1, "in [0, 1)"),
+        ("train.n_epochs", train.n_epochs >= 1, "at least 1"),
+        ("train.steps_per_call", train.steps_per_call >= 1, "at least 1"),
+        ("train.eval_every_epochs", train.eval_every_epochs >= 0, "at least 0"),
+        ("train.checkpoint_every_epochs", train.checkpoint_every_epochs >= 1, "at least 1"),
+        ("train.keep_checkpoints", train.keep_checkpoints >= 1, "at least 1"),
+        ("augment.mixstyle_p", 0 <= augment.mixstyle_p <= 1, "in [0, 1]"),
+        ("augment.mixstyle_alpha", augment.mixstyle_alpha > 0, "above 0"),
+        ("augment.max_roll_s", 0 <= augment.max_roll_s < 1, "in [0, 1)"),
         (
             "augment.max_freq_mask",
-            0 <= config.augment.max_freq_mask <= config.features.n_mels,
-            "between 0 and features.n_mels",
+            0 <= augment.max_freq_mask <= n_mels,
+            f"in 0 … {n_mels} (n_mels)",
         ),
-        ("augment.max_time_mask", config.augment.max_time_mask >= 0, "at least 0"),
-        ("features.hop_length", config.features.hop_length >= 1, "at least 1"),
-        ("features.n_mels", config.features.n_mels >= 1, "at least 1"),
-        (
-            "features.win_length",
-            1 <= config.features.win_length <= config.features.n_fft,
-            "between 1 and features.n_fft",
-        ),
-        (
-            "precision.compute",
-            config.precision.compute in COMPUTE_DTYPES,
-            " or ".join(COMPUTE_DTYPES),
-        ),
+        ("augment.max_time_mask", augment.max_time_mask >= 0, "at least 0"),
+        ("features.sample_rate", f.sample_rate == SAMPLE_RATE, f"{SAMPLE_RATE}, the data set's"),
+        ("features.hop_length", f.hop_length >= 1, "at least 1"),
+        ("features.n_mels", n_mels >= 1, "at least 1"),
+        ("features.n_fft", n_fft < 2 * f.sample_rate, "less than two seconds"),
+        ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
+        ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),
+        ("features.f_min", 0 <= f.f_min < f.f_max, "at least 0 and below features.f_max"),
+        ("precision.compute", compute in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
         (
             "precision.stored",
-            config.precision.stored in precision.STORED_DTYPES,
+            stored in precision.STORED_DTYPES,
             " or ".join(precision.STORED_DTYPES),
         ),
     )
-    for name, holds, expected in checks:
-        if not holds:
-            section, key = name.split(".")
-            raise UserError(f"config.{name} is {config[section][key]!r}, expected {expected}")

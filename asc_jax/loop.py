@@ -72,13 +72,18 @@ def fit(
       The state after the last step, on the host.
 
     Raises:
-      UserError: nothing to train on, or a loss that is not finite.
+      UserError: nothing to train on, other clips than those the run began with, a loss that
+        is not finite, or a workdir that cannot be written.
       Interrupted: SIGTERM or Ctrl-C, after saving.
     """
     if not len(clips):
         raise UserError(f"split {experiment.config.data.train_split} holds no clips")
     run = _Run(experiment, clips, test_clips, pathlib.Path(workdir), n_epochs, keep_checkpoints)
     state = run.restore()
+    if run.step >= run.n_steps:
+        run.checkpoints.close()
+        print(f"{workdir}: nothing to do, all {run.n_steps} steps are done")
+        return state
     train = parallel.pmap_train(experiment.train_steps(run.tx, axis_name=parallel.AXIS))
     state = parallel.replicate(state)
     pending = None
@@ -89,16 +94,18 @@ def fit(
             state, metrics = train(state, batches, len(call.batches), run.key)
             pending = call, metrics
             last = call.ends_epoch and call.epoch + 1 == n_epochs
-            if call.ends_epoch or stopped:
+            stop = bool(stopped)  # once: a later signal must not save a step not yet recorded
+            if call.ends_epoch or stop:
                 run.record(pending)
                 pending = None
             if call.ends_epoch:
                 run.end_epoch(call.epoch)
-                if last or stopped or (call.epoch + 1) % checkpoint_every_epochs == 0:
+                if last or stop or (call.epoch + 1) % checkpoint_every_epochs == 0:
                     run.save(state, call.epoch + 1)
                 if eval_every_epochs and (last or (call.epoch + 1) % eval_every_epochs == 0):
                     run.evaluate(state, call.epoch, keep_best)
-            if stopped and not last:
+                stop = bool(stopped) and not last  # may have come during the evaluation
+            if stop:
                 run.save(state, call.epoch + call.ends_epoch)
                 raise Interrupted(
                     f"stopped after step {run.step} of {run.n_steps}, saved in {workdir}; run "
@@ -135,6 +142,12 @@ class _Run:
         if restored is None:
             return state_lib.create(self.experiment.variables(), self.tx)
         state, extra, self.step = restored
+        before = extra.get("n_train_clips", len(self.clips))
+        if before != len(self.clips):
+            raise UserError(
+                f"{self.workdir} was trained on {before} clips, the split now holds "
+                f"{len(self.clips)}: choose another --workdir, or go on with the same data set"
+            )
         for name, value in extra.get("partial_epoch", {}).items():
             setattr(self, name, value)
         if self.step < self.n_steps:
@@ -166,8 +179,9 @@ class _Run:
             for name in ("loss", "n_correct", "n_clips")
         )
         if not np.all(np.isfinite(loss)):
-            bad = call.first_step + int(np.flatnonzero(~np.isfinite(loss))[0])
-            raise UserError(self._not_finite(bad, loss[bad - call.first_step]))
+            bad = int(np.flatnonzero(~np.isfinite(loss))[0])
+            step = call.first_step + bad + 1
+            raise UserError(self._not_finite(f"the loss became {loss[bad]} at step {step}"))
         now = time.perf_counter()
         self.step = call.first_step + n
         self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
@@ -206,12 +220,14 @@ class _Run:
         self._clear()
 
     def save(self, state, epoch: int) -> None:
+        """Save, unless a gradient went wrong that the next step's loss would have shown."""
+        state = jax.tree.map(np.asarray, parallel.unreplicate(state))
+        if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
+            what = f"the parameters or statistics are not finite after step {self.step}"
+            raise UserError(self._not_finite(what))
         partial = {name: getattr(self, name) for name in ("loss_sum", "n_correct", "n_clips")}
-        self.checkpoints.save(
-            self.step,
-            parallel.unreplicate(state),
-            {"epoch": epoch, "partial_epoch": partial},
-        )
+        extra = {"epoch": epoch, "n_train_clips": len(self.clips), "partial_epoch": partial}
+        self.checkpoints.save(self.step, state, extra)
 
     def evaluate(self, state, epoch: int, keep_best: bool) -> None:
         """Evaluate on the test clips, in the training precision's float32."""
@@ -238,13 +254,14 @@ class _Run:
     def recorder(self):
         """Open the log files and the progress bar; close them however the run ends."""
         path = self.workdir / "metrics.jsonl"
-        _drop_after(path, self.step)
+        logdir = str(self.workdir / "tensorboard")
         with contextlib.ExitStack() as stack:
-            self.jsonl = stack.enter_context(path.open("a"))
-            logdir = str(self.workdir / "tensorboard")
-            self.tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self.step + 1)
-            stack.callback(self.tensorboard.close)
             stack.callback(self.checkpoints.close)
+            with checkpoints.writing_to(self.workdir):
+                _drop_after(path, self.step)
+                self.jsonl = stack.enter_context(path.open("a"))
+                self.tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self.step + 1)
+            stack.callback(self.tensorboard.close)
             self.bar = stack.enter_context(
                 tqdm.tqdm(
                     total=self.n_steps,
@@ -258,8 +275,9 @@ class _Run:
             yield
 
     def _log(self, entry: dict) -> None:
-        self.jsonl.write(json.dumps(entry) + "\n")
-        self.jsonl.flush()
+        with checkpoints.writing_to(self.workdir):
+            self.jsonl.write(json.dumps(entry) + "\n")
+            self.jsonl.flush()
         for name, value in entry.items():
             if isinstance(value, float):
                 self.tensorboard.add_scalar(f"{entry['kind']}/{name}", value, entry["step"])
@@ -280,11 +298,11 @@ class _Run:
         content = {"epoch": epoch + 1, "macro_accuracy": accuracy, "note": note}
         checkpoints.write_atomically(path, json.dumps(content) + "\n")
 
-    def _not_finite(self, step: int, loss: float) -> str:
+    def _not_finite(self, what: str) -> str:
         good = self.checkpoints.latest_step()
         kept = f"the last good checkpoint is that of step {good}" if good else "no checkpoint yet"
         return (
-            f"the loss became {loss} at step {step}; {kept} in {self.workdir}. Lower "
+            f"{what}; {kept} in {self.workdir}. Lower "
             "--config.optim.peak_lr or lengthen --config.optim.warmup_steps, in a new --workdir"
         )
 

@@ -16,6 +16,8 @@ from absl import logging as absl_logging
 
 from asc_jax.errors import Interrupted, UserError
 
+flags.disclaim_key_flags()  # flags defined here are those of the command, and --help lists them
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 
@@ -39,8 +41,13 @@ def define_config_flag() -> None:
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file(
-        "config", None, "Config file: a path, or a name inside configs/.", lock_config=True
+        "config",
+        None,
+        "Config file: a path, or a name inside configs/. --config.section.key=value changes "
+        "one of its values.",
+        lock_config=True,
     )
+    flags.declare_key_flag("config")
 
 
 def config_name(path: str) -> str:
@@ -85,31 +92,40 @@ def _parse(argv: Sequence[str]) -> list[str]:
     """Parse flags; whatever is wrong with them becomes a `UserError`."""
     try:
         return flags.FLAGS(list(argv))
+    except SystemExit as stop:  # absl ends with 1 after --help, which is no error
+        raise SystemExit(0) from stop
     except flags.Error as error:
-        raise UserError(f"{error} (--help lists the flags)") from error
-    except (
-        AttributeError,
-        KeyError,
-    ) as error:  # an unknown key: the message names near misses
+        needs_config = "config" in flags.FLAGS and flags.FLAGS["config"].value is None
+        hint = "--config comes first; " if needs_config and "'config." in str(error) else ""
+        raise UserError(f"{error} ({hint}--help lists the flags)") from error
+    except (AttributeError, KeyError) as error:  # an unknown key: the message names near misses
         raise UserError(_unknown_key(error, argv)) from error
+    except (ImportError, NameError, SyntaxError) as error:
+        raise UserError(f"the config file cannot be loaded: {error}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"a --config.… value does not fit its key: {error}") from error
 
 
 def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
+    """One line: the message, in which the config's own may be wrapped, and what was given."""
+    message = error.args[0] if error.args else error
+    while isinstance(message, Exception) and message.args:
+        message = message.args[0]
+    kind = "unknown config key: " if isinstance(error, KeyError) else ""
     given = [arg.split("=")[0].lstrip("-") for arg in argv if arg.startswith("--config.")]
-    message = str(error.args[0] if error.args else error).splitlines()[0]
-    return f"{message} (given: {', '.join(given)}; the keys are in configs/base.py)"
+    where = f"given: {', '.join(given)}" if given else "in the config file"
+    line = ". ".join(str(message).splitlines())
+    return f"{kind}{line} ({where}; the keys are in configs/base.py)"
 
 
 def _absolute_config(argv: Sequence[str]) -> list[str]:
     """Turn the value of `--config` into a path that exists from wherever we are."""
     argv = list(argv)
     for index, arg in enumerate(argv):
-        name, _, value = arg.partition("=")
+        name, equals, value = arg.partition("=")
         if name not in ("--config", "-config"):
             continue
-        if value:
+        if equals:
             argv[index] = f"{name}={_find_config(value)}"
         elif index + 1 < len(argv):
             argv[index + 1] = str(_find_config(argv[index + 1]))

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from asc_jax.types import Array
 
 BODIES = ("auto", "lax", "shifts")
+# float32 means float32: by default GPUs round products to TensorFloat-32 and TPUs to bfloat16.
+EXACT = jax.lax.Precision.HIGHEST
 TAPS = tuple(itertools.product(range(3), range(3)))
 
 
@@ -67,6 +69,7 @@ def _lax_conv(x, kernel, strides, padding, groups=1):
         padding=[(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
+        precision=EXACT,
     )
 
 
@@ -95,7 +98,7 @@ def _windows(padded: Array, strides, shape) -> list[Array]:
 @jax.custom_vjp
 def _dot(x: Array, matrix: Array) -> Array:
     """`x [b, f, t, c_in]` times `matrix [c_in, c_out]`."""
-    return jnp.dot(x, matrix)
+    return jnp.dot(x, matrix, precision=EXACT)
 
 
 def _dot_forward(x, matrix):
@@ -106,8 +109,8 @@ def _dot_backward(residuals, dy):
     x, matrix = residuals
     x, dy = jax.lax.optimization_barrier((x, dy))
     # Contracted in this order XLA transposes x, the smaller of the two more often than not.
-    dmatrix = jax.lax.dot_general(x, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
-    return jnp.dot(dy, matrix.T), dmatrix
+    dmatrix = jax.lax.dot_general(x, dy, (((0, 1, 2), (0, 1, 2)), ((), ())), EXACT)
+    return jnp.dot(dy, matrix.T, precision=EXACT), dmatrix
 
 
 _dot.defvjp(_dot_forward, _dot_backward)
