@@ -23,13 +23,15 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 
 setup: $(VENV)/.installed
 
+DEMO_DATA ?= data/demo
+DEMO_RUN ?= runs/demo
 DEMO_SEGMENTS ?=
 DEMO_FLAGS ?=
 demo: setup
-	$(BIN)/python -m asc_jax.cli.synthesize --out_dir data/demo/scenes $(DEMO_SEGMENTS)
-	$(BIN)/python -m asc_jax.cli.prepare_data --tau_dir data/demo/scenes --data_dir data/demo
-	$(BIN)/python train.py --config demo.py --workdir runs/demo $(DEMO_FLAGS)
-	$(BIN)/python eval.py --workdir runs/demo
+	$(BIN)/python -m asc_jax.cli.synthesize --out_dir $(DEMO_DATA)/scenes $(DEMO_SEGMENTS)
+	$(BIN)/python -m asc_jax.cli.prepare_data --tau_dir $(DEMO_DATA)/scenes --data_dir $(DEMO_DATA) --overwrite
+	$(BIN)/python train.py --config demo.py --config.data.dir=$(DEMO_DATA) --workdir $(DEMO_RUN) $(DEMO_FLAGS)
+	$(BIN)/python eval.py --workdir $(DEMO_RUN)
 
 CONFIG ?= splits/5pct.py
 WORKDIR ?= runs/$(CONFIG:.py=)

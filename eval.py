@@ -9,6 +9,7 @@ from absl import flags
 
 from asc_jax import checkpoints, evaluation, experiment, figures, report
 from asc_jax.cli import run
+from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
 flags.DEFINE_string("workdir", None, "The run to evaluate.")
@@ -19,30 +20,34 @@ flags.DEFINE_string("data_dir", None, "Built data set, when it has moved since t
 
 
 def main(argv) -> None:
-    if flags.FLAGS.workdir is None or argv[1:]:
+    if flags.FLAGS.workdir is None:
         raise UserError("which run? For example: python eval.py --workdir runs/splits/5pct")
+    if argv[1:]:
+        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
     workdir = pathlib.Path(flags.FLAGS.workdir)
     name, config = checkpoints.load_config(workdir)
     parts = experiment.make(config)
     best = flags.FLAGS.checkpoint == "best"
     state, extra, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")
-    from asc_jax.data import pipeline  # TensorFlow, not before the budget is checked
-
-    clips = pipeline.open_split(flags.FLAGS.data_dir or config.data.dir, config.data.test_split)
+    data_dir = flags.FLAGS.data_dir or config.data.dir
+    try:
+        clips = pipeline.open_split(data_dir, config.data.test_split)
+    except UserError as error:
+        raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     summaries, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
     results = evaluation.describe(parts, name, extra, step) | summaries
-    results["official_lists"] = clips.official
+    splits = {config.data.train_split, config.data.test_split}
+    results["official_lists"] = splits <= pipeline.official_splits(data_dir)
     results["checkpoint"] = flags.FLAGS.checkpoint
     print(report.results_table(results))
     out = workdir / "best_checkpoint" if best else workdir
-    out.mkdir(exist_ok=True)
-    report.write_results(results, out)
-    report.write_output_csv(out / "output.csv", filenames, probs)
-    figures.write_figures(results, workdir / "metrics.jsonl", out)
-    print(
-        f"\nwritten to {out}: results.json output.csv confusion.png learning_curve.png devices.png"
-    )
+    with checkpoints.writing_to(out):
+        report.write_results(results, out)
+        report.write_output_csv(out / "output.csv", filenames, probs)
+        pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
+    names = " ".join(path.name for path in pictures)
+    print(f"\nwritten to {out}: results.json output.csv {names}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from absl import flags
 
 from asc_jax import checkpoints, experiment, loop
 from asc_jax.cli import config_name, define_config_flag, run
+from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
 define_config_flag()
@@ -24,8 +25,6 @@ def main(argv) -> None:
     name = config_name(flags.FLAGS["config"].config_filename)
     workdir = flags.FLAGS.workdir or f"runs/{pathlib.PurePath(name).with_suffix('')}"
     parts = experiment.make(config)
-    from asc_jax.data import pipeline  # TensorFlow, not before the budget is checked
-
     clips = pipeline.open_split(config.data.dir, config.data.train_split)
     test_clips = pipeline.open_split(config.data.dir, config.data.test_split)
     checkpoints.save_config(workdir, name, config)

@@ -4,7 +4,7 @@
 `steps.clip_keys`): what a clip goes through depends neither on the number of replicas nor on
 the padding around it.
 
-Source: the official baseline's settings and order, RECIPE in `configs/base.py`.
+Source: the official baseline; its settings are in `configs/base.py`.
 """
 
 import jax

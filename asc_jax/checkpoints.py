@@ -6,6 +6,7 @@ to `damaged/` and the one before it is used.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -108,6 +109,8 @@ class Checkpoints:
         meta = dict(restored["meta"])
         if digest(restored["state"]) != meta.pop("digest"):
             raise ValueError("its arrays do not match their digest")
+        if _shapes(restored["state"]) != _shapes(template):  # Orbax gives what it finds
+            raise ValueError("its arrays are of other shapes or types than this program's")
         return restored["state"], meta
 
     def _put_aside(self, steps: list[int]) -> None:
@@ -133,6 +136,11 @@ def digest(tree) -> str:
     return sha.hexdigest()
 
 
+def _shapes(tree) -> list:
+    return [(np.shape(leaf), leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+@functools.cache
 def code_version() -> str:
     """Package version, with the commit when the code lies in a git checkout."""
     root = pathlib.Path(asc_jax.__file__).parent.parent
@@ -192,7 +200,7 @@ def load_config(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigD
             f"no run in {workdir}: {path.name} is missing. Train first: "
             f"python train.py --config splits/5pct.py --workdir {workdir}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 

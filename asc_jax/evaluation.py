@@ -1,6 +1,7 @@
 """One pass over a split: sums, probabilities, and the results of a finished run."""
 
 import functools
+import pathlib
 from collections.abc import Mapping
 
 import jax
@@ -45,11 +46,13 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
     Raises:
       UserError: there is none.
     """
-    manager = checkpoints.Checkpoints(workdir, name=name)
-    try:
-        restored = manager.restore(abstract_state(experiment))
-    finally:
-        manager.close()
+    restored = None
+    if (pathlib.Path(workdir) / name).is_dir():
+        manager = checkpoints.Checkpoints(workdir, name=name)
+        try:
+            restored = manager.restore(abstract_state(experiment))
+        finally:
+            manager.close()
     if restored is None:
         how = "with --config.train.keep_best=True" if name == "best" else "with train.py"
         raise UserError(
@@ -70,13 +73,21 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
     what rounding the parameters and statistics costs.
 
     Returns:
-      `{"float32": summary, <stored>: summary, "stored_dtype", "changed_top_scene"}` and
-      `(filenames, probs [n_clips, n_scenes])` of the stored dtype.
+      `{"float32": summary, <stored>: summary, "stored_dtype", "stored_bytes",
+      "changed_top_scene"}` and `(filenames, probs [n_clips, n_scenes])` of the stored dtype.
+
+    Raises:
+      UserError: a value overflows the stored dtype, or the parameters weigh more than the
+        budget allows.
     """
     stored = experiment.config.precision.stored
     evaluate = make_evaluator(experiment)
     full, _, full_logits = evaluate(variables, clips)
     rounded = precision.cast(variables, stored)
+    n_bytes = precision.tree_bytes(rounded["params"])["total"]
+    budget = experiment.config.budget
+    if n_bytes > budget.max_bytes and budget.enforce:
+        raise UserError(f"the parameters take {n_bytes:,} bytes, over {budget.max_bytes:,}")
     deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
     summary, filenames, logits = evaluate(deployed, clips)
     changed = np.sum(full_logits.argmax(-1) != logits.argmax(-1))
@@ -84,6 +95,7 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
         "float32": full,
         stored: summary,
         "stored_dtype": stored,
+        "stored_bytes": n_bytes,
         "changed_top_scene": int(changed),
     }
     return results, (filenames, softmax(logits))
@@ -107,7 +119,8 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
         "n_epochs": config.train.n_epochs,
         "step": step,
         "seed": config.seed,
-        "code_version": checkpoints.code_version(),
+        "code_version": extra.get("code_version", "unknown"),
+        "evaluated_with": checkpoints.code_version(),
         "over_budget": not experiment.within_budget,
         "complexity": {key: cost[key] for key in keys},
     }

@@ -8,7 +8,6 @@ Source: the official baseline's front end, i.e. torchaudio's `Resample` and `Mel
 followed by log(x + 1e-5).
 """
 
-import functools
 import math
 
 import jax
@@ -55,13 +54,17 @@ def resample_kernel(orig_rate: int, new_rate: int, dtype=np.float32) -> np.ndarr
     return (np.sinc(t) * window * (base / orig)).astype(dtype)
 
 
-def resample(waveform: Array, orig_rate: int, new_rate: int) -> Array:
+def resample(
+    waveform: Array, orig_rate: int, new_rate: int, *, banded: bool | None = None
+) -> Array:
     """Change the sample rate.
 
     Args:
       waveform: `[b, n_samples]` floating, amplitude in [-1, 1).
       orig_rate: its rate, Hz.
       new_rate: the wanted rate, Hz.
+      banded: multiply with the nonzero bands of the kernel only; None: on a CPU. The last
+        bits depend on it.
 
     Returns:
       `[b, ceil(n_samples · new_rate / orig_rate)]` of the same dtype. Samples beyond either
@@ -93,7 +96,7 @@ def resample(waveform: Array, orig_rate: int, new_rate: int) -> Array:
     rows = rows.reshape(-1, n_rows, orig)  # [b, row, sample]
     parts = [rows[:, i : i + n_frames, : n_taps - i * orig] for i in range(-(-n_taps // orig))]
     frames = jnp.concatenate(parts, axis=-1)  # [b, frame, tap]
-    return _banded_dot(frames, kernel.T).reshape(-1, n_frames * new)[:, :n_out]
+    return _banded_dot(frames, kernel.T, banded).reshape(-1, n_frames * new)[:, :n_out]
 
 
 def mel_filterbank(
@@ -256,13 +259,15 @@ def _power_of_10(x: np.ndarray) -> np.ndarray:
     return ((1.0 + (rest + rest**2 * poly)) * np.exp2(octaves)).astype(np.float32)
 
 
-def _banded_dot(x: Array, matrix: np.ndarray, group: int = 32) -> Array:
+def _banded_dot(x: Array, matrix: np.ndarray, banded: bool | None = None, group: int = 32) -> Array:
     """`x @ matrix` for a constant matrix whose columns are nonzero in a narrow band.
 
     Columns are taken in groups, each multiplied with just the rows that it touches: both the
     resampling kernel and the mel filterbank are nearly empty.
     """
-    if jax.default_backend() != "cpu":  # one large product suits an accelerator better
+    if banded is None:
+        banded = jax.default_backend() == "cpu"
+    if not banded:  # one large product suits an accelerator better
         return jnp.matmul(x, jnp.asarray(matrix), precision=jax.lax.Precision.HIGHEST)
     parts = []
     for band in np.split(matrix, range(group, matrix.shape[1], group), axis=1):
@@ -270,9 +275,3 @@ def _banded_dot(x: Array, matrix: np.ndarray, group: int = 32) -> Array:
         low, high = (rows[0], rows[-1] + 1) if rows.size else (0, 1)
         parts.append(x[..., low:high] @ jnp.asarray(band[low:high]))
     return jnp.concatenate(parts, axis=-1)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def resample_jit(waveform: Array, orig_rate: int, new_rate: int) -> Array:
-    """`resample`, compiled once per shape and pair of rates."""
-    return resample(waveform, orig_rate, new_rate)

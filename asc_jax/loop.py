@@ -6,27 +6,21 @@ depends on (seed, epoch), every draw on (seed, step, position in the batch), and
 steps are grouped into calls, one compiled program runs them.
 """
 
-import contextlib
 import dataclasses
 import json
-import math
 import pathlib
-import signal
-import sys
-import threading
-import time
 from collections.abc import Iterator
 
 import jax
 import numpy as np
-import tensorboardX
-import tqdm
 
 from asc_jax import checkpoints, evaluation, optim, parallel
 from asc_jax import state as state_lib
 from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.experiment import Experiment
+from asc_jax.journal import Journal
+from asc_jax.signals import stop_signals
 from asc_jax.state import TrainState
 
 
@@ -87,7 +81,7 @@ def fit(
     train = parallel.pmap_train(experiment.train_steps(run.tx, axis_name=parallel.AXIS))
     state = parallel.replicate(state)
     pending = None
-    with _stop_signals() as stopped, run.recorder():
+    with run, stop_signals() as stopped:
         for call in run.calls(steps_per_call):
             run.record(pending)
             batches = parallel.stack_and_shard(call.batches, steps_per_call)
@@ -116,13 +110,13 @@ def fit(
 
 
 class _Run:
-    """Counters, files and the progress bar of one `fit`."""
+    """Counters, checkpoints and journal of one `fit`."""
 
     def __init__(self, experiment, clips, test_clips, workdir, n_epochs, keep):
         self.experiment, self.clips, self.test_clips = experiment, clips, test_clips
         self.workdir, self.n_epochs, self.keep = workdir, n_epochs, keep
         self.batch_size = experiment.config.data.batch_size
-        self.steps_per_epoch = math.ceil(len(clips) / self.batch_size)
+        self.steps_per_epoch = pipeline.n_batches(len(clips), self.batch_size)
         self.n_steps = n_epochs * self.steps_per_epoch
         self.tx = experiment.tx(self.n_steps)
         self.key = experiment.root_key()
@@ -182,21 +176,16 @@ class _Run:
             bad = int(np.flatnonzero(~np.isfinite(loss))[0])
             step = call.first_step + bad + 1
             raise UserError(self._not_finite(f"the loss became {loss[bad]} at step {step}"))
-        now = time.perf_counter()
         self.step = call.first_step + n
         self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
         self.n_correct += int(n_correct.sum())
         self.n_clips += int(n_clips.sum())
-        self.bar.update(n)
-        if self.since is None:  # the first call was mostly compilation
-            self.since, self.clips_timed = now, 0
-        else:
-            self.clips_timed += int(n_clips.sum())
-            self.clips_per_s = self.clips_timed / (now - self.since)
-        self.bar.set_description(f"epoch {call.epoch + 1}/{self.n_epochs}", refresh=False)
-        self.bar.set_postfix_str(
+        self.journal.advance(
+            n,
+            int(n_clips.sum()),
+            f"epoch {call.epoch + 1}/{self.n_epochs}",
             f"loss {loss[-1]:.3f}, accuracy {self.n_correct / self.n_clips:.3f}, "
-            f"lr {float(self.schedule(self.step - 1)):.2g}, {self.clips_per_s:.0f} clips/s"
+            f"lr {float(self.schedule(self.step - 1)):.2g}",
         )
 
     def end_epoch(self, epoch: int) -> None:
@@ -208,15 +197,15 @@ class _Run:
             "loss": self.loss_sum / self.n_clips,
             "accuracy": self.n_correct / self.n_clips,
             "lr": float(self.schedule(self.step - 1)),
-            "clips_per_s": round(self.clips_per_s, 1),
+            "clips_per_s": self.journal.clips_per_s,
         }
-        self._log(entry)
-        if self.bar.disable:
-            print(
-                f"epoch {epoch + 1}/{self.n_epochs}  loss {entry['loss']:.4f}  "
-                f"accuracy {entry['accuracy']:.4f}  {self.clips_per_s:.0f} clips/s",
-                flush=True,
-            )
+        self.journal.log(entry)
+        speed = f"  {entry['clips_per_s']:.0f} clips/s" if entry["clips_per_s"] else ""
+        self.journal.say(
+            f"epoch {epoch + 1}/{self.n_epochs}  loss {entry['loss']:.4f}  "
+            f"accuracy {entry['accuracy']:.4f}{speed}",
+            also_with_bar=False,
+        )
         self._clear()
 
     def save(self, state, epoch: int) -> None:
@@ -226,62 +215,48 @@ class _Run:
             what = f"the parameters or statistics are not finite after step {self.step}"
             raise UserError(self._not_finite(what))
         partial = {name: getattr(self, name) for name in ("loss_sum", "n_correct", "n_clips")}
-        extra = {"epoch": epoch, "n_train_clips": len(self.clips), "partial_epoch": partial}
+        extra = self._extra(epoch) | {"partial_epoch": partial}
         self.checkpoints.save(self.step, state, extra)
 
+    def _extra(self, epoch: int) -> dict:
+        """What a checkpoint says of itself, after `epoch` whole epochs."""
+        return {
+            "epoch": epoch,
+            "n_train_clips": len(self.clips),
+            "code_version": checkpoints.code_version(),
+        }
+
     def evaluate(self, state, epoch: int, keep_best: bool) -> None:
-        """Evaluate on the test clips, in the training precision's float32."""
+        """Evaluate on the test clips, in float32."""
         if self.test_clips is None:
             return
-        began = time.perf_counter()
         self.evaluator = self.evaluator or evaluation.make_evaluator(self.experiment)
         state = parallel.unreplicate(state)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        summary, _, _ = self.evaluator(variables, self.test_clips)
+        with self.journal.paused():
+            summary, _, _ = self.evaluator(variables, self.test_clips)
         names = ("accuracy", "macro_accuracy", "log_loss")
         entry = {"kind": "test", "epoch": epoch + 1, "step": self.step}
-        entry |= {name: summary[name] for name in names}
-        self._log(entry)
-        tqdm.tqdm.write(
-            f"epoch {epoch + 1}: test macro accuracy {100 * summary['macro_accuracy']:.2f} %"
-        )
-        if self.since is not None:  # not training time
-            self.since += time.perf_counter() - began
+        self.journal.log(entry | {name: summary[name] for name in names})
+        accuracy = summary["macro_accuracy"]
+        if accuracy is None:
+            raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")
+        self.journal.say(f"epoch {epoch + 1}: test macro accuracy {100 * accuracy:.2f} %")
         if keep_best:
-            self._save_best(state, epoch, summary["macro_accuracy"])
+            self._save_best(state, epoch, accuracy)
 
-    @contextlib.contextmanager
-    def recorder(self):
-        """Open the log files and the progress bar; close them however the run ends."""
-        path = self.workdir / "metrics.jsonl"
-        logdir = str(self.workdir / "tensorboard")
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.checkpoints.close)
-            with checkpoints.writing_to(self.workdir):
-                _drop_after(path, self.step)
-                self.jsonl = stack.enter_context(path.open("a"))
-                self.tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self.step + 1)
-            stack.callback(self.tensorboard.close)
-            self.bar = stack.enter_context(
-                tqdm.tqdm(
-                    total=self.n_steps,
-                    initial=self.step,
-                    unit="step",
-                    dynamic_ncols=True,
-                    disable=not sys.stderr.isatty(),
-                )
-            )
-            self.since, self.clips_timed, self.clips_per_s = None, 0, 0.0
-            yield
+    def __enter__(self) -> "_Run":
+        self.journal = Journal(self.workdir, self.step, self.n_steps)
+        try:
+            self.journal.__enter__()
+        except BaseException:
+            self.checkpoints.close()
+            raise
+        return self
 
-    def _log(self, entry: dict) -> None:
-        with checkpoints.writing_to(self.workdir):
-            self.jsonl.write(json.dumps(entry) + "\n")
-            self.jsonl.flush()
-        for name, value in entry.items():
-            if isinstance(value, float):
-                self.tensorboard.add_scalar(f"{entry['kind']}/{name}", value, entry["step"])
-        self.tensorboard.flush()
+    def __exit__(self, *exception) -> None:
+        self.journal.__exit__(*exception)
+        self.checkpoints.close()
 
     def _clear(self) -> None:
         self.loss_sum, self.n_correct, self.n_clips = 0.0, 0, 0
@@ -293,7 +268,7 @@ class _Run:
             return
         note = "selected on the test list: not a result to report"
         best = checkpoints.Checkpoints(self.workdir, keep=1, name="best")
-        best.save(self.step, state, {"epoch": epoch + 1, "note": note})
+        best.save(self.step, state, self._extra(epoch + 1) | {"note": note})
         best.close()
         content = {"epoch": epoch + 1, "macro_accuracy": accuracy, "note": note}
         checkpoints.write_atomically(path, json.dumps(content) + "\n")
@@ -305,40 +280,3 @@ class _Run:
             f"{what}; {kept} in {self.workdir}. Lower "
             "--config.optim.peak_lr or lengthen --config.optim.warmup_steps, in a new --workdir"
         )
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """A list that a SIGTERM or Ctrl-C puts its number into; a second one stops at once."""
-    stopped: list[int] = []
-
-    def handler(number, frame):
-        if stopped:
-            raise KeyboardInterrupt
-        stopped.append(number)
-        print("\nstopping after this step …", file=sys.stderr)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def _drop_after(path: pathlib.Path, step: int) -> None:
-    """Drop log lines of steps that will be run again, and a line that was cut off."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry.get("step", 0) <= step:
-            kept.append(line)
-    checkpoints.write_atomically(path, "".join(line + "\n" for line in kept))

@@ -58,7 +58,7 @@ def make_tx(
 
     Source: the official baseline (torch.optim.AdamW, betas 0.9 and 0.999, eps 1e-8).
     """
-    if peak_lr <= 0:
+    if not peak_lr > 0:  # NaN, too
         raise UserError(f"config.optim.peak_lr must be above 0, got {peak_lr}")
     if warmup_steps < 0 or weight_decay < 0:
         raise UserError(

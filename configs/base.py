@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # steps.augmented_log_mel(..., **config.augment); 0 turns one off.
     config.augment = ml_collections.ConfigDict()
+    # The baseline rolls at 44.1 kHz, before resampling; we roll the stored 32 kHz clip.
     config.augment.max_roll_s = 0.1
     config.augment.max_freq_mask = 48
     config.augment.max_time_mask = 0
@@ -69,7 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.budget.max_bytes = 128_000
     config.budget.enforce = True
 
-    # loop.fit(..., **config.train); eval_every_epochs = 0 evaluates only at the end.
+    # loop.fit(..., **config.train); eval_every_epochs = 0: not before eval.py.
     config.train = ml_collections.ConfigDict()
     config.train.n_epochs = 150
     config.train.eval_every_epochs = 10

@@ -9,12 +9,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
-    0: "types taxonomy errors",
-    1: "features augment losses metrics precision complexity table1 models.ops",
+    0: "types taxonomy errors jaxpr_walk primitive_costs",
+    1: "features augment losses metrics precision complexity table1 signals models.ops",
     2: "models.blocks state optim",
     3: "models models.cp_mobile steps",
     4: "experiment parallel checkpoints interop interop.torch",
-    5: "evaluation report figures",
+    5: "evaluation report figures journal budget budget_figure",
     6: "loop",
     7: "cli",
 }

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,9 +100,18 @@ def test_same_inputs_are_not_built_again(tau, data_dir, capsys):
     assert _built_at(data_dir) == before
 
 
-def test_other_inputs_are_refused_unless_overwrite(tau, data_dir):
+def test_changed_clips_of_the_same_size_are_noticed(tau, data_dir, tmp_path):
+    changed = shutil.copytree(tau, tmp_path / "changed")
+    for path in (changed / "audio").iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[:-3] + bytes(b ^ 1 for b in content[-3:]))
+    with pytest.raises(UserError, match=r"other inputs .*test.*--overwrite"):
+        prepare_data.prepare(changed, data_dir, splits=["5", "test"])
+
+
+def test_other_splits_are_refused_unless_overwrite(tau, data_dir):
     before = _built_at(data_dir)
-    with pytest.raises(UserError, match=r"other inputs .*train_100pct.*--overwrite"):
+    with pytest.raises(UserError, match=r"lacks train_100pct.*--splits 5,100,test --overwrite"):
         prepare_data.prepare(tau, data_dir, splits=["100", "test"])
     assert _built_at(data_dir) == before
     prepare_data.prepare(tau, data_dir, splits=["100", "test"], overwrite=True)

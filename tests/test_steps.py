@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import small_config
 
 from asc_jax import experiment, losses, optim, parallel, state, steps
 from asc_jax.interop.torch import from_torch
@@ -85,23 +86,6 @@ def test_trajectory_in_float32_stays_within_the_spread_of_pytorch(golden):
     envelope = np.maximum.accumulate(np.ptp(theirs, axis=0))
     out = run_reference(golden, jnp.float32)[0]
     assert np.all(np.abs(out - arrays["loss64"]) <= envelope + 1e-6)
-
-
-def small_config(**overrides):
-    """The report's recipe on a small front end and network."""
-    from configs import base
-
-    config = base.get_config().unlock()
-    config.features.n_mels = 32
-    config.features.hop_length = 2000
-    config.model.width = 8
-    config.augment.max_freq_mask = 8
-    config.loss.gamma = 2.0
-    config.optim.warmup_steps = 3
-    config.augment.mixstyle_p = 0.7
-    for name, value in overrides.items():
-        config[name.split("__")[0]][name.split("__")[1]] = value
-    return config.lock()
 
 
 def make_batches(n_batches, batch_size, n_last, dtype=np.float32, seed=0):

@@ -57,6 +57,12 @@ def prepare(
             print(f"{data_dir}: already built from {tau_dir}; --overwrite builds it again")
             return
         differing = [split for split in wanted if wanted[split] != built.get(split)]
+        if not any(split in built for split in differing):
+            everything = [name for name, split in SPLITS.items() if split in {*built, *wanted}]
+            raise UserError(
+                f"{data_dir} lacks {', '.join(differing)}: build all splits together, with "
+                f"--splits {','.join(everything)} --overwrite"
+            )
         raise UserError(
             f"{data_dir} holds a data set made from other inputs (differing or missing "
             f"there: {', '.join(differing)}): --overwrite replaces it, or choose another "
@@ -78,7 +84,7 @@ def _official(tau_dir: str, splits: Sequence[str]) -> list[str]:
     """The splits whose lists are the published ones; says which are not."""
     lists = find_lists(tau_dir)
     other = [split for split in splits if not _is_published(lists[split])]
-    own = [lists[split].name for split in other if lists[split].name in LISTS_SHA256]
+    own = [lists[split].name for split in other if split != "evaluation"]
     if own:
         print(
             f"note: {', '.join(own)} in {tau_dir}/split_setup: not the official lists of "
@@ -91,7 +97,7 @@ def _is_published(path: Path) -> bool:
     """Whether a list is the published one, by its hash; the 100 % list by its length."""
     if path.name in LISTS_SHA256:
         return _sha256(path) == LISTS_SHA256[path.name]
-    return path.read_bytes().count(b"\n") == N_ROWS_100PCT + 1
+    return path.read_bytes().strip().count(b"\n") == N_ROWS_100PCT
 
 
 def _sha256(path: Path) -> str:

@@ -60,15 +60,10 @@ class Clips:
       read: clip numbers `[n]` → audio `[n, n_samples]` float32, label and device_id `[n]`
         int32, filename `[n]` str.
       stream: `map`, or a function like it that works ahead.
-      official: whether they are those of a published list, so that results on them can be
-        compared with published ones.
     """
 
-    def __init__(
-        self, n_clips: int, read: ReadBatch, stream: Callable = map, official: bool = False
-    ):
+    def __init__(self, n_clips: int, read: ReadBatch, stream: Callable = map):
         self._n_clips, self._read, self._stream = n_clips, read, stream
-        self.official = official
 
     def __len__(self) -> int:
         return self._n_clips
@@ -154,7 +149,17 @@ def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
     from asc_jax.data import stored, tf_stream
 
     reader = stored.open_reader(Path(data_dir) / DATASET, split)
-    return Clips(len(reader), reader.read, tf_stream.map_ahead, reader.official)
+    return Clips(len(reader), reader.read, tf_stream.map_ahead)
+
+
+def official_splits(data_dir: str | os.PathLike) -> set[str]:
+    """Names of the built splits whose lists are the published ones.
+
+    Only results on those can be compared with published results.
+    """
+    from asc_jax.data import stored
+
+    return stored.official_splits(Path(data_dir) / DATASET)
 
 
 def _index_rows(order: Iterable[int], batch_size: int, first: int, n_clips: int) -> np.ndarray:

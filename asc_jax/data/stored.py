@@ -1,5 +1,7 @@
 """Read the files of a built data set at random, as arrays; no batching, no order."""
 
+import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,8 @@ def open_reader(folder: Path, split: str) -> "Reader":
     """
     versions = sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json"))
     if not versions:
-        raise UserError(
-            f"no data set in {folder.parent}: {HOW_TO_BUILD.format(data_dir=folder.parent)}"
-        )
+        how = HOW_TO_BUILD.format(data_dir=folder.parent)
+        raise UserError(f"no data set in {folder.parent.absolute()}: {how}")
     import_tensorflow()  # before tfds does, who would take the GPU
     try:
         import tensorflow_datasets as tfds
@@ -50,8 +51,15 @@ def open_reader(folder: Path, split: str) -> "Reader":
         if not path.exists():
             raise _damaged(folder, f"{path.name} is missing")
     raw = decode.DeserializeMethod.RAW_BYTES
-    official = split in ((builder.info.metadata or {}).get("official") or ())
-    return Reader(builder.as_data_source(split, deserialize_method=raw), folder, official)
+    return Reader(builder.as_data_source(split, deserialize_method=raw), folder)
+
+
+def official_splits(folder: Path) -> set[str]:
+    """Names of the splits that were built from the published lists."""
+    for path in sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/metadata.json"))[-1:]:
+        with contextlib.suppress(OSError, ValueError):
+            return set(json.loads(path.read_text()).get("official") or ())
+    return set()
 
 
 class Reader:
@@ -60,11 +68,10 @@ class Reader:
     Args:
       records: sequence of serialised examples with a batched `__getitems__`.
       folder: named in messages.
-      official: whether the split's list is the published one.
     """
 
-    def __init__(self, records, folder: Path, official: bool = False):
-        self._records, self._folder, self.official = records, folder, official
+    def __init__(self, records, folder: Path):
+        self._records, self._folder = records, folder
 
     def __len__(self) -> int:
         return len(self._records)

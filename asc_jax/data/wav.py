@@ -104,6 +104,8 @@ def _resampler() -> Callable:
 
     from asc_jax import features
 
-    resample = jax.jit(lambda waveform: features.resample(waveform, WAV_RATE, SAMPLE_RATE))
+    resample = jax.jit(
+        lambda waveform: features.resample(waveform, WAV_RATE, SAMPLE_RATE, banded=True)
+    )
     cpu = jax.devices("cpu")[0]
     return lambda waveform: resample(jax.device_put(waveform, cpu))

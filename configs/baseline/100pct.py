@@ -1,6 +1,6 @@
 """The official baseline on the 100 % split.
 
-    python train.py --config baseline/100pct.py --workdir runs/baseline_100pct
+    python train.py --config baseline/100pct.py
 
 Published: 56.99 % macro average accuracy on the development test list, mean of 5 runs.
 Source: CPJKU, dcase2024_task1_baseline; every value but the split is in `base.py`.

@@ -1,6 +1,6 @@
 """The official baseline on the 10 % split.
 
-    python train.py --config baseline/10pct.py --workdir runs/baseline_10pct
+    python train.py --config baseline/10pct.py
 
 Published: 45.29 % macro average accuracy on the development test list, mean of 5 runs.
 Source: CPJKU, dcase2024_task1_baseline; every value but the split is in `base.py`.

@@ -1,6 +1,6 @@
 """The official baseline on the 25 % split.
 
-    python train.py --config baseline/25pct.py --workdir runs/baseline_25pct
+    python train.py --config baseline/25pct.py
 
 Published: 50.29 % macro average accuracy on the development test list, mean of 5 runs.
 Source: CPJKU, dcase2024_task1_baseline; every value but the split is in `base.py`.

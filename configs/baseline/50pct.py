@@ -1,6 +1,6 @@
 """The official baseline on the 50 % split.
 
-    python train.py --config baseline/50pct.py --workdir runs/baseline_50pct
+    python train.py --config baseline/50pct.py
 
 Published: 53.19 % macro average accuracy on the development test list, mean of 5 runs.
 Source: CPJKU, dcase2024_task1_baseline; every value but the split is in `base.py`.

@@ -1,6 +1,6 @@
 """The official baseline on the 5 % split.
 
-    python train.py --config baseline/5pct.py --workdir runs/baseline_5pct
+    python train.py --config baseline/5pct.py
 
 Published: 42.40 % macro average accuracy on the development test list, mean of 5 runs.
 Source: CPJKU, dcase2024_task1_baseline; every value but the split is in `base.py`.

@@ -1,6 +1,6 @@
 """The report's system on the 100 % split.
 
-    python train.py --config splits/100pct.py --workdir runs/100pct
+    python train.py --config splits/100pct.py
 
 Published: 59.58 % macro average accuracy on the development test list, one run.
 Source: Gao & Lee (UniSA), DCASE 2024 Task 1 technical report. What it leaves unsaid (epochs,

@@ -1,6 +1,6 @@
 """The report's system on the 10 % split.
 
-    python train.py --config splits/10pct.py --workdir runs/10pct
+    python train.py --config splits/10pct.py
 
 Published: 47.89 % macro average accuracy on the development test list, one run.
 Source: Gao & Lee (UniSA), DCASE 2024 Task 1 technical report. What it leaves unsaid (epochs,

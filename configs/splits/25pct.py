@@ -1,6 +1,6 @@
 """The report's system on the 25 % split.
 
-    python train.py --config splits/25pct.py --workdir runs/25pct
+    python train.py --config splits/25pct.py
 
 Published: 53.12 % macro average accuracy on the development test list, one run.
 Source: Gao & Lee (UniSA), DCASE 2024 Task 1 technical report. What it leaves unsaid (epochs,

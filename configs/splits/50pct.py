@@ -1,6 +1,6 @@
 """The report's system on the 50 % split.
 
-    python train.py --config splits/50pct.py --workdir runs/50pct
+    python train.py --config splits/50pct.py
 
 Published: 56.26 % macro average accuracy on the development test list, one run.
 Source: Gao & Lee (UniSA), DCASE 2024 Task 1 technical report. What it leaves unsaid (epochs,

@@ -1,6 +1,6 @@
 """The report's system on the 5 % split.
 
-    python train.py --config splits/5pct.py --workdir runs/5pct
+    python train.py --config splits/5pct.py
 
 Published: 44.28 % macro average accuracy on the development test list, one run.
 Source: Gao & Lee (UniSA), DCASE 2024 Task 1 technical report. What it leaves unsaid (epochs,

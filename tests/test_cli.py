@@ -1,0 +1,211 @@
+"""`train.py` and `eval.py` as a person starts them: what they print, and how they end."""
+
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small import small_config
+from tau_folder import write_tau
+
+from asc_jax import checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+REPORT = ("--config", "splits/5pct.py")
+NO_DATA = r"no data set in data/tau22: build one with `python -m asc_jax\.cli\.prepare_data .*"
+
+
+def command(script, *args):
+    return [sys.executable, str(ROOT / script), *map(str, args)]
+
+
+def start(script, *args, cwd):
+    """The finished process; whatever happened, no traceback."""
+    done = subprocess.run(command(script, *args), cwd=cwd, text=True, capture_output=True)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def refused(script, *args, cwd):
+    """The one line of a process that refused its input."""
+    done = start(script, *args, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert not list(pathlib.Path(cwd).glob("runs/*")), "a refused run leaves nothing behind"
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "config", [REPORT, ("--config", "configs/splits/5pct.py"), ("--config=splits/5pct.py",)]
+)
+def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config):
+    """From a folder that is not the repository, in each spelling of the config."""
+    message = refused("train.py", *config, cwd=tmp_path)
+    assert re.search(NO_DATA, message)
+    assert "make demo" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ((), "which config? For example: python train.py --config splits/5pct.py"),
+        (("--config", "splits/5pc.py"), "no config 'splits/5pc.py': did you mean splits/5pct.py?"),
+        (("--config=", "splits/5pct.py"), "no config ''"),
+        (("--config.optim.peak_lr=1",), "--config comes first"),
+        ((*REPORT, "--config.optim.peak_rl=1"), 'Did you mean "peak_lr" instead of "peak_rl"?'),
+        ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
+        ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected at least"),
+        ((*REPORT, "--config.network=foo"), "unknown network 'foo'; known: cp_mobile"),
+        ((*REPORT, "stray", "words"), "unexpected words on the command line: stray words"),
+        ((*REPORT, "--wrkdir=x"), "Did you mean: workdir"),
+    ],
+)
+def test_wrong_command_line_is_named(tmp_path, args, expected):
+    assert expected in refused("train.py", *args, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("def get_config(:\n", "the config file cannot be loaded: invalid syntax (mine.py, line 1"),
+        (
+            "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+            "    config.optim.peak_rl = 1\n    return config\n",
+            'Did you mean "peak_lr" instead of "peak_rl"? (in the config file',
+        ),
+    ],
+)
+def test_broken_config_file_is_named(tmp_path, content, expected):
+    (tmp_path / "mine.py").write_text(content)
+    assert expected in refused("train.py", "--config", "mine.py", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("features.hop_length=440", "32,785,408 MACs are 2,785,408 over the limit of 30,000,000"),
+        ("model.width=40", "over the limit of 128,000; most go to b6/project"),
+    ],
+)
+def test_over_budget_never_starts(tmp_path, override, expected):
+    """Refused before the data set, which is not there either, is looked for."""
+    message = refused("train.py", *REPORT, f"--config.{override}", cwd=tmp_path)
+    assert expected in message
+    assert re.search(r"most go to \S+ \([\d,]+\), \S+ \([\d,]+\), \S+ \([\d,]+\)", message)
+    assert "data set" not in message
+
+
+def test_over_budget_starts_when_it_is_not_enforced(tmp_path):
+    args = (*REPORT, "--config.model.width=40", "--config.budget.enforce=False")
+    assert re.search(NO_DATA, refused("train.py", *args, cwd=tmp_path))
+
+
+def test_evaluation_without_a_run_says_what_is_missing(tmp_path):
+    assert "which run? For example" in refused("eval.py", cwd=tmp_path)
+    assert "unexpected words" in refused("eval.py", "--workdir", "a", "b", cwd=tmp_path)
+    message = refused("eval.py", "--workdir", "nowhere", cwd=tmp_path)
+    assert "no run in nowhere: config.json is missing. Train first" in message
+    checkpoints.save_config(tmp_path / "run", "splits/5pct.py", small_config())
+    message = refused("eval.py", "--workdir", "run", cwd=tmp_path)
+    assert "no checkpoint in run/checkpoints: train first" in message
+
+
+@pytest.mark.parametrize(
+    ("script", "names"), [("train.py", "config workdir"), ("eval.py", "workdir")]
+)
+def test_help_lists_the_flags(tmp_path, script, names):
+    done = start(script, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in names.split():
+        assert f"--{name}:" in done.stdout
+
+
+TINY = (
+    "--config=demo.py",
+    "--config.data.dir=data",
+    "--config.data.batch_size=8",
+    "--config.features.n_mels=32",
+    "--config.features.hop_length=2000",
+    "--config.augment.max_freq_mask=8",
+    "--config.model.width=8",
+    "--config.optim.warmup_steps=3",
+    "--config.train.n_epochs=30",
+    "--config.train.checkpoint_every_epochs=10",
+    "--config.train.eval_every_epochs=0",
+    "--config.train.steps_per_call=2",
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a built data set of 20 clips and a whole run on it."""
+    pytest.importorskip("tensorflow_datasets")
+    home = tmp_path_factory.mktemp("home")
+    write_tau(home / "tau")
+    build = [sys.executable, "-m", "asc_jax.cli.prepare_data", "--tau_dir", str(home / "tau")]
+    subprocess.run([*build, "--data_dir", str(home / "data")], cwd=ROOT, check=True)
+    done = start("train.py", *TINY, "--workdir=whole", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "demo.py: 20 clips" in done.stdout
+    assert "python eval.py --workdir whole" in done.stdout
+    return home
+
+
+def train_lines(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(line["epoch"], line["step"], line["loss"], line["accuracy"]) for line in lines]
+
+
+@pytest.mark.slow
+def test_evaluation_writes_its_results(home):
+    done = start("eval.py", "--workdir", "whole", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "macro" in done.stdout
+    results = json.loads((home / "whole" / "results.json").read_text())
+    assert results["config"] == "demo.py"
+    assert (results["epoch"], results["step"]) == (30, 90)
+    for dtype in ("float32", "float16"):
+        assert results[dtype]["n_clips"] == 7
+        assert 0 <= results[dtype]["accuracy"] <= 1
+    assert len((home / "whole" / "output.csv").read_text().splitlines()) == 8
+    for name in ("confusion", "devices", "learning_curve"):
+        assert (home / "whole" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_data_set_that_has_gone_is_an_error(home):
+    message = start("eval.py", "--workdir=whole", "--data_dir=gone", cwd=home).stderr
+    assert "error: no data set in gone" in message
+
+
+@pytest.mark.slow
+def test_finished_run_says_there_is_nothing_to_do_and_refuses_another_config(home):
+    done = start("train.py", *TINY, "--workdir=whole", cwd=home)
+    assert done.returncode == 0
+    assert "whole: nothing to do, all 90 steps are done" in done.stdout
+    done = start("train.py", *TINY, "--workdir=whole", "--config.seed=1", cwd=home)
+    assert done.returncode == 2
+    assert "belongs to a run with another config: config.seed was 0, now 1" in done.stderr
+
+
+@pytest.mark.slow
+def test_terminated_run_exits_with_143_and_goes_on_to_the_same_figures(home):
+    args = command("train.py", *TINY, "--workdir=stopped")
+    process = subprocess.Popen(args, cwd=home, text=True, stderr=subprocess.PIPE)
+    log = home / "stopped" / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, message
+    assert re.search(r"stopped after step \d+ of 90, saved in stopped; run the same", message)
+    assert "Traceback" not in message
+    done = start("train.py", *TINY, "--workdir=stopped", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"resuming stopped at step \d+ of 90", done.stdout)
+    assert train_lines(home / "stopped") == train_lines(home / "whole")

@@ -1,0 +1,224 @@
+"""`fit`: stopped anywhere and started again it ends in the same bits; damage is survived."""
+
+import contextlib
+import json
+import logging
+import shutil
+import signal
+
+import jax
+import pytest
+from loop_runs import (
+    DAMAGES,
+    N_CLIPS,
+    N_STEPS,
+    Stopping,
+    assert_same_end,
+    compiled_once,
+    fit,
+    flip,
+    saved_steps,
+    spoil,
+    train_lines,
+)
+from small import small_clips
+
+from asc_jax import loop, parallel
+from asc_jax.errors import Interrupted, UserError
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The one experiment of this file, its programs compiled once for all runs."""
+    with compiled_once() as parts:
+        yield parts
+
+
+@pytest.fixture(scope="module")
+def whole(parts, tmp_path_factory):
+    """`(workdir, final state)` of a run that nothing stopped."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, fit(parts, workdir)
+
+
+@pytest.fixture(scope="module")
+def stopped_at_8(parts, tmp_path_factory):
+    """A workdir with the checkpoints of steps 4 and 8."""
+    workdir = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Interrupted):
+        fit(parts, workdir, Stopping(small_clips(N_CLIPS), 8))
+    assert saved_steps(workdir) == [4, 8]
+    return workdir
+
+
+@pytest.fixture
+def half_way(stopped_at_8, tmp_path):
+    """A copy of `stopped_at_8` to spoil."""
+    return shutil.copytree(stopped_at_8, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("at", "step", "every"), [(2, 3, 1), (4, 4, 3), (5, 7, 1), (8, 8, 1), (9, 11, 2)]
+)
+def test_stopped_run_goes_on_to_the_same_bits(parts, whole, tmp_path, at, step, every):
+    """Within an epoch, at its end, before the first regular checkpoint and after it."""
+    with pytest.raises(Interrupted, match=f"after step {step} of {N_STEPS}") as stop:
+        fit(parts, tmp_path, Stopping(small_clips(N_CLIPS), at), checkpoint_every_epochs=every)
+    assert stop.value.signal_number == signal.SIGTERM
+    assert saved_steps(tmp_path)[-1] == step
+    state = fit(parts, tmp_path, checkpoint_every_epochs=every)
+    assert_same_end(state, tmp_path, whole)
+
+
+def test_run_stopped_in_every_call_goes_on_to_the_same_bits(parts, whole, tmp_path):
+    for _ in range(5):
+        with pytest.raises(Interrupted) as stop:
+            fit(parts, tmp_path, Stopping(small_clips(N_CLIPS), 1, signal.SIGINT))
+        assert stop.value.signal_number == signal.SIGINT
+    assert saved_steps(tmp_path) == [8, 11]
+    assert_same_end(fit(parts, tmp_path), tmp_path, whole)
+
+
+def test_signal_in_the_last_call_lets_the_run_finish(parts, whole, tmp_path):
+    state = fit(parts, tmp_path, Stopping(small_clips(N_CLIPS), N_STEPS))
+    assert_same_end(state, tmp_path, whole)
+
+
+def test_signal_that_comes_after_it_was_looked_for_waits_a_call(
+    parts, whole, tmp_path, monkeypatch
+):
+    """A step in flight has no figures yet: it must not be saved under an older number."""
+
+    class Late(list):
+        looked = 0
+
+        def __bool__(self):
+            self.looked += 1
+            return self.looked > 1
+
+    monkeypatch.setattr(
+        loop, "stop_signals", lambda: contextlib.nullcontext(Late([signal.SIGTERM]))
+    )
+    with pytest.raises(Interrupted):
+        fit(parts, tmp_path)
+    monkeypatch.undo()
+    assert saved_steps(tmp_path) == [4]
+    assert_same_end(fit(parts, tmp_path), tmp_path, whole)
+
+
+def test_signal_during_evaluation_saves_and_stops(parts, whole, tmp_path):
+    test_clips = Stopping(small_clips(5, seed=1), 1)
+    with pytest.raises(Interrupted, match="after step 4"):
+        fit(parts, tmp_path, None, test_clips, eval_every_epochs=1, checkpoint_every_epochs=3)
+    assert saved_steps(tmp_path) == [4]
+    assert_same_end(fit(parts, tmp_path, checkpoint_every_epochs=3), tmp_path, whole)
+
+
+def test_finished_run_has_nothing_to_do(parts, whole, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole[0].rglob("*")}
+    state = fit(parts, whole[0])
+    assert "nothing to do" in capsys.readouterr().out
+    assert_same_end(state, whole[0], whole)
+    assert {path: path.stat().st_mtime_ns for path in whole[0].rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_put_aside_for_the_one_before(
+    parts, whole, half_way, damage, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("asc_jax"), "propagate", True)
+    damage(half_way / "checkpoints" / "8")
+    state = fit(parts, half_way)
+    assert "step 8 is damaged" in caplog.text
+    assert "going back to the checkpoint of step 4" in caplog.text
+    assert (half_way / "damaged" / "checkpoints-8").is_dir()
+    assert_same_end(state, half_way, whole)
+
+
+def test_only_damaged_checkpoints_are_an_error_and_stay(parts, half_way):
+    for step in (4, 8):
+        flip(half_way / "checkpoints" / str(step))
+    for _ in range(2):  # not a fresh start the second time
+        with pytest.raises(UserError, match="none of the 2 checkpoints"):
+            fit(parts, half_way)
+    assert saved_steps(half_way) == [4, 8]
+    assert len(train_lines(half_way)) == 2
+
+
+def test_half_written_checkpoint_of_a_killed_run_does_not_matter(parts, whole, half_way):
+    left = half_way / "checkpoints" / "11.orbax-checkpoint-tmp"
+    (left / "state").mkdir(parents=True)
+    assert_same_end(fit(parts, half_way), half_way, whole)
+
+
+def test_log_line_that_was_cut_off_is_dropped(parts, whole, half_way):
+    with (half_way / "metrics.jsonl").open("a") as log:
+        log.write('{"kind": "train", "epo')
+    assert_same_end(fit(parts, half_way), half_way, whole)
+
+
+def test_nan_loss_names_the_step_and_saves_nothing(parts, tmp_path):
+    with pytest.raises(UserError, match=r"loss became nan at step \d; no checkpoint yet"):
+        fit(parts, tmp_path, small_clips(N_CLIPS, change=spoil))
+    assert saved_steps(tmp_path) == []
+
+
+def test_nan_loss_names_the_last_good_checkpoint(parts, whole, half_way):
+    with pytest.raises(UserError, match=r"nan at step (9|1\d); the last good checkpoint .* step 8"):
+        fit(parts, half_way, small_clips(N_CLIPS, change=spoil))
+    assert saved_steps(half_way) == [4, 8]
+    assert_same_end(fit(parts, half_way), half_way, whole)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(parts, tmp_path, monkeypatch):
+    """The last step's gradient can go wrong although its loss was finite."""
+    make = parallel.pmap_train
+
+    def make_broken(train_steps):
+        train = make(train_steps)
+
+        def broken(*args):
+            state, metrics = train(*args)
+            return state.replace(params=jax.tree.map(lambda x: x / 0, state.params)), metrics
+
+        return broken
+
+    monkeypatch.setattr(parallel, "pmap_train", make_broken)
+    with pytest.raises(UserError, match="not finite after step 3"):
+        fit(parts, tmp_path, Stopping(small_clips(N_CLIPS), 1))
+    assert saved_steps(tmp_path) == []
+
+
+def test_evaluation_is_logged_and_the_best_is_labelled(parts, tmp_path):
+    fit(parts, tmp_path, None, small_clips(5, seed=1), eval_every_epochs=2, keep_best=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["kind"] == "test"] == [2, 3]
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert "selected on the test list" in best["note"]
+    accuracies = {x["epoch"]: x["macro_accuracy"] for x in lines if x["kind"] == "test"}
+    assert best["macro_accuracy"] == accuracies[best["epoch"]] == max(accuracies.values())
+    (saved,) = (tmp_path / "best").iterdir()
+    assert int(saved.name) == 4 * best["epoch"]
+    assert saved_steps(tmp_path) == [8, 12]
+
+
+def test_tensorboard_files_are_written(whole):
+    files = list((whole[0] / "tensorboard").glob("events.out.tfevents.*"))
+    assert files
+    assert b"train/loss" in b"".join(path.read_bytes() for path in files)
+
+
+def test_no_clips_are_an_error(parts, tmp_path):
+    with pytest.raises(UserError, match="train_5pct holds no clips"):
+        fit(parts, tmp_path, small_clips(0))
+
+
+def test_other_clips_than_before_are_an_error(parts, half_way):
+    with pytest.raises(UserError, match="trained on 28 clips, the split now holds 20"):
+        fit(parts, half_way, small_clips(20))
+
+
+def test_log_that_cannot_be_written_is_an_error(parts, tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="cannot write to the workdir"):
+        fit(parts, tmp_path)
