@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo train test lint clean
+.PHONY: help setup demo train test lint bench clean
 
 help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
 	@echo "make test    lint and run every test"
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
+	@echo "make bench   time the complexity counter"
 	@echo "make setup   only make the virtual environment in $(VENV)"
 	@echo "make clean   remove the demo's data and run"
 
@@ -45,6 +46,9 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest -q -n 2
+
+bench: setup
+	$(BIN)/python benchmarks/count_macs.py
 
 clean:
 	rm -rf data/demo runs/demo

@@ -1,134 +1,166 @@
 """Exact multiply-accumulates of a JAX function, read off its jaxpr, and the task's budget.
 
-Nothing is computed or compiled. A convolution costs (output elements) × (kernel taps) ×
-(input channels per group), a matrix product (output elements) × (contracted length); this is
-how the task counts, positions in the padding included. What runs inside jit, vmap, remat,
-custom derivatives, scan, cond or shard_map is followed; anything else that carries a jaxpr
-raises, since skipping it would be a silent lie.
+Nothing is computed or compiled. One rule, which is how the task counts: an element of a
+convolution's result costs (kernel taps) × (input channels per group), one of a matrix product
+the contracted length. A tap counts wherever it falls: on the input, on padding, or on the
+zeros that `lhs_dilation` inserts (a transposed convolution), as torchinfo and the baseline
+have it; a tool that leaves those out prints less.
+
+Two conventions. "exact" is that rule. "torchinfo", the figure that the baseline and the report
+publish, also adds every BatchNorm parameter once per clip: 2,708 here, a scale and a bias for
+each of 1,354 channels, although folded into the convolutions they cost nothing. Hence
+29,416,448 + 2,708 = 29,419,156 at 65 frames and 29,425,664 + 2,708 = 29,428,372 at 68.
 """
 
 import collections
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
+from asc_jax import jaxpr_walk, primitive_costs
 from asc_jax.errors import UserError
 from asc_jax.types import Params
 
-# Primitives that run one inner jaxpr exactly once, and the parameter that holds it.
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "custom_lin": "jaxpr",
-}
 N_NAMED_LAYERS = 3  # how many of the dearest layers an over-budget message names
 
 
 @dataclasses.dataclass(frozen=True)
+class Branches:
+    """A `cond` or `switch`: the MACs of each branch in one run, and which one was counted."""
+
+    layer: str
+    macs: tuple[int, ...]
+    counted: int
+
+
+@dataclasses.dataclass(frozen=True)
 class MacCount:
-    """Multiply-accumulates: in total, by Flax module path, by primitive."""
+    """What a function costs.
+
+    total: multiply-accumulates. by_layer, by_primitive: the same by Flax module path and by
+    primitive. flops: elementwise and reduction operations, which are no part of `total`.
+    branches: every cond and switch. uncounted: primitives that multiply by an algorithm a
+    jaxpr does not show (fft, lu, …) and how often they run; they are in neither figure.
+    """
 
     total: int
     by_layer: Mapping[str, int]
     by_primitive: Mapping[str, int]
+    flops: int
+    branches: tuple[Branches, ...]
+    uncounted: Mapping[str, int]
 
 
-def count_macs(fn: Callable, *args, **kwargs) -> MacCount:
+def count_macs(
+    fn: Callable, *args, while_trips: int | Sequence[int] | None = None, **kwargs
+) -> MacCount:
     """Count the multiply-accumulates of `fn(*args, **kwargs)`.
 
+    jit, vmap, remat, custom derivatives and solves are followed; a scan counts its length
+    times, shard_map and pmap once per shard, a cond or switch as its dearest branch.
+
+    FLOPs are a figure of its own: one per element of an elementwise result, whatever the
+    function (exp counts like add); one per element that a reduction or window takes in beyond
+    the first; one per element of a cumulative sum; a custom combiner, its own operations each
+    time. Only floating-point numbers count, a complex one once; comparing, selecting,
+    converting and moving cost nothing.
+
     Args:
-      fn: any JAX function.
+      fn: any JAX function. Bind arguments that must stay Python values with functools.partial.
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`s.
-      **kwargs: likewise.
+      while_trips: how often `while` loops run: one number for all, or one per loop in the
+        order of the program, an outer one before those inside.
+      **kwargs: likewise pytrees.
 
     Returns:
-      A `MacCount`. Layers are module paths without the network's own name ("b1/expand").
+      A `MacCount`. Layers are paths of named scopes, less the outermost if all share it: the
+      network's own name ("b1/expand", not "CPMobile/b1/expand").
 
     Raises:
-      ValueError: the function holds a `while` loop (its length is unknown) or a primitive
-        with an inner jaxpr that the counter does not know.
+      ValueError: a `while` loop of unknown length; a primitive that holds a jaxpr, calls code
+        outside JAX or multiplies matrices, and is not known to the counter.
 
     Example:
       >>> import jax.numpy as jnp
       >>> count_macs(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 5))).total
       30
     """
-    by_layer: collections.Counter = collections.Counter()
-    by_primitive: collections.Counter = collections.Counter()
-    for layer, primitive, macs in _walk(jax.make_jaxpr(fn)(*args, **kwargs).jaxpr, ""):
-        by_layer[layer] += macs
-        by_primitive[primitive] += macs
-    return MacCount(sum(by_layer.values()), dict(by_layer), dict(by_primitive))
+    walk = jaxpr_walk.Walk(_weigh, while_trips)
+    visits = list(walk.visits(jax.make_jaxpr(fn)(*args, **kwargs)))
+    if isinstance(while_trips, Sequence) and len(while_trips) != walk.n_whiles:
+        raise ValueError(f"while_trips names {len(while_trips)} loops, there are {walk.n_whiles}")
+    by_scope, by_primitive, by_layer, uncounted = (collections.Counter() for _ in range(4))
+    flops = 0
+    for visit in visits:
+        name, (macs, visit_flops) = visit.eqn.primitive.name, _weigh([visit])
+        flops += visit_flops
+        if name in primitive_costs.PRODUCTS:
+            by_scope[visit.scope] += macs
+            by_primitive[name] += macs
+        elif name in primitive_costs.ALGORITHMS:
+            uncounted[name] += visit.times
+    rooted = len({scope[:1] for scope in by_scope}) == 1
+    for scope, macs in by_scope.items():
+        by_layer[_layer(scope, rooted)] += macs
+    return MacCount(
+        sum(by_layer.values()),
+        types.MappingProxyType(dict(by_layer)),
+        types.MappingProxyType(dict(by_primitive)),
+        flops,
+        tuple(Branches(_layer(b.scope, rooted), b.costs, b.followed) for b in walk.branches),
+        types.MappingProxyType(dict(uncounted)),
+    )
 
 
-def _walk(jaxpr, outer: str):
-    """Yield (layer, primitive, macs) for every product in a jaxpr and those inside it."""
-    for eqn in jaxpr.eqns:
-        name, params = eqn.primitive.name, eqn.params
-        scope = "/".join(part for part in (outer, str(eqn.source_info.name_stack)) if part)
-        if name == "conv_general_dilated":
-            yield _layer(scope), name, _conv_macs(eqn)
-        elif name == "dot_general":
-            yield _layer(scope), name, _dot_macs(eqn)
-        elif name in CALLS:
-            yield from _walk(_open(params[CALLS[name]]), scope)
-        elif name == "scan":
-            for layer, primitive, macs in _walk(_open(params["jaxpr"]), scope):
-                yield layer, primitive, macs * params["length"]
-        elif name == "shard_map":
-            size = math.prod(params["mesh"].shape.values())
-            for layer, primitive, macs in _walk(_open(params["jaxpr"]), scope):
-                yield layer, primitive, macs * size
-        elif name == "cond":
-            branches = [list(_walk(_open(branch), scope)) for branch in params["branches"]]
-            yield from max(branches, key=lambda rows: sum(macs for *_, macs in rows))
-        elif name == "while":
+def _weigh(visits: Sequence[jaxpr_walk.Visit]) -> tuple[int, int]:
+    """MACs and FLOPs."""
+    macs = flops = 0
+    for visit in visits:
+        name = visit.eqn.primitive.name
+        if name.startswith(primitive_costs.OPAQUE):
             raise ValueError(
-                f"a while loop in {_layer(scope) or 'the function'}: how often it runs is not "
-                "in the jaxpr; use lax.scan or fori_loop with a fixed length"
+                f"primitive {name!r}: the counter cannot see what it computes, and would have to "
+                "call it free"
             )
-        elif _inner_jaxprs(params):
-            raise ValueError(
-                f"primitive {name!r} holds a jaxpr that the counter does not know how to count"
-            )
+        combiners = list(jaxpr_walk.inner_jaxprs(visit.eqn.params))
+        macs += visit.times * primitive_costs.macs(visit.eqn)
+        if not combiners:
+            flops += visit.times * primitive_costs.flops(visit.eqn)
+            continue
+        inside = [v for jaxpr in combiners for v in jaxpr_walk.Walk(_weigh).visits(jaxpr)]
+        combiner_macs, combiner_flops = _weigh(inside)
+        if combiner_macs:
+            raise ValueError(f"the combiner of {name!r} holds a product, which is not counted")
+        flops += visit.times * combiner_flops * primitive_costs.n_applications(visit.eqn)
+    return macs, flops
 
 
-def _open(jaxpr):
-    return getattr(jaxpr, "jaxpr", jaxpr)
+def _layer(scope: tuple[str, ...], rooted: bool) -> str:
+    """`("CPMobile", "b1", "expand")` → `"b1/expand"`."""
+    return "/".join(scope[1:] if rooted and len(scope) > 1 else scope)
 
 
-def _inner_jaxprs(params) -> list:
-    values = []
-    for value in params.values():
-        values += value if isinstance(value, list | tuple) else [value]
-    return [value for value in values if hasattr(_open(value), "eqns")]
+def torchinfo_macs(by_layer: Mapping[str, int], variables: Params) -> dict[str, int]:
+    """The published convention: exact MACs, plus every BatchNorm parameter once.
 
+    Args:
+      by_layer: exact MACs of one clip, by module path.
+      variables: `{"params", "batch_stats"}`; a module with statistics is a BatchNorm.
 
-def _layer(scope: str) -> str:
-    """`CPMobile/b1/expand` → `b1/expand`."""
-    return scope.split("/", 1)[1] if "/" in scope else scope
-
-
-def _conv_macs(eqn) -> int:
-    kernel, numbers = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
-    taps_and_channels = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
-    return math.prod(eqn.outvars[0].aval.shape) * taps_and_channels
-
-
-def _dot_macs(eqn) -> int:
-    (contracted, _), _ = eqn.params["dimension_numbers"]
-    length = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-    return math.prod(eqn.outvars[0].aval.shape) * length
+    Returns:
+      MACs by module path; each BatchNorm is a row of its own, as in torchinfo's table. A
+      convolution's bias would count once per position there; the networks here have none.
+    """
+    statistics = jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {}))
+    norms = {tuple(entry.key for entry in path[:-1]) for path, _ in statistics}
+    rows = collections.Counter(by_layer)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        names = tuple(entry.key for entry in path[:-1])
+        if names in norms:
+            rows["/".join(names)] += leaf.size
+    return dict(rows)
 
 
 def layer_bytes(params: Params, itemsize: int) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Three pictures of a run: what it confuses, how it learned, how it fares by device.
 
-matplotlib is imported only here and only when a picture is drawn, and nothing global is
-touched: `Figure` objects render themselves to PNG, without a display.
+matplotlib is imported only when a picture is drawn, here and in `budget_figure`, and nothing
+global is touched: `Figure` objects render themselves to PNG, without a display.
 """
 
 import json
@@ -15,17 +15,17 @@ from asc_jax.table1 import published
 from asc_jax.taxonomy import DEVICE_GROUPS, SCENES
 
 # From Okabe and Ito's palette: told apart with every kind of colour blindness.
-_BLUE, _GREEN, _RED = "#0072B2", "#009E73", "#D55E00"
-_INK, _GREY, _PALE = "#222222", "#6B6B6B", "#DDDDDD"
+BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"
+INK, GREY, PALE = "#222222", "#6B6B6B", "#DDDDDD"
 _LABELS = {"real": "real", "seen": "simulated, seen", "unseen": "simulated, unseen"}
-_COLOURS = {"real": _BLUE, "seen": _GREEN, "unseen": _RED}
-_STYLE = {
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+_COLOURS = {"real": BLUE, "seen": GREEN, "unseen": RED}
+STYLE = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("axes.spines.left", "axes.spines.top", "axes.spines.right"), False),
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
-    "axes.edgecolor": _GREY,
+    "axes.edgecolor": GREY,
     "axes.axisbelow": True,
-    "grid.color": _PALE,
+    "grid.color": PALE,
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
@@ -58,7 +58,7 @@ def write_figures(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for name, draw in draws.items():
             paths.append(out_dir / f"{name}.png")
             draw(results).savefig(paths[-1])
@@ -87,10 +87,10 @@ def _new_figure(results: Mapping[str, Any], size: tuple[float, float], title: st
     average = "–" if macro is None else f"{100 * macro:.1f} %"
     run = f"{results['config']} · {results['stored_dtype']} · macro average {average}"
     figure.text(0.02, 1 - 0.16 / size[1], title, size=13, weight="bold", va="top")
-    figure.text(0.02, 1 - 0.46 / size[1], run, size=9.5, color=_GREY, va="top")
+    figure.text(0.02, 1 - 0.46 / size[1], run, size=9.5, color=GREY, va="top")
     if results["over_budget"]:
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": _RED}
-        look = {"size": 11, "weight": "bold", "color": _RED, "bbox": box | {"lw": 1.5}}
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": RED}
+        look = {"size": 11, "weight": "bold", "color": RED, "bbox": box | {"lw": 1.5}}
         figure.text(0.98, 1 - 0.2 / size[1], "over budget", ha="right", va="top", **look)
     return figure
 
@@ -114,14 +114,14 @@ def _confusion(results: Mapping[str, Any]):
     axes.spines[:].set_visible(False)
     for (i, j), value in np.ndenumerate(percent):
         if value >= 0.5:
-            ink = "white" if value > 55 else _INK
+            ink = "white" if value > 55 else INK
             look = {"color": ink, "weight": "bold" if i == j else "normal"}
             axes.text(j, i, f"{value:.0f}", ha="center", va="center_baseline", **look)
-    place = {"ha": "right", "va": "center_baseline", "color": _GREY, "size": 9}
+    place = {"ha": "right", "va": "center_baseline", "color": GREY, "size": 9}
     axes.text(len(ids) + 0.3, -0.7, "clips", **place)
     for i in ids:
         axes.text(len(ids) + 0.3, i, f"{clips[i, 0]:,.0f}", **place)
-    figure.text(0.98, 0.02, "blank: below 0.5 %", color=_GREY, size=9, ha="right")
+    figure.text(0.98, 0.02, "blank: below 0.5 %", color=GREY, size=9, ha="right")
     return figure
 
 
@@ -134,13 +134,13 @@ def _devices(results: Mapping[str, Any]):
     centres = {name: [4 * i + k for k in range(3)] for i, name in enumerate(DEVICE_GROUPS)}
     for group in DEVICE_GROUPS:
         _draw_group(axes, summary, group, centres[group])
-    axes.plot([], [], color=_INK, lw=1.4, label="all clips of the group")
+    axes.plot([], [], color=INK, lw=1.4, label="all clips of the group")
     ticks = sum(centres.values(), [])
     names = sum(DEVICE_GROUPS.values(), ())
     if known:
         marks = [100 * known["baseline"]["devices"][device] for device in names]
         label = "official baseline, published"
-        axes.plot(ticks, marks, "D", ms=6, color=_INK, mec="white", label=label)
+        axes.plot(ticks, marks, "D", ms=6, color=INK, mec="white", label=label)
     axes.legend(loc="lower right", bbox_to_anchor=(1.01, 1), ncols=2, borderaxespad=0)
     axes.set_xticks(ticks, [name.upper() for name in names])
     top = max(10, axes.get_ylim()[1])
@@ -157,11 +157,11 @@ def _draw_group(axes, summary: Mapping, group: str, centres: Sequence[int]) -> N
         text = "–" if value is None else f"{100 * value:.1f}"
         axes.bar(x, 100 * (value or 0), 0.74, color=colour)
         # at the foot, where neither the line nor the baseline's mark can cover it
-        ink = "white" if value and value > 0.1 else _INK
+        ink = "white" if value and value > 0.1 else INK
         axes.text(x, 1, text, ha="center", va="bottom", color=ink, weight="bold")
     mean = summary["groups"][group]["accuracy"]
     if mean is not None:
-        axes.hlines(100 * mean, centres[0] - 0.5, centres[-1] + 0.5, color=_INK, lw=1.4)
+        axes.hlines(100 * mean, centres[0] - 0.5, centres[-1] + 0.5, color=INK, lw=1.4)
         label += f": {100 * mean:.1f}"
     place = {"ha": "center", "va": "top", "weight": "bold", "color": colour}
     axes.text(centres[1], -0.1, label, transform=axes.get_xaxis_transform(), **place)
@@ -174,15 +174,15 @@ def _learning_curve(results: Mapping[str, Any], log: Mapping[str, list[dict]]):
     figure.subplots_adjust(left=0.1, right=0.975, top=0.87, bottom=0.08, hspace=0.14)
     epochs = _column(log["train"], "epoch")
     line = {"lw": 1.8, "marker": "o" if len(epochs) < 3 else ""}  # one point has no line
-    train = {"color": _BLUE, "label": "training, augmented clips", **line}
+    train = {"color": BLUE, "label": "training, augmented clips", **line}
     axes[0].plot(epochs, 100 * _column(log["train"], "accuracy"), **train)
     if log["test"]:
-        test = {"color": _RED, "label": "test, macro average", "lw": 1.8, "mec": "white"}
+        test = {"color": RED, "label": "test, macro average", "lw": 1.8, "mec": "white"}
         accuracy = 100 * _column(log["test"], "macro_accuracy")
         axes[0].plot(_column(log["test"], "epoch"), accuracy, "o-", **test)
     axes[0].legend(loc="lower right")
     axes[1].plot(epochs, _column(log["train"], "loss"), **train)
-    axes[2].plot(epochs, 1000 * _column(log["train"], "lr"), color=_GREY, **line)
+    axes[2].plot(epochs, 1000 * _column(log["train"], "lr"), color=GREY, **line)
     labels = ("accuracy, %", "training loss", "learning rate\n× 10⁻³")
     for panel, label in zip(axes, labels, strict=True):
         panel.set(ylabel=label, ylim=(0, 1.03 * panel.get_ylim()[1]))

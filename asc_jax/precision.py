@@ -1,6 +1,7 @@
 """Number formats of pytrees: casting, and what a tree weighs."""
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -67,3 +68,22 @@ def tree_bytes(tree: Params, dtype: str | None = None) -> dict[str, int]:
 def n_params(tree: Params) -> int:
     """Number of values in a pytree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def n_folded(variables: Params) -> int:
+    """Number of values once every BatchNorm is folded into the convolution before it.
+
+    A kernel absorbs the scale; of a BatchNorm one bias per channel is left. The convolution
+    itself has no bias, as everywhere here. CPMobile: 61,148 − 1,354 scales = 59,794.
+
+    Args:
+      variables: `{"params", "batch_stats"}`; a module with a running mean is a BatchNorm.
+    """
+    total = n_params(variables["params"])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["batch_stats"]):
+        *names, last = (entry.key for entry in path)
+        if last != "mean":
+            continue
+        norm = functools.reduce(lambda tree, name: tree.get(name, {}), names, variables["params"])
+        total += leaf.size - n_params(norm)
+    return total

@@ -1,7 +1,7 @@
 """What every command shares: flags, the config file, and errors a person can read.
 
-Exit status: 0 done, 2 wrong input (one line `error: …` on stderr), 130 or 143 stopped by
-Ctrl-C or SIGTERM with everything saved.
+Exit status: 0 done, 1 over budget (`asc_jax.cli.complexity` only), 2 wrong input (`error: …` on
+stderr), 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
 """
 
 import difflib

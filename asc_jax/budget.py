@@ -1,0 +1,147 @@
+"""A config's network against the task's limits: layer by layer, and how far it could go.
+
+Everything comes from shapes; nothing is computed or compiled.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from asc_jax import complexity, experiment, features, precision
+from asc_jax.types import Params
+
+MAX_WIDTH = 4096  # where the searches give up: far above any network within a task's limits
+MAX_EXPANSION = 64.0
+MAX_FRAMES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """A row of the table: what one layer makes and costs, for one clip."""
+
+    layer: str
+    output_shape: tuple[int, ...]
+    n_params: int
+    macs: int
+    n_bytes: int
+
+
+def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
+    """Cost of one clip, whether or not the config enforces its budget.
+
+    Args:
+      config: as `configs/base.py` defines it.
+
+    Returns:
+      A row for every layer that multiplies or has parameters, in the order of the network; and
+      `totals`: the plain values of `experiment.measure`, `stored_dtype`, `macs_torchinfo` (the
+      published convention), `n_folded` and `bytes_folded` (BatchNorm folded), `headroom_macs`,
+      `headroom_bytes` (negative: the excess) and `within_budget`.
+
+    Raises:
+      UserError: a value that no part of a run accepts.
+    """
+    cost = experiment.make(_changed(config, "budget", enforce=False)).cost
+    variables, shapes = _shapes(config)
+    stored = config.precision.stored
+    itemsize = jnp.dtype(stored).itemsize
+    macs, n_bytes = cost["macs_by_layer"], cost["bytes_by_layer"]
+    rows = [
+        LayerCost(
+            name,
+            shapes.get(name, ()),
+            n_bytes.get(name, 0) // itemsize,
+            macs.get(name, 0),
+            n_bytes.get(name, 0),
+        )
+        for name in dict.fromkeys([*macs, *n_bytes])  # the order of the products comes first
+    ]
+    n_folded = precision.n_folded(variables)
+    totals = {name: value for name, value in cost.items() if not name.endswith("_by_layer")}
+    return rows, totals | {
+        "stored_dtype": stored,
+        "macs_torchinfo": sum(complexity.torchinfo_macs(macs, variables).values()),
+        "n_folded": n_folded,
+        "bytes_folded": n_folded * itemsize,
+        "headroom_macs": cost["max_macs"] - cost["macs"],
+        "headroom_bytes": cost["max_bytes"] - cost["bytes"],
+        "within_budget": _fits(cost),
+    }
+
+
+def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
+    """Abstract variables; module path → shape of its result, without the batch axis."""
+    net = experiment.model(config, body="lax")
+    clip = jax.ShapeDtypeStruct((1, *experiment.log_mel_shape(config)), jnp.float32)
+
+    def run(key, clip):
+        variables = net.init(key, clip)
+        catch = {"capture_intermediates": True, "mutable": ["intermediates"]}
+        return variables, net.apply(variables, clip, **catch)[1]["intermediates"]
+
+    variables, caught = jax.eval_shape(run, jax.random.key(0), clip)
+    paths = jax.tree_util.tree_leaves_with_path(caught)  # …, "__call__", number of the call
+    shapes = {"/".join(entry.key for entry in path[:-2]): leaf.shape[1:] for path, leaf in paths}
+    return variables, shapes
+
+
+def solve(config: ml_collections.ConfigDict) -> dict:
+    """How far the network can go within the limits, one value at a time, the others fixed.
+
+    A bisection: the cost never falls as one of them grows.
+
+    Returns:
+      `n_frames`, the most frames, and `hop_lengths`, the smallest and largest hop that give
+      them; `width`, the widest first stage (a multiple of 8, as the network rounds it);
+      `expansion`, the largest in steps of 0.01. None where even the smallest is over.
+    """
+    rate = config.features.sample_rate
+
+    def with_frames(n_frames):
+        smallest_hop = rate // n_frames + 1  # of those that give at most so many
+        return _changed(config, "features", hop_length=smallest_hop)
+
+    n_frames = _largest(2, MAX_FRAMES, lambda n: _within(with_frames(n)))
+    hops = None
+    if n_frames is not None:
+        n_frames = experiment.log_mel_shape(with_frames(n_frames))[1]
+        hops = [h for h in range(1, rate + 1) if features.n_frames(rate, h) == n_frames]
+    eighths = _largest(1, MAX_WIDTH // 8, lambda n: _within(_changed(config, "model", width=8 * n)))
+    hundredths = _largest(
+        1,
+        round(100 * MAX_EXPANSION),
+        lambda n: _within(_changed(config, "model", expansion=n / 100)),
+    )
+    return {
+        "n_frames": n_frames,
+        "hop_lengths": hops and (hops[0], hops[-1]),
+        "width": eighths and 8 * eighths,
+        "expansion": hundredths and hundredths / 100,
+    }
+
+
+def _largest(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
+    """The largest of `low … high` that holds, when all below it do; None if none does."""
+    if not holds(low):
+        return None
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
+
+
+def _changed(config, section: str, **values) -> ml_collections.ConfigDict:
+    changed = config.copy_and_resolve_references()
+    changed[section].update(values)
+    return changed
+
+
+def _within(config) -> bool:
+    return _fits(experiment.measure(config))
+
+
+def _fits(cost: Mapping) -> bool:
+    return cost["macs"] <= cost["max_macs"] and cost["bytes"] <= cost["max_bytes"]

@@ -1,0 +1,140 @@
+"""What a network costs, layer by layer, against the task's limits.
+
+python -m asc_jax.cli.complexity --config splits/5pct.py [--json] [--png FILE] [--solve]
+python -m asc_jax.cli.complexity --workdir runs/splits/5pct
+
+Exit status: 0 within the budget, 1 over it, 2 wrong input. The table is printed either way,
+whatever config.budget.enforce says: that only governs what trains, evaluates or exports.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from absl import flags
+
+from asc_jax import budget, checkpoints, experiment
+from asc_jax.budget_figure import write_budget_figure
+from asc_jax.cli import config_name, define_config_flag, run
+from asc_jax.errors import UserError
+
+HEADER = ("layer", "output shape", "parameters", "MACs", "share", "bytes", "share")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print what the flags ask for; ends the process with 1 if the network is over budget."""
+    given = flags.FLAGS
+    if argv[1:]:
+        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+    if (given.config is None) == (given.workdir is None):
+        raise UserError(
+            "which network? Either --config or --workdir, for example: "
+            "python -m asc_jax.cli.complexity --config splits/5pct.py"
+        )
+    if given.workdir is None:
+        name = config_name(given["config"].config_filename)
+        config = given.config.copy_and_resolve_references()
+    else:
+        name, config = checkpoints.load_config(given.workdir)
+    within = show(name, config, solve=given.solve, json_only=given.json, png=given.png)
+    if not within:
+        sys.exit(1)
+
+
+def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) -> bool:
+    """Print the table or the JSON object, draw the picture; True within the budget."""
+    rows, totals = budget.examine(config)
+    solved = budget.solve(config) if solve else None
+    if json_only:
+        print(as_json(name, rows, totals, solved))
+    else:
+        print(as_text(name, rows, totals))
+        if solved:
+            print(f"\n{solution_text(config, solved)}")
+    if png:
+        try:
+            write_budget_figure(png, name, rows, totals)
+        except OSError as error:
+            raise UserError(f"cannot write {png}: {error.strerror or error}") from error
+    return totals["within_budget"]
+
+
+def as_json(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, solved) -> str:
+    """One object: config, the totals, `layers`, and `solve` if it was asked for."""
+    result = {"config": name, **totals, "layers": [dataclasses.asdict(row) for row in rows]}
+    return json.dumps(result | ({"solve": solved} if solved else {}), indent=2)
+
+
+def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping) -> str:
+    """The table, its totals, what the other conventions say, and the verdict."""
+    max_macs, max_bytes = totals["max_macs"], totals["max_bytes"]
+
+    def line(label, shape, n_params, macs, n_bytes):
+        shares = f"{macs / max_macs:.1%}", f"{n_bytes / max_bytes:.1%}"
+        return label, shape, n_params, f"{macs:,}", shares[0], f"{n_bytes:,}", shares[1]
+
+    table = [HEADER]
+    for row in rows:
+        shape = "×".join(map(str, row.output_shape))
+        table.append(line(row.layer, shape, f"{row.n_params:,}", row.macs, row.n_bytes))
+    sums = [
+        line("total", "", f"{totals['n_params']:,}", totals["macs"], totals["bytes"]),
+        line("limit", "", "", max_macs, max_bytes),
+        line("headroom", "", "", totals["headroom_macs"], totals["headroom_bytes"]),
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, *sums, strict=True)]
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [_aligned(cells, widths) for cells in table]
+    lines[1:1] = [rule]
+    lines += [rule, *(_aligned(cells, widths) for cells in sums), "", *_notes(totals)]
+    return "\n".join([f"{name}, one clip, parameters in {totals['stored_dtype']}", "", *lines])
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Names and shapes to the left, numbers to the right."""
+    padded = [
+        cell.ljust(width) if column < 2 else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _notes(totals: Mapping) -> list[str]:
+    norms = totals["macs_torchinfo"] - totals["macs"]
+    excess = [
+        f"{-totals[f'headroom_{kind}']:,} {unit} too many"
+        for kind, unit in (("macs", "MACs"), ("bytes", "bytes"))
+        if totals[f"headroom_{kind}"] < 0
+    ]
+    return [
+        f"torchinfo: {totals['macs_torchinfo']:,} MACs, the {norms:,} parameters of BatchNorm "
+        "counted once each",
+        f"stored:    {totals['bytes_with_statistics']:,} bytes with running statistics; BatchNorm "
+        f"folded, {totals['n_folded']:,} values, {totals['bytes_folded']:,} bytes",
+        "verdict:   " + (f"over budget: {', '.join(excess)}" if excess else "within budget"),
+    ]
+
+
+def solution_text(config, solved: Mapping) -> str:
+    """How far each value could go, beside where it stands."""
+    n_frames, hop = experiment.log_mel_shape(config)[1], config.features.hop_length
+    hops = "none" if solved["hop_lengths"] is None else "–".join(map(str, solved["hop_lengths"]))
+    known = {key: "none" if value is None else value for key, value in solved.items()}
+    return "\n".join(
+        [
+            "How far within the budget, one value at a time:",
+            f"  frames     {known['n_frames']} (hop_length {hops}); now {n_frames} ({hop})",
+            f"  width      {known['width']}; now {config.model.width}",
+            f"  expansion  {known['expansion']}; now {config.model.expansion}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    define_config_flag()
+    flags.DEFINE_string("workdir", None, "A trained run, instead of a config.")
+    flags.DEFINE_boolean("json", False, "One JSON object instead of the table.")
+    flags.DEFINE_string("png", None, "File for a picture: a bar per layer.")
+    flags.DEFINE_boolean("solve", False, "Also: how far can frames, width and expansion go?")
+    run(main)
