@@ -16,7 +16,7 @@ from asc_jax import checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 REPORT = ("--config", "splits/5pct.py")
-NO_DATA = r"no data set in data/tau22: build one with `python -m asc_jax\.cli\.prepare_data .*"
+NO_DATA = r"no data set in .*data/tau22: build one with `python -m asc_jax\.cli\.prepare_data .*"
 
 
 def command(script, *args):
@@ -180,7 +180,7 @@ def test_evaluation_writes_its_results(home):
 @pytest.mark.slow
 def test_data_set_that_has_gone_is_an_error(home):
     message = start("eval.py", "--workdir=whole", "--data_dir=gone", cwd=home).stderr
-    assert "error: no data set in gone" in message
+    assert "gone: build one with" in message
 
 
 @pytest.mark.slow
