@@ -1,9 +1,11 @@
 """The training step: PyTorch's trajectory, and what the result must not depend on."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from small import small_config
@@ -107,11 +109,17 @@ def make_batches(n_batches, batch_size, n_last, dtype=np.float32, seed=0):
     return batches
 
 
+@functools.cache
+def compiled(config_json, n_steps, n_replicas):
+    """Parts, optimiser and training function of a config, compiled once per shape."""
+    parts = experiment.make(ml_collections.ConfigDict(json.loads(config_json)))
+    tx = parts.tx(n_steps)
+    return parts, tx, parallel.pmap_train(parts.train_steps(tx, parallel.AXIS), n_replicas)
+
+
 def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None):
     """Train over `batches` on `n_replicas`, cut into calls of the given numbers of steps."""
-    parts = experiment.make(config)
-    tx = parts.tx(len(batches))
-    train = parallel.pmap_train(parts.train_steps(tx, parallel.AXIS), n_replicas)
+    parts, tx, train = compiled(config.to_json(), len(batches), n_replicas)
     variables = jax.tree.map(lambda x: jnp.asarray(x, batches[0]["audio"].dtype), parts.variables())
     current = parallel.replicate(state.create(variables, tx), n_replicas)
     calls = calls or [len(batches)]
