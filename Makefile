@@ -30,7 +30,7 @@ DEMO_SEGMENTS ?=
 DEMO_FLAGS ?=
 demo: setup
 	$(BIN)/python -m asc_jax.cli.synthesize --out_dir $(DEMO_DATA)/scenes $(DEMO_SEGMENTS)
-	$(BIN)/python -m asc_jax.cli.prepare_data --tau_dir $(DEMO_DATA)/scenes --data_dir $(DEMO_DATA) --overwrite
+	$(BIN)/python -m asc_jax.cli.prepare_data --tau_dir $(DEMO_DATA)/scenes --data_dir $(DEMO_DATA) --splits 100,test --overwrite
 	$(BIN)/python train.py --config demo.py --config.data.dir=$(DEMO_DATA) --workdir $(DEMO_RUN) $(DEMO_FLAGS)
 	$(BIN)/python eval.py --workdir $(DEMO_RUN)
 

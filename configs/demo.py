@@ -18,5 +18,5 @@ def get_config():
     config.loss.gamma = 2.0
     config.optim.warmup_steps = 100
     config.train.n_epochs = 10
-    config.train.eval_every_epochs = 5
+    config.train.eval_every_epochs = 10
     return config
