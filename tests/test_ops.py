@@ -10,11 +10,11 @@ STRIDES = [(1, 1), (1, 2), (2, 1), (2, 2)]
 SIZES = [(8, 7), (5, 6), (9, 9)]
 
 
-def close(a, b):
+def assert_close(a, b):
     np.testing.assert_allclose(a, b, atol=1e-10)
 
 
-def compare(fn, x, kernel):
+def assert_bodies_agree(fn, x, kernel):
     """Value and both gradients of the two bodies of `fn(x, kernel, body=…)`."""
     results = []
     for body in ("lax", "shifts"):
@@ -22,7 +22,7 @@ def compare(fn, x, kernel):
         dy = jax.random.normal(jax.random.key(2), y.shape, y.dtype)
         results.append((y, *vjp(dy)))
     for a, b in zip(*results, strict=True):
-        close(a, b)
+        assert_close(a, b)
 
 
 @pytest.mark.parametrize("strides", STRIDES)
@@ -33,13 +33,13 @@ def test_bodies_of_3x3_convolutions_agree(x64, op, size, strides):
     c_in = 4 if op == "conv3x3" else 1
     kernel = jax.random.normal(jax.random.key(1), (3, 3, c_in, 4 if c_in == 1 else 6))
     fn = getattr(ops, op)
-    compare(lambda x, k, body: fn(x, k, strides=strides, body=body), x, kernel)
+    assert_bodies_agree(lambda x, k, body: fn(x, k, strides=strides, body=body), x, kernel)
 
 
 def test_bodies_of_pointwise_convolution_agree(x64):
     x = jax.random.normal(jax.random.key(0), (2, 4, 5, 3))
     kernel = jax.random.normal(jax.random.key(1), (1, 1, 3, 7))
-    compare(lambda x, k, body: ops.pointwise_conv(x, k, body=body), x, kernel)
+    assert_bodies_agree(lambda x, k, body: ops.pointwise_conv(x, k, body=body), x, kernel)
 
 
 @pytest.mark.parametrize("strides", STRIDES)
@@ -56,4 +56,4 @@ def test_average_pool_counts_its_padding(x64, strides):
         ],
         axis=1,
     )
-    close(ops.avg_pool3x3(x, strides=strides), expected)
+    assert_close(ops.avg_pool3x3(x, strides=strides), expected)
