@@ -8,7 +8,8 @@ The map, from the ground up; a module imports only from floors below its own:
                                           one pass over a split; tables, pictures, logs
 4  `experiment`, `parallel`, `checkpoints`, `interop`
                                           config → parts; replicas; saving; other frameworks
-3  `models.cp_mobile`, `steps`            the network; train_step and eval_step
+3  `models.cp_mobile`, `models.folding`, `steps`
+                                          the network; train_step and eval_step
 2  `models.blocks`, `state`, `optim`, `data.pipeline`
 1  `features`, `augment`, `losses`, `metrics`, `precision`, `complexity`, `models.ops`,
    `table1`, `data.tau22`, `data.synthetic_scenes` and the rest of `data`

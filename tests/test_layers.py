@@ -12,7 +12,7 @@ FLOORS = {
     0: "types taxonomy errors jaxpr_walk primitive_costs",
     1: "features augment losses metrics precision complexity table1 signals models.ops",
     2: "models.blocks state optim",
-    3: "models models.cp_mobile steps",
+    3: "models models.cp_mobile models.folding steps",
     4: "experiment parallel checkpoints interop interop.torch",
     5: "evaluation report figures journal budget budget_figure",
     6: "loop",

@@ -9,6 +9,7 @@ from asc_jax import state
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import from_torch
 from asc_jax.models import CPMobile, blocks
+from asc_jax.models.folding import fold_batch_norm
 
 BODIES = ["lax", "shifts"]
 
@@ -166,3 +167,28 @@ def test_from_torch_names_every_tensor_that_does_not_fit(golden):
         "feed_forward.0.weight",
     ):
         assert name in str(error.value)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_folded_network_gives_the_same_logits_with_fewer_values(golden, body):
+    variables = from_torch(golden("c_state_calib"))
+    folded = fold_batch_norm(variables)
+    log_mel = to_input(golden("g_trajectory")["held_x_q"]) / 16
+    logits = CPMobile(body=body, folded=True).apply(folded, log_mel)
+    np.testing.assert_allclose(logits, golden("c_logits_calib")["logits_held"], atol=1e-4)
+    assert sum(x.size for x in jax.tree.leaves(folded)) == 59_794
+    assert {np.asarray(x).dtype.name for x in jax.tree.leaves(folded)} == {"float32"}
+
+
+def test_folding_keeps_the_response_norms():
+    model = CPMobile(width=8, grn=True)
+    variables = state.init_variables(model, jax.random.key(0), (32, 20, 1))
+    moved = jax.tree.map(lambda x: x + 0.1, variables)
+    log_mel = jax.random.normal(jax.random.key(1), (3, 32, 20, 1))
+    logits = CPMobile(width=8, grn=True, folded=True).apply(fold_batch_norm(moved), log_mel)
+    np.testing.assert_allclose(logits, model.apply(moved, log_mel), rtol=1e-4)
+
+
+def test_folded_network_cannot_be_trained():
+    with pytest.raises(ValueError, match="cannot be trained"):
+        CPMobile(folded=True).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=True)

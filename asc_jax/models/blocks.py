@@ -134,7 +134,8 @@ _batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 class ConvBn(nn.Module):
     """Convolution without bias, batch normalisation, and an activation unless it is None.
 
-    `kind` is "conv3x3", "pointwise" or "depthwise".
+    `kind` is "conv3x3", "pointwise" or "depthwise". `folded`: for evaluation, a bias stands in
+    for the normalisation (see `models.folding`).
     """
 
     kind: str
@@ -143,6 +144,7 @@ class ConvBn(nn.Module):
     activation: str | None = "relu"
     axis_name: str | None = None
     body: str = "auto"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
@@ -158,7 +160,10 @@ class ConvBn(nn.Module):
             x = ops.conv3x3(x, kernel, strides=self.strides, body=self.body)
         else:
             raise ValueError(f"unknown kind {self.kind!r}; known: conv3x3, pointwise, depthwise")
-        x = BatchNorm(axis_name=self.axis_name, name="norm")(x, train=train, mask=mask)
+        if self.folded:
+            x = x + _channels(self.param("bias", nn.initializers.zeros, x.shape[-1:]), x)
+        else:
+            x = BatchNorm(axis_name=self.axis_name, name="norm")(x, train=train, mask=mask)
         return x if self.activation is None else activate(self.activation, x)
 
 
@@ -179,10 +184,11 @@ class GlobalResponseNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         gamma = self.param("gamma", nn.initializers.zeros, (1,)).astype(x.dtype)[0]
         beta = self.param("beta", nn.initializers.zeros, (1,)).astype(x.dtype)[0]
-        square = jnp.sum(x * x, axis=(1, 2), keepdims=True)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # float16 ends at 65,504
+        square = jnp.sum(wide * wide, axis=(1, 2), keepdims=True)
         # sqrt has no slope at 0, where a channel is silent: its gradient there is set to 0.
         norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-        ratio = norm / (jnp.mean(norm, axis=-1, keepdims=True) + 1e-6)
+        ratio = (norm / (jnp.mean(norm, axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
         return x + gamma * (x * ratio) + beta
 
 
@@ -200,12 +206,15 @@ class InvertedResidual(nn.Module):
     activation: str = "relu"
     axis_name: str | None = None
     body: str = "auto"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
         c_in = x.shape[-1]
         n_expanded = make_divisible(c_in * self.expansion)
-        conv = functools.partial(ConvBn, axis_name=self.axis_name, body=self.body)
+        conv = functools.partial(
+            ConvBn, axis_name=self.axis_name, body=self.body, folded=self.folded
+        )
         rest = {"train": train, "mask": mask}
         y = conv("pointwise", n_expanded, activation=self.activation, name="expand")(x, **rest)
         y = conv(

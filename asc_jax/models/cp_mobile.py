@@ -28,6 +28,7 @@ class CPMobile(nn.Module):
       dtype: arithmetic of the convolutions; None follows the input.
       axis_name: replica axis over which batch statistics are taken, under pmap.
       body: which body of `models.ops` runs; the meaning is the same.
+      folded: take the parameters of `models.folding.fold_batch_norm`; for evaluation only.
 
     Source: CP-Mobile (Schmid et al. 2023) as simplified by the official baseline.
 
@@ -48,6 +49,7 @@ class CPMobile(nn.Module):
     dtype: str | None = None
     axis_name: str | None = None
     body: str = "auto"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, log_mel: Array, train: bool = False, mask: Array | None = None) -> Array:
@@ -61,9 +63,15 @@ class CPMobile(nn.Module):
 
         Returns:
           `[b, n_classes]` logits, float32 or the input's dtype if that is wider.
+
+        Raises:
+          ValueError: training a folded network.
         """
         x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
-        conv = functools.partial(ConvBn, axis_name=self.axis_name, body=self.body)
+        if self.folded and train:
+            raise ValueError("a folded network has no batch statistics: it cannot be trained")
+        common = {"axis_name": self.axis_name, "body": self.body, "folded": self.folded}
+        conv = functools.partial(ConvBn, **common)
         rest = {"train": train, "mask": mask}
         width = make_divisible(self.width)
         for index, n_channels in enumerate((width // 4, width)):
@@ -85,9 +93,8 @@ class CPMobile(nn.Module):
                     strides,
                     grn=self.grn,
                     activation=self.activation,
-                    axis_name=self.axis_name,
-                    body=self.body,
                     name=f"b{index}",
+                    **common,
                 )(x, **rest)
         x = conv("pointwise", self.n_classes, activation=None, name="head")(x, **rest)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
