@@ -44,7 +44,8 @@ def main(argv) -> None:
     out = workdir / "best_checkpoint" if best else workdir
     with checkpoints.writing_to(out):
         report.write_results(results, out)
-        report.write_output_csv(out / "output.csv", filenames, probs)
+        over = results["over_budget"]
+        report.write_output_csv(out / "output.csv", filenames, probs, over_budget=over)
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
     names = " ".join(path.name for path in pictures)
     print(f"\nwritten to {out}: results.json output.csv {names}")

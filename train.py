@@ -7,7 +7,7 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import checkpoints, experiment, loop
+from asc_jax import checkpoints, complexity, experiment, loop
 from asc_jax.cli import config_name, define_config_flag, run
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
@@ -27,12 +27,14 @@ def main(argv) -> None:
     parts = experiment.make(config)
     clips = pipeline.open_split(config.data.dir, config.data.train_split)
     test_clips = pipeline.open_split(config.data.dir, config.data.test_split)
-    checkpoints.save_config(workdir, name, config)
+    checkpoints.save_config(workdir, name, config, over_budget=not parts.within_budget)
     cost = parts.cost
     print(
         f"{name}: {len(clips):,} clips, {cost['n_params']:,} parameters, {cost['macs']:,} MACs, "
         f"{cost['bytes']:,} bytes in {config.precision.stored} → {workdir}"
     )
+    if not parts.within_budget:
+        print(complexity.OVER_BUDGET)
     loop.fit(parts, clips, test_clips, workdir, **config.train)
     print(f"done; evaluate with: python eval.py --workdir {workdir}")
 

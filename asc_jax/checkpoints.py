@@ -157,8 +157,20 @@ def code_version() -> str:
     return f"{asc_jax.__version__}+{commit}" if commit else asc_jax.__version__
 
 
-def save_config(workdir: str | os.PathLike, name: str, config: ml_collections.ConfigDict) -> None:
+def save_config(
+    workdir: str | os.PathLike,
+    name: str,
+    config: ml_collections.ConfigDict,
+    *,
+    over_budget: bool = False,
+) -> None:
     """Write `config.json`, or hold a run that goes on against the one already there.
+
+    Args:
+      workdir: made if it is not there.
+      name: of the config.
+      config: of the run.
+      over_budget: the verdict on its network, to be stamped into the file.
 
     Raises:
       UserError: the workdir belongs to a run with another config (the differing values are
@@ -178,6 +190,7 @@ def save_config(workdir: str | os.PathLike, name: str, config: ml_collections.Co
         "name": name,
         "code_version": code_version(),
         "jax_version": jax.__version__,
+        "over_budget": over_budget,
         "config": config.to_dict(),
     }
     with writing_to(workdir):
@@ -216,10 +229,10 @@ def writing_to(workdir: str | os.PathLike):
         ) from error
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
+def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     """Write a whole file or nothing of it."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(part, path)
 
 

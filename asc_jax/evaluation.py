@@ -1,5 +1,6 @@
 """One pass over a split: sums, probabilities, and the results of a finished run."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
@@ -63,42 +64,49 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
 
 def abstract_state(experiment: Experiment) -> state.TrainState:
     """Shapes and dtypes of the run's `TrainState`."""
-    return jax.eval_shape(lambda: state.create(experiment.variables(), experiment.tx(1)))
+    return jax.eval_shape(lambda: experiment.new_state(experiment.variables(), experiment.tx(1)))
 
 
 def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tuple[dict, tuple]:
-    """Evaluate as trained (float32) and as deployed (the stored dtype).
+    """Evaluate the network as trained (float32) and as stored in each number format.
 
     The stored values are computed with in float32, the features too: what is measured is
     what rounding the parameters and statistics costs.
 
     Returns:
-      `{"float32": summary, <stored>: summary, "stored_dtype", "stored_bytes",
-      "changed_top_scene"}` and `(filenames, probs [n_clips, n_scenes])` of the stored dtype.
+      `stored_dtype`; by dtype name a `metrics.summarize`; and `formats`, by dtype name `bytes`
+      (parameters), `bytes_with_statistics`, `changed_top_scene` (clips that get another scene
+      than in float32) and `rounding`, what `precision.rounding` says of each leaf. A format that
+      a value overflows has `refused` alone there, the reason. Then `(filenames, probs
+      [n_clips, n_scenes])` of the stored dtype.
 
     Raises:
-      UserError: a value overflows the stored dtype, or the parameters weigh more than the
-        budget allows.
+      UserError: a value overflows the stored dtype.
     """
     stored = experiment.config.precision.stored
     evaluate = make_evaluator(experiment)
-    full, _, full_logits = evaluate(variables, clips)
-    rounded = precision.cast(variables, stored)
-    n_bytes = precision.tree_bytes(rounded["params"])["total"]
-    budget = experiment.config.budget
-    if n_bytes > budget.max_bytes and budget.enforce:
-        raise UserError(f"the parameters take {n_bytes:,} bytes, over {budget.max_bytes:,}")
-    deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
-    summary, filenames, logits = evaluate(deployed, clips)
-    changed = np.sum(full_logits.argmax(-1) != logits.argmax(-1))
-    results = {
-        "float32": full,
-        stored: summary,
-        "stored_dtype": stored,
-        "stored_bytes": n_bytes,
-        "changed_top_scene": int(changed),
-    }
-    return results, (filenames, softmax(logits))
+    results = {"stored_dtype": stored, "formats": {}}
+    for dtype in precision.STORED_DTYPES:  # float32 first: the others are compared with it
+        try:
+            rounded = precision.cast(variables, dtype)
+        except UserError as error:
+            if dtype == stored:
+                raise
+            results["formats"][dtype] = {"refused": str(error)}
+            continue
+        deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
+        results[dtype], filenames, logits = evaluate(deployed, clips)
+        if dtype == "float32":
+            full_logits = logits
+        if dtype == stored:
+            predictions = filenames, softmax(logits)
+        results["formats"][dtype] = {
+            "bytes": precision.tree_bytes(rounded["params"])["total"],
+            "bytes_with_statistics": precision.tree_bytes(rounded)["total"],
+            "changed_top_scene": int(np.sum(full_logits.argmax(-1) != logits.argmax(-1))),
+            "rounding": [dataclasses.asdict(r) for r in precision.rounding(variables, rounded)],
+        }
+    return results, predictions
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -123,4 +131,4 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
         "evaluated_with": checkpoints.code_version(),
         "over_budget": not experiment.within_budget,
         "complexity": {key: cost[key] for key in keys},
-    }
+    } | {key: extra[key] for key in ("converted_from", "sha256") if key in extra}

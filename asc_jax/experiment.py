@@ -15,7 +15,7 @@ from asc_jax.models import MODELS
 from asc_jax.types import Array, Params
 
 CPU_CHUNK = 8  # clips
-COMPUTE_DTYPES = ("float32", "bfloat16")
+COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 SAMPLE_RATE = 32_000  # Hz, what data sets are stored at
 
 
@@ -44,6 +44,11 @@ class Experiment:
     def tx(self, n_steps: int) -> optax.GradientTransformation:
         """The optimiser of a run of `n_steps` steps."""
         return optim.make_tx(n_steps, **self.config.optim)
+
+    def new_state(self, variables: Params, tx: optax.GradientTransformation) -> state.TrainState:
+        """The state before the first step; computing in float16 needs a loss scale."""
+        scale_loss = self.config.precision.compute == "float16"
+        return state.create(variables, tx, scale_loss=scale_loss)
 
     def train_steps(self, tx, axis_name: str | None = None) -> Callable:
         """`(state, batches, n_steps, key) -> (state, metrics)`."""

@@ -19,13 +19,17 @@ class Journal:
       workdir: where the files go.
       step: steps done before; what was logged later than that is dropped.
       n_steps: steps of the whole run.
+      over_budget: stamp every entry with it.
 
     Raises:
       UserError: the files cannot be written.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, n_steps: int):
+    def __init__(
+        self, workdir: pathlib.Path, step: int, n_steps: int, *, over_budget: bool = False
+    ):
         self._workdir, self._step, self._n_steps = workdir, step, n_steps
+        self._stamp = {"over_budget": True} if over_budget else {}
         self._since, self._clips = None, 0
 
     def __enter__(self) -> "Journal":
@@ -37,6 +41,8 @@ class Journal:
             self._jsonl = self._stack.enter_context(path.open("a"))
             self._tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self._step + 1)
         self._stack.callback(self._tensorboard.close)
+        for name in self._stamp:
+            self._tensorboard.add_text(name, "outside the task's limits", self._step)
         bar = tqdm.tqdm(
             total=self._n_steps,
             initial=self._step,
@@ -80,7 +86,7 @@ class Journal:
     def log(self, entry: dict) -> None:
         """Append an entry with `kind` ("train" or "test") and `step`; floats are plotted."""
         with checkpoints.writing_to(self._workdir):
-            self._jsonl.write(json.dumps(entry) + "\n")
+            self._jsonl.write(json.dumps(entry | self._stamp) + "\n")
             self._jsonl.flush()
         for name, value in entry.items():
             if isinstance(value, float):

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from asc_jax import checkpoints, evaluation, optim, parallel
-from asc_jax import state as state_lib
 from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.experiment import Experiment
@@ -134,7 +133,7 @@ class _Run:
         template = evaluation.abstract_state(self.experiment)
         restored = self.checkpoints.restore(template)
         if restored is None:
-            return state_lib.create(self.experiment.variables(), self.tx)
+            return self.experiment.new_state(self.experiment.variables(), self.tx)
         state, extra, self.step = restored
         before = extra.get("n_train_clips", len(self.clips))
         if before != len(self.clips):
@@ -214,6 +213,9 @@ class _Run:
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
             what = f"the parameters or statistics are not finite after step {self.step}"
             raise UserError(self._not_finite(what))
+        if state.loss_scale is not None and state.loss_scale.scale < 1:
+            what = f"by step {self.step} gradients overflow float16 whatever the loss is scaled by"
+            raise UserError(self._not_finite(what))
         partial = {name: getattr(self, name) for name in ("loss_sum", "n_correct", "n_clips")}
         extra = self._extra(epoch) | {"partial_epoch": partial}
         self.checkpoints.save(self.step, state, extra)
@@ -224,6 +226,7 @@ class _Run:
             "epoch": epoch,
             "n_train_clips": len(self.clips),
             "code_version": checkpoints.code_version(),
+            "over_budget": not self.experiment.within_budget,
         }
 
     def evaluate(self, state, epoch: int, keep_best: bool) -> None:
@@ -246,7 +249,8 @@ class _Run:
             self._save_best(state, epoch, accuracy)
 
     def __enter__(self) -> "_Run":
-        self.journal = Journal(self.workdir, self.step, self.n_steps)
+        over = not self.experiment.within_budget
+        self.journal = Journal(self.workdir, self.step, self.n_steps, over_budget=over)
         try:
             self.journal.__enter__()
         except BaseException:
@@ -270,7 +274,12 @@ class _Run:
         best = checkpoints.Checkpoints(self.workdir, keep=1, name="best")
         best.save(self.step, state, self._extra(epoch + 1) | {"note": note})
         best.close()
-        content = {"epoch": epoch + 1, "macro_accuracy": accuracy, "note": note}
+        content = {
+            "epoch": epoch + 1,
+            "macro_accuracy": accuracy,
+            "note": note,
+            "over_budget": not self.experiment.within_budget,
+        }
         checkpoints.write_atomically(path, json.dumps(content) + "\n")
 
     def _not_finite(self, what: str) -> str:

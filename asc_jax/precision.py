@@ -1,15 +1,32 @@
 """Number formats of pytrees: casting, and what a tree weighs."""
 
 import collections
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asc_jax.errors import UserError
 from asc_jax.types import Params
 
-STORED_DTYPES = ("float16", "bfloat16", "float32")
+STORED_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounding:
+    """What a cast did to one leaf.
+
+    leaf: its path. max_relative: largest |rounded − value| / |value|; a value that became zero
+    has 1. n_subnormal: values that became subnormal numbers, which have fewer digits. n_zero:
+    values that became zero.
+    """
+
+    leaf: str
+    max_relative: float
+    n_subnormal: int
+    n_zero: int
 
 
 def cast(tree: Params, dtype: str) -> Params:
@@ -24,6 +41,8 @@ def cast(tree: Params, dtype: str) -> Params:
 
     Raises:
       UserError: unknown dtype, or a finite value overflows it (the leaf is named).
+
+    `rounding` reports what the cast cost.
     """
     if dtype not in STORED_DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; known: {', '.join(STORED_DTYPES)}")
@@ -35,12 +54,53 @@ def cast(tree: Params, dtype: str) -> Params:
         if bool(jnp.any(jnp.isfinite(leaf) & ~jnp.isfinite(smaller))):
             largest = float(jnp.max(jnp.abs(leaf)))
             raise UserError(
-                f"{jax.tree_util.keystr(path)} holds {largest:g}, more than {dtype} can "
+                f"{_name(path)} holds {largest:g}, more than {dtype} can "
                 f"({float(jnp.finfo(dtype).max):g}); store it as bfloat16 or float32"
             )
         return smaller
 
     return jax.tree_util.tree_map_with_path(cast_leaf, tree)
+
+
+def rounding(tree: Params, rounded: Params) -> list[Rounding]:
+    """Compare a tree with what `cast` made of it, leaf by leaf.
+
+    Args:
+      tree: pytree of arrays.
+      rounded: `cast(tree, dtype)`.
+
+    Returns:
+      A `Rounding` for every floating leaf, in the order of the tree.
+
+    Example:
+      >>> tree = {"kernel": jnp.array([1.0, 1e-6, 1e-9])}
+      >>> [(r.leaf, r.n_subnormal, r.n_zero) for r in rounding(tree, cast(tree, "float16"))]
+      [('kernel', 1, 1)]
+    """
+    rows = []
+    for (path, leaf), after in zip(
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(rounded), strict=True
+    ):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue
+        before, now = np.asarray(leaf, np.float64), np.asarray(after).astype(np.float64)
+        counted = (before != 0) & np.isfinite(before)
+        before, now = before[counted], now[counted]
+        smallest = float(jnp.finfo(after.dtype).smallest_normal)
+        rows.append(
+            Rounding(
+                _name(path),
+                float(np.max(np.abs(now - before) / np.abs(before), initial=0.0)),
+                int(np.sum((now != 0) & (np.abs(now) < smallest))),
+                int(np.sum(now == 0)),
+            )
+        )
+    return rows
+
+
+def _name(path) -> str:
+    """`params/b1/expand/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def tree_bytes(tree: Params, dtype: str | None = None) -> dict[str, int]:

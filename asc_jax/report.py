@@ -3,9 +3,9 @@
 A `results` dict holds one evaluated run: `config`, `split`, `test_split` (names),
 `official_lists` (whether the clips were TAU's own development lists), `epoch`, `step`,
 `seed`, `code_version`, `over_budget`, `complexity` (`macs`, `n_params`, `bytes`,
-`bytes_with_statistics`, `max_macs`, `max_bytes`), `stored_dtype` (a dtype's name), what
-`metrics.summarize` returned under "float32" and under the stored dtype's name, and
-`changed_top_scene`, the clips that get another scene in the stored dtype.
+`bytes_with_statistics`, `max_macs`, `max_bytes`), and what `evaluation.evaluate_precisions`
+returns: `stored_dtype` (a dtype's name), a `metrics.summarize` under each dtype's name, and
+`formats`, what each costs.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from asc_jax.complexity import OVER_BUDGET
 from asc_jax.table1 import published
 from asc_jax.taxonomy import DEVICE_GROUPS, N_SCENES, SCENES
 
@@ -56,6 +57,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         lines[-2] += f" ± {100 * known['baseline']['spread']:.2f}"
     for kind in ("scenes", "devices", "groups"):
         lines += ["", kind, *_section(kind, ours, theirs)]
+    lines += ["", *_formats(results)]
     if known and known["note"]:
         lines += ["", f"note: {known['note']}"]
     return "\n".join(lines)
@@ -76,10 +78,7 @@ def _about(results: Mapping[str, Any]) -> list[str]:
         f"{c['bytes_with_statistics']:,} with batch statistics",
         f"MACs        {_of(c['macs'], c['max_macs'])} per clip",
     ]
-    if stored != "float32":
-        changed = f"{results['changed_top_scene']:,}"
-        lines.append(f"storage     {stored} gives {changed} clips another scene than float32")
-    return lines + ["OVER BUDGET: outside the task's limits"] * bool(results["over_budget"])
+    return lines + [OVER_BUDGET] * bool(results["over_budget"])
 
 
 def _of(value: int, limit: int) -> str:
@@ -108,6 +107,32 @@ def _section(kind: str, ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> l
         log_loss = _decimals(last["log_loss"])
         lines.append(_row(f"  {label}", f"{last['n_clips']:,}", accuracies, log_loss, others))
     return lines
+
+
+def _formats(results: Mapping[str, Any]) -> list[str]:
+    """What storing parameters and statistics in each number format costs."""
+    head = ("stored as", "bytes", "macro", "all clips", "log loss", "changed", "rounding")
+    rows = [head]
+    notes = [
+        "changed: clips that get another scene than in float32; rounding: the largest, relative"
+    ]
+    for dtype, cost in results["formats"].items():
+        if "refused" in cost:
+            rows.append((dtype, *[_NONE] * (len(head) - 1)))
+            notes.append(f"{dtype}: {cost['refused']}")
+            continue
+        summary, leaves = results[dtype], cost["rounding"]
+        largest = max((leaf["max_relative"] for leaf in leaves), default=0)
+        accuracies = (_percent(summary[name]) for name in ("macro_accuracy", "accuracy"))
+        figures = (*accuracies, _decimals(summary["log_loss"]), f"{cost['changed_top_scene']:,}")
+        rows.append((dtype, f"{cost['bytes']:,}", *figures, f"{largest:.1e}" if largest else "0"))
+        n_subnormal, n_zero = (
+            sum(leaf[key] for leaf in leaves) for key in ("n_subnormal", "n_zero")
+        )
+        if n_subnormal or n_zero:
+            notes.append(f"{dtype}: {n_subnormal:,} values became subnormal, {n_zero:,} zero")
+    table = ["".join([f"{row[0]:<24}", *(f"{cell:>11}" for cell in row[1:])]) for row in rows]
+    return table + [f"  {note}" for note in notes]
 
 
 def _row(label: str, clips: str, ours: Iterable, log_loss: str, theirs: Sequence) -> str:
@@ -148,13 +173,16 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_output_csv(path: str | Path, filenames: Sequence[str], probs: np.ndarray) -> None:
+def write_output_csv(
+    path: str | Path, filenames: Sequence[str], probs: np.ndarray, *, over_budget: bool = False
+) -> None:
     """Writes one line per clip: its name, the most probable scene, ten probabilities.
 
     Args:
         path: file to write, all or nothing; its folder is made if it is missing.
         filenames: `[n]` names as in the data set's lists; a leading `audio/` is left out.
         probs: `[n, n_scenes]` float, rows sum to 1, columns in the order of `SCENES`.
+        over_budget: stamp every line, in a column of its own that a submission may not have.
 
     Raises:
         ValueError: the shapes do not fit, or a row does not sum to 1 within 1e-5.
@@ -169,11 +197,14 @@ def write_output_csv(path: str | Path, filenames: Sequence[str], probs: np.ndarr
     if np.any(off > 1e-5):
         row = int(np.nanargmax(off))
         raise ValueError(f"probs of {filenames[row]} miss a sum of 1 by {off[row]:.3g}")
-    lines = ["\t".join(("filename", "scene_label", *SCENES))]
+    stamp = ("over budget",) if over_budget else ()
+    lines = ["\t".join(("filename", "scene_label", *SCENES, *(["budget"] if stamp else ())))]
     for filename, row in zip(filenames, probs, strict=True):
         # nine significant digits bring every float32 back exactly
         cells = (f"{p:.9g}" for p in row.tolist())
-        lines.append("\t".join((filename.removeprefix("audio/"), SCENES[row.argmax()], *cells)))
+        lines.append(
+            "\t".join((filename.removeprefix("audio/"), SCENES[row.argmax()], *cells, *stamp))
+        )
     _write_whole(Path(path), "\n".join(lines) + "\n")
 
 

@@ -4,27 +4,42 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.training.dynamic_scale import DynamicScale
 
 from asc_jax.types import Array, Params
 
 
 @flax.struct.dataclass
 class TrainState:
-    """step: optimiser steps done, int32 scalar; the rest are pytrees of arrays."""
+    """step: training steps done, int32 scalar; the rest are pytrees of arrays.
+
+    loss_scale: what the loss is multiplied by before its gradient is taken; None: nothing.
+    """
 
     step: Array
     params: Params
     batch_stats: Params
     opt_state: optax.OptState
+    loss_scale: DynamicScale | None = None
 
 
-def create(variables: Params, tx: optax.GradientTransformation) -> TrainState:
-    """State before the first step, from `{"params", "batch_stats"}`."""
+def create(
+    variables: Params, tx: optax.GradientTransformation, *, scale_loss: bool = False
+) -> TrainState:
+    """State before the first step, from `{"params", "batch_stats"}`.
+
+    scale_loss: for float16, whose smallest number is 6e-8: start at 2¹⁶, halve after every
+    gradient that overflowed, double after 2,000 in a row that did not.
+    """
+    loss_scale = DynamicScale(
+        fin_steps=jnp.zeros((), jnp.int32), scale=jnp.full((), 2.0**16, jnp.float32)
+    )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=tx.init(variables["params"]),
+        loss_scale=loss_scale if scale_loss else None,
     )
 
 

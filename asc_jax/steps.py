@@ -38,7 +38,8 @@ def train_step(
 
     Returns:
       The state after the step, and `loss` (mean over the global batch's valid clips),
-      `n_correct`, `n_clips` (sums over it).
+      `n_correct`, `n_clips` (sums over it). With a loss scale, a gradient that overflowed
+      changes the scale and nothing else: the optimiser does not count that step.
     """
     mask = batch["mask"]
     n_clips = _psum(jnp.sum(mask), axis_name)
@@ -56,18 +57,37 @@ def train_step(
         loss = jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(n_clips, 1)
         return loss, (logits, batch_stats)
 
-    (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    loss, grads = _psum((loss, grads), axis_name)
+    loss, (logits, batch_stats), grads, loss_scale, finite = _gradients(objective, state, axis_name)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    new_state = TrainState(
+    new_state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
+    if loss_scale is not None:
+        kept = state.replace(step=state.step + 1)
+        new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, kept)
+        new_state = new_state.replace(loss_scale=loss_scale)
     correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
     n_correct = _psum(jnp.sum(correct), axis_name)
     return new_state, {"loss": loss, "n_correct": n_correct, "n_clips": n_clips}
+
+
+def _gradients(objective: Callable, state: TrainState, axis_name: str | None):
+    """`loss, aux, gradients, loss scale, whether all gradients are finite`, over all replicas."""
+    if state.loss_scale is None:
+        (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        loss, grads = _psum((loss, grads), axis_name)
+        return loss, aux, grads, None, True
+    scaled = state.loss_scale.value_and_grad(objective, has_aux=True, axis_name=axis_name)
+    loss_scale, finite, (loss, aux), grads = scaled(state.params)
+    # Flax averages over the replicas; ours are shares of a sum.
+    n_replicas = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    grads = jax.tree.map(
+        lambda grad, param: (grad * n_replicas).astype(param.dtype), grads, state.params
+    )
+    return _psum(loss, axis_name), aux, grads, loss_scale, finite
 
 
 def train_steps(

@@ -105,6 +105,15 @@ def test_over_budget_starts_when_it_is_not_enforced(tmp_path):
     assert re.search(NO_DATA, refused("train.py", *args, cwd=tmp_path))
 
 
+def test_evaluation_refuses_a_network_over_the_budget(tmp_path):
+    """Before a checkpoint, which is not there either, is looked for."""
+    config = small_config(budget__max_bytes=1000)
+    checkpoints.save_config(tmp_path / "run", "mine.py", config)
+    message = refused("eval.py", "--workdir", "run", cwd=tmp_path)
+    assert "over the limit of 1,000; most go to b6/project" in message
+    assert "checkpoint" not in message
+
+
 def test_evaluation_without_a_run_says_what_is_missing(tmp_path):
     assert "which run? For example" in refused("eval.py", cwd=tmp_path)
     assert "unexpected words" in refused("eval.py", "--workdir", "a", "b", cwd=tmp_path)
@@ -169,12 +178,38 @@ def test_evaluation_writes_its_results(home):
     results = json.loads((home / "whole" / "results.json").read_text())
     assert results["config"] == "demo.py"
     assert (results["epoch"], results["step"]) == (30, 90)
-    for dtype in ("float32", "float16"):
+    for dtype in ("float32", "bfloat16", "float16"):
+        assert results["formats"][dtype]["changed_top_scene"] in range(8)
         assert results[dtype]["n_clips"] == 7
         assert 0 <= results[dtype]["accuracy"] <= 1
     assert len((home / "whole" / "output.csv").read_text().splitlines()) == 8
     for name in ("confusion", "devices", "learning_curve"):
         assert (home / "whole" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_over_budget_is_stamped_into_every_output(home):
+    budget = ("--config.budget.max_bytes=1000", "--config.budget.enforce=False")
+    length = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
+    args = (*TINY, *budget, *length, "--config.train.keep_best=True", "--workdir=over")
+    run = home / "over"
+    trained = start("train.py", *args, cwd=home)
+    assert trained.returncode == 0, trained.stderr
+    assert "OVER BUDGET" in trained.stdout
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["over_budget"] is True
+    events = b"".join(path.read_bytes() for path in run.glob("tensorboard/*"))
+    assert b"over_budget" in events
+    for meta in run.glob("*/*/meta/metadata"):
+        assert json.loads(meta.read_text())["over_budget"] is True, meta
+    assert len(list(run.glob("*/*/meta/metadata"))) == 2  # of the last checkpoint and of the best
+    evaluated = start("eval.py", "--workdir=over", cwd=home)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "OVER BUDGET" in evaluated.stdout
+    for name in ("config.json", "best.json", "results.json"):
+        assert json.loads((run / name).read_text())["over_budget"] is True
+    lines = (run / "output.csv").read_text().splitlines()
+    assert all(line.endswith("\tover budget") for line in lines[1:])
 
 
 @pytest.mark.slow

@@ -94,15 +94,3 @@ def test_budget_names_the_bytes_that_exceed_it():
     n_bytes = complexity.layer_bytes(variables["params"], 2)
     with pytest.raises(UserError, match="bytes are .* over the limit of 128,000; .*b6/project"):
         complexity.check_budget(macs.by_layer, n_bytes, **LIMITS)
-
-
-def test_cast_makes_a_new_tree_and_refuses_overflow_by_name():
-    tree = {"norm": {"scale": jnp.array([1.0, 2.0]), "count": jnp.array([3])}}
-    half = precision.cast(tree, "float16")
-    assert half["norm"]["scale"].dtype == jnp.float16
-    assert half["norm"]["count"].dtype == tree["norm"]["count"].dtype
-    assert tree["norm"]["scale"].dtype == jnp.float32
-    with pytest.raises(UserError, match=r"norm.*scale.*70000"):
-        precision.cast({"norm": {"scale": jnp.array([70_000.0])}}, "float16")
-    with pytest.raises(UserError, match="float8.*known: float16"):
-        precision.cast(tree, "float8")

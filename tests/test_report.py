@@ -18,6 +18,21 @@ def make_summary(diagonal=0.5, devices=range(N_DEVICES)):
     return metrics.summarize({"confusion": confusion, "log_loss": 1.25 * confusion.sum(2)})
 
 
+def make_format(n_bytes, changed, max_relative=0.0, n_subnormal=0, n_zero=0):
+    leaf = {
+        "leaf": "params/head/kernel",
+        "max_relative": max_relative,
+        "n_subnormal": n_subnormal,
+        "n_zero": n_zero,
+    }
+    return {
+        "bytes": n_bytes,
+        "bytes_with_statistics": n_bytes + 5416,
+        "changed_top_scene": changed,
+        "rounding": [leaf],
+    }
+
+
 def make_results(**changes):
     return {
         "config": "splits/5pct.py",
@@ -39,8 +54,13 @@ def make_results(**changes):
         },
         "stored_dtype": "float16",
         "float32": make_summary(0.5),
+        "bfloat16": make_summary(0.3),
         "float16": make_summary(0.4),
-        "changed_top_scene": 37,
+        "formats": {
+            "float32": make_format(244_592, 0),
+            "bfloat16": make_format(122_296, 51, 2**-9),
+            "float16": make_format(122_296, 37, 2**-11, n_subnormal=3, n_zero=1),
+        },
     } | changes
 
 
@@ -92,9 +112,24 @@ def test_table_says_over_budget():
     assert "OVER BUDGET" in report.results_table(make_results(over_budget=True))
 
 
+def test_table_sets_the_number_formats_side_by_side():
+    table = report.results_table(make_results())
+    assert row(table, "float32")[0::5] == ["244,592", "0"]
+    assert row(table, "bfloat16")[4:] == ["51", "2.0e-03"]
+    assert row(table, "float16") == ["122,296", "40.00", "40.00", "1.250", "37", "4.9e-04"]
+    assert "float16: 3 values became subnormal, 1 zero" in table
+
+
+def test_table_says_why_a_format_cannot_hold_the_network():
+    formats = make_results()["formats"] | {"float16": {"refused": "params/x holds 7e4"}}
+    table = report.results_table(make_results(stored_dtype="bfloat16", formats=formats))
+    assert row(table, "float16") == ["–"] * 6
+    assert "float16: params/x holds 7e4" in table
+
+
 def test_table_stored_in_float32_has_one_column_of_ours():
     table = report.results_table(make_results(stored_dtype="float32"))
-    assert "float16" not in table
+    assert row(table, "clips") == ["float32", "log", "loss", "report", "baseline"]
     assert len(row(table, "airport")) == 5
 
 
@@ -143,6 +178,14 @@ def test_output_csv_has_the_challenges_columns(tmp_path):
     read = np.array([line[2:] for line in lines], np.float64)
     np.testing.assert_array_equal(read.astype(np.float32), probs)
     np.testing.assert_allclose(read.sum(1), 1, atol=1e-5)
+
+
+def test_output_csv_of_an_over_budget_network_is_stamped_on_every_line(tmp_path):
+    path = tmp_path / "output.csv"
+    report.write_output_csv(path, ["a.wav", "b.wav"], make_probs(2), over_budget=True)
+    header, *lines = path.read_text().splitlines()
+    assert header.split("\t")[-1] == "budget"
+    assert [line.split("\t")[-1] for line in lines] == ["over budget"] * 2
 
 
 def test_output_csv_refuses_what_does_not_fit(tmp_path):

@@ -109,8 +109,10 @@ def _dot_backward(residuals, dy):
     x, matrix = residuals
     x, dy = jax.lax.optimization_barrier((x, dy))
     # Contracted in this order XLA transposes x, the smaller of the two more often than not.
-    dmatrix = jax.lax.dot_general(x, dy, (((0, 1, 2), (0, 1, 2)), ((), ())), EXACT)
-    return jnp.dot(dy, matrix.T, precision=EXACT), dmatrix
+    # A sum over all positions of all clips: 16 bits would lose its end.
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    dmatrix = jax.lax.dot_general(x, dy, (((0, 1, 2), (0, 1, 2)), ((), ())), EXACT, wide)
+    return jnp.dot(dy, matrix.T, precision=EXACT), dmatrix.astype(matrix.dtype)
 
 
 _dot.defvjp(_dot_forward, _dot_backward)

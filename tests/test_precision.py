@@ -1,0 +1,179 @@
+"""Number formats: what a cast refuses, what it reports, and training in each of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import noise, small_config
+
+from asc_jax import evaluation, experiment, parallel, precision, state
+from asc_jax.data import pipeline
+from asc_jax.errors import UserError
+
+BATCH, N_STEPS = 32, 70
+
+
+def test_cast_makes_a_new_tree_and_refuses_overflow_by_name():
+    tree = {"norm": {"scale": jnp.array([1.0, 2.0]), "count": jnp.array([3])}}
+    half = precision.cast(tree, "float16")
+    assert half["norm"]["scale"].dtype == jnp.float16
+    assert half["norm"]["count"].dtype == tree["norm"]["count"].dtype
+    assert tree["norm"]["scale"].dtype == jnp.float32
+    with pytest.raises(UserError, match=r"norm.*scale.*70000"):
+        precision.cast({"norm": {"scale": jnp.array([70_000.0])}}, "float16")
+    with pytest.raises(UserError, match="float8.*known: float32, bfloat16, float16"):
+        precision.cast(tree, "float8")
+
+
+def test_rounding_reports_each_leaf():
+    tree = {
+        "params": {"kernel": jnp.array([1.0, 1 + 2**-12, 0.0]), "count": jnp.array([3])},
+        "batch_stats": {"var": jnp.array([3e-6, 1e-9, jnp.inf])},
+    }
+    var, kernel = precision.rounding(tree, precision.cast(tree, "float16"))
+    assert kernel.leaf == "params/kernel"
+    assert kernel.max_relative == pytest.approx(2**-12, rel=1e-3)
+    assert (kernel.n_subnormal, kernel.n_zero) == (0, 0)
+    assert (var.leaf, var.max_relative, var.n_subnormal, var.n_zero) == ("batch_stats/var", 1, 1, 1)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [("float16", 11), ("bfloat16", 8), ("float32", 24)])
+def test_rounding_of_normal_values_is_at_most_half_a_unit(dtype, digits):
+    values = jax.random.uniform(jax.random.key(0), (1000,), minval=0.1, maxval=10)
+    (leaf,) = precision.rounding({"x": values}, precision.cast({"x": values}, dtype))
+    assert leaf.max_relative <= 2.0**-digits
+    assert (leaf.max_relative == 0) == (dtype == "float32")
+
+
+@pytest.fixture(scope="module")
+def trained_nothing():
+    """Parts of a small run, its first variables, and a few clips."""
+    parts = experiment.make(small_config())
+    audio, label = noise(12)
+    return parts, parts.variables(), pipeline.from_arrays(audio, label, np.arange(12) % 9)
+
+
+def test_evaluation_gives_every_format_side_by_side(trained_nothing):
+    parts, variables, clips = trained_nothing
+    results, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
+    formats = results["formats"]
+    assert list(formats) == ["float32", "bfloat16", "float16"]
+    assert (len(filenames), probs.shape) == (12, (12, 10))
+    n_params = precision.n_params(variables["params"])
+    assert [formats[name]["bytes"] for name in formats] == [
+        4 * n_params,
+        2 * n_params,
+        2 * n_params,
+    ]
+    worst = {name: max(r["max_relative"] for r in formats[name]["rounding"]) for name in formats}
+    assert worst["float32"] == 0 < worst["float16"] < worst["bfloat16"] < 2**-8
+    assert formats["float32"]["changed_top_scene"] == 0
+    assert all(results[name]["n_clips"] == 12 for name in formats)
+
+
+def test_evaluation_names_a_format_that_overflows_and_refuses_it_if_it_is_the_stored(
+    trained_nothing,
+):
+    parts, variables, clips = trained_nothing
+    head = variables["params"]["head"] | {"kernel": variables["params"]["head"]["kernel"] + 1e5}
+    large = variables | {"params": variables["params"] | {"head": head}}
+    with pytest.raises(
+        UserError, match=r"params/head/kernel holds 1000\d\d, more than float16 can"
+    ):
+        evaluation.evaluate_precisions(parts, large, clips)
+    parts = experiment.make(small_config(precision__stored="bfloat16"))
+    results, _ = evaluation.evaluate_precisions(parts, large, clips)
+    assert "params/head/kernel holds" in results["formats"]["float16"]["refused"]
+    assert "float16" not in results
+
+
+def loud_noise(n_clips, seed):
+    """`audio`, `label`: five classes, each 12 dB below the one before."""
+    audio, label = noise(n_clips, seed)
+    audio *= (
+        np.float32(0.3) ** (-1 - label[:, None]) * 0.3 * np.float32(0.25) ** (label[:, None] % 5)
+    )
+    return audio, label % 5
+
+
+@functools.cache
+def compiled(compute, n_replicas=1):
+    """Parts, optimiser and training function, compiled once for all tests of this file."""
+    parts = experiment.make(
+        small_config(
+            precision__compute=compute,
+            data__batch_size=BATCH,
+            optim__warmup_steps=10,
+            augment__mixstyle_p=0.0,
+        )
+    )
+    tx = parts.tx(N_STEPS)
+    return parts, tx, parallel.pmap_train(parts.train_steps(tx, parallel.AXIS), n_replicas)
+
+
+def train(compute, n_steps, n_replicas=1, scale=None):
+    """Train on clips whose loudness is their label: `(final state, losses)`."""
+    parts, tx, step = compiled(compute, n_replicas)
+    current = parts.new_state(parts.variables(), tx)
+    if scale:
+        loss_scale = current.loss_scale.replace(scale=jnp.full((), scale, jnp.float32))
+        current = current.replace(loss_scale=loss_scale)
+    audio, label = loud_noise(BATCH * n_steps, seed=2)
+    batches = [
+        {"audio": a, "label": b, "mask": np.ones(BATCH, bool)}
+        for a, b in zip(np.split(audio, n_steps), np.split(label, n_steps), strict=True)
+    ]
+    stacked = parallel.stack_and_shard(batches, N_STEPS, n_replicas)
+    current = parallel.replicate(current, n_replicas)
+    current, metrics = step(current, stacked, n_steps, parts.root_key())
+    final = jax.tree.map(np.asarray, parallel.unreplicate(current))
+    return final, np.asarray(metrics["loss"][0, :n_steps])
+
+
+@pytest.mark.slow
+def test_every_compute_format_converges_to_within_one_point_of_float32():
+    accuracy = {}
+    clips = pipeline.from_arrays(*loud_noise(600, seed=1), np.arange(600) % 9)
+    evaluate = evaluation.make_evaluator(compiled("float32")[0])  # whatever training used
+    for compute in experiment.COMPUTE_DTYPES:
+        final, losses = train(compute, N_STEPS)
+        variables = {"params": final.params, "batch_stats": final.batch_stats}
+        accuracy[compute] = evaluate(variables, clips)[0]["accuracy"]
+        assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
+        assert np.all(np.isfinite(losses))
+    assert accuracy["float32"] > 0.98
+    assert accuracy["bfloat16"] > accuracy["float32"] - 0.01
+    assert accuracy["float16"] > accuracy["float32"] - 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_replicas", [1, 2])
+def test_gradient_that_overflows_float16_lowers_the_loss_scale_and_nothing_else(n_replicas):
+    parts, tx, _ = compiled("float16", n_replicas)
+    fresh = parts.new_state(parts.variables(), tx)
+    after, losses = train("float16", 2, n_replicas, scale=2.0**60)
+    assert after.loss_scale.scale == 2.0**58
+    assert after.step == 2
+    assert np.all(np.isfinite(losses))
+    for name in ("params", "batch_stats", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(fresh, name))
+
+
+@pytest.mark.slow
+def test_loss_scale_does_not_move_the_result():
+    """A power of two is exact, so long as nothing over- or underflows."""
+    small, small_losses = train("float16", 3, scale=2.0**8)
+    large, large_losses = train("float16", 3, scale=2.0**9)
+    np.testing.assert_allclose(small_losses, large_losses, rtol=1e-3)
+    assert (small.loss_scale.scale, large.loss_scale.scale) == (2.0**8, 2.0**9)
+    assert small.loss_scale.fin_steps == 3
+
+
+def test_only_float16_has_a_loss_scale():
+    for compute in experiment.COMPUTE_DTYPES:
+        parts = experiment.make(small_config(precision__compute=compute))
+        first = evaluation.abstract_state(parts)
+        assert isinstance(first, state.TrainState)
+        assert (first.loss_scale is None) == (compute != "float16")
