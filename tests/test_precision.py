@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small import noise, small_config
 
-from asc_jax import evaluation, experiment, parallel, precision, state
+from asc_jax import checkpoints, evaluation, experiment, parallel, precision, state
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
@@ -169,6 +169,20 @@ def test_loss_scale_does_not_move_the_result():
     np.testing.assert_allclose(small_losses, large_losses, rtol=1e-3)
     assert (small.loss_scale.scale, large.loss_scale.scale) == (2.0**8, 2.0**9)
     assert small.loss_scale.fin_steps == 3
+
+
+def test_loss_scale_is_saved_and_comes_back(tmp_path):
+    parts = experiment.make(small_config(precision__compute="float16"))
+    first = parts.new_state(parts.variables(), parts.tx(1))
+    moved = first.replace(
+        loss_scale=first.loss_scale.replace(scale=np.float32(8), fin_steps=np.int32(5))
+    )
+    manager = checkpoints.Checkpoints(tmp_path)
+    manager.save(1, moved)
+    restored, _, _ = manager.restore(evaluation.abstract_state(parts))
+    manager.close()
+    assert (restored.loss_scale.scale, restored.loss_scale.fin_steps) == (8, 5)
+    assert jax.tree.structure(restored) == jax.tree.structure(first)
 
 
 def test_only_float16_has_a_loss_scale():
