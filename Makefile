@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo train test lint bench clean
+.PHONY: help setup interop demo train test lint bench clean
 
 help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
 	@echo "make bench   time the complexity counter"
 	@echo "make setup   only make the virtual environment in $(VENV)"
+	@echo "make interop add PyTorch, ONNX and LiteRT to it: optional, and then tested too"
 	@echo "make clean   remove the demo's data and run"
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
@@ -23,6 +24,12 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/.installed
+
+$(VENV)/.interop: $(VENV)/.installed requirements-interop.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-interop.txt
+	@touch $@
+
+interop: $(VENV)/.interop
 
 DEMO_DATA ?= data/demo
 DEMO_RUN ?= runs/demo

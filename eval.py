@@ -8,7 +8,7 @@ import pathlib
 from absl import flags
 
 from asc_jax import checkpoints, evaluation, experiment, figures, report
-from asc_jax.cli import run
+from asc_jax.cli import keep_compiled, run
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
@@ -34,6 +34,7 @@ def main(argv) -> None:
         clips = pipeline.open_split(data_dir, config.data.test_split)
     except UserError as error:
         raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
+    keep_compiled(workdir)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     summaries, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
     results = evaluation.describe(parts, name, extra, step) | summaries

@@ -8,7 +8,7 @@ import pathlib
 from absl import flags
 
 from asc_jax import checkpoints, complexity, experiment, loop
-from asc_jax.cli import config_name, define_config_flag, run
+from asc_jax.cli import config_name, define_config_flag, keep_compiled, run
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
@@ -35,6 +35,7 @@ def main(argv) -> None:
     )
     if not parts.within_budget:
         print(complexity.OVER_BUDGET)
+    keep_compiled(workdir)
     loop.fit(parts, clips, test_clips, workdir, **config.train)
     print(f"done; evaluate with: python eval.py --workdir {workdir}")
 

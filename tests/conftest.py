@@ -3,7 +3,10 @@
 import os
 import pathlib
 
+ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What one test compiled another one, and the commands that tests start, need not.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -13,7 +16,6 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """What every command shares: flags, the config file, and errors a person can read.
 
-Exit status: 0 done, 1 over budget (`asc_jax.cli.complexity` only), 2 wrong input (`error: …` on
-stderr), 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
+Exit status: 0 done, 1 over budget (`asc_jax.cli.complexity`) or out of tolerance
+(`asc_jax.cli.parity`), 2 wrong input (`error: …` on stderr), 130 or 143 stopped by Ctrl-C or
+SIGTERM with everything saved.
 """
 
 import difflib
@@ -48,6 +49,15 @@ def define_config_flag() -> None:
         lock_config=True,
     )
     flags.declare_key_flag("config")
+
+
+def keep_compiled(workdir: str | os.PathLike) -> None:
+    """Keep compiled programs beside the workdir, for its next start and for its siblings."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR says otherwise
+        folder = pathlib.Path(workdir).absolute().parent / ".jax_cache"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def config_name(path: str) -> str:

@@ -1,89 +1,163 @@
 """Weights of the official PyTorch baseline ↔ our variables. No PyTorch is needed.
 
 A state dict is any mapping from the baseline's tensor names (`in_c.0.0.weight` …) to arrays.
-Convolution kernels turn from `[c_out, c_in, kf, kt]` to `[kf, kt, c_in, c_out]`; nothing else
-changes, so that the values stay equal bit for bit.
+Convolution kernels turn from `[c_out, c_in, kf, kt]` to `[kf, kt, c_in, c_out]` and back; nothing
+else changes, so that the values stay equal bit for bit. Strides and activation leave no trace in
+a state dict: they are taken to be the baseline's.
 """
 
-import re
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from asc_jax.errors import UserError
+from asc_jax.interop.torch_layout import attributes, counter_names, layout, torch_names, vote
 
-STAGE_OF_BLOCK = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3}
-PARTS = ("expand", "depthwise", "project")
-# Tensors that a Lightning checkpoint holds besides the network's, or that count batches.
-IGNORED = re.compile(r"mel\.|.*\.num_batches_tracked$")
+__all__ = [
+    "FRONT_END_BUFFERS",
+    "from_torch",
+    "infer_config",
+    "read_counters",
+    "to_torch",
+    "torch_names",
+]
 
-
-def torch_names() -> dict[str, tuple[str, ...]]:
-    """Baseline module name → our module path, for every convolution and its BatchNorm.
-
-    Example:
-      >>> torch_names()["stages.s2.b4.block.1"]
-      ('b4', 'depthwise')
-    """
-    names = {f"in_c.{i}": (f"stem{i + 1}",) for i in range(2)}
-    for block, stage in STAGE_OF_BLOCK.items():
-        for i, part in enumerate(PARTS):
-            names[f"stages.s{stage}.b{block}.block.{i}"] = (f"b{block}", part)
-    return names | {"feed_forward": ("head",)}
+# The front end's constants, which a Lightning checkpoint holds beside the network.
+FRONT_END_BUFFERS = ("mel.0.kernel", "mel.1.spectrogram.window", "mel.1.mel_scale.fb")
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
     """The baseline's state dict → `{"params": …, "batch_stats": …}`.
 
     Args:
-      state_dict: tensor name → array; a `model.` prefix is accepted, and a Lightning
-        checkpoint's three `mel.` buffers are passed over. Dtypes are kept.
+      state_dict: tensor name → floating array; a `model.` prefix is accepted. The batch
+        counters and a Lightning checkpoint's three `mel.` buffers are passed over.
 
     Returns:
-      Nested dicts for `CPMobile.apply`.
+      Nested dicts of arrays for `CPMobile.apply`, of the dtypes given.
 
     Raises:
-      UserError: a tensor is missing, unknown or not of a possible shape; all are named.
+      UserError: a tensor is missing, unknown, not of the shape that the other tensors imply,
+        not floating or not finite (all of them are named), or no `CPMobile` has such shapes.
     """
-    tensors = {name.removeprefix("model."): np.asarray(value) for name, value in state_dict.items()}
-    tensors = {name: value for name, value in tensors.items() if not IGNORED.match(name)}
-    variables: dict = {"params": {}, "batch_stats": {}}
-    problems = []
-    for torch_name, path in torch_names().items():
-        for source, (collection, *leaf) in _leaves(torch_name):
-            if source not in tensors:
-                problems.append(f"missing {source}")
-                continue
-            value = tensors.pop(source)
-            expected = 4 if leaf == ["kernel"] else 1
-            if value.ndim != expected:
-                problems.append(f"{source} has shape {value.shape}, expected {expected} axes")
-                continue
-            value = value.transpose(2, 3, 1, 0) if expected == 4 else value
-            _set(variables[collection], (*path, *leaf), np.ascontiguousarray(value))
-    for block, stage in STAGE_OF_BLOCK.items():
-        for leaf in ("gamma", "beta"):
-            source = f"stages.s{stage}.b{block}.after_block_norm.{leaf}"
-            if source in tensors:
-                _set(variables["params"], (f"b{block}", "grn", leaf), tensors.pop(source))
-    problems += [f"unknown {name}" for name in tensors]
+    values, _, _ = _match(state_dict)
+    return traverse_util.unflatten_dict(values)
+
+
+def to_torch(variables: Mapping, counters: Mapping[str, int] | int = 0) -> dict[str, np.ndarray]:
+    """`{"params": …, "batch_stats": …}` → the baseline's state dict: `from_torch` undone.
+
+    Args:
+      variables: of `CPMobile`; dtypes are kept.
+      counters: training batches seen, one number or one for each of `counter_names()`.
+
+    Returns:
+      Tensor name → array (a copy), in the order of the baseline's own state dict.
+
+    Raises:
+      UserError: these are not the variables of a `CPMobile`; missing and unknown ones are named.
+    """
+    values = traverse_util.flatten_dict(variables)
+    tensors = layout(grn=any("grn" in path for path in values))
+    paths = {tensor.path for tensor in tensors}
+    problems = [f"missing {'/'.join(path)}" for path in sorted(paths - set(values))]
+    problems += [f"unknown {'/'.join(path)}" for path in sorted(set(values) - paths)]
+    if problems:
+        raise UserError(f"these are not the variables of CPMobile: {'; '.join(problems)}")
+    state_dict = {}
+    for name, path, shape in tensors:
+        value = np.asarray(values[path])
+        value = value.transpose(3, 2, 0, 1) if len(shape) == 4 else value
+        state_dict[name] = np.array(value, order="C")
+        if path[-1] == "var":
+            counter = name.replace("running_var", "num_batches_tracked")
+            count = counters if isinstance(counters, int) else counters[counter]
+            state_dict[counter] = np.array(count, np.int64)
+    return state_dict
+
+
+def infer_config(
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    width_multiplier: float = 1.8,
+    expansion: float = 2.1,
+) -> dict:
+    """The attributes of the `CPMobile` whose tensors these are.
+
+    Channels are rounded, so a range of multipliers and expansions makes the same network.
+
+    Args:
+      state_dict: as for `from_torch`.
+      width_multiplier, expansion: taken wherever they fit the shapes; otherwise that number
+        with the fewest decimals, nearest to them, which fits.
+
+    Returns:
+      `width`, `width_multiplier`, `expansion`, `n_classes`, `grn`.
+
+    Raises:
+      UserError: as `from_torch`.
+    """
+    _, sizes, grn = _match(state_dict)
+    inferred = attributes(sizes, width_multiplier, expansion)
+    return inferred | {"n_classes": sizes["n_classes"], "grn": grn}
+
+
+def read_counters(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Training batches that each BatchNorm has seen, by name; those missing are left out.
+
+    Raises:
+      UserError: a counter is not a whole number.
+    """
+    counters = {}
+    for name, value in state_dict.items():
+        name, value = name.removeprefix("model."), np.asarray(value)
+        if name not in counter_names():
+            continue
+        if value.shape or not np.issubdtype(value.dtype, np.integer):
+            raise UserError(f"{name} is {value.dtype} {value.shape}, expected one whole number")
+        counters[name] = int(value)
+    return counters
+
+
+def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, int], bool]:
+    """Our values by path, the channel counts by name, and whether there is response norm."""
+    found = {name.removeprefix("model."): np.asarray(value) for name, value in state_dict.items()}
+    for name in (*FRONT_END_BUFFERS, *counter_names()):
+        found.pop(name, None)
+    tensors = layout(grn=any(".after_block_norm." in name for name in found))
+    if not any(tensor.name in found for tensor in tensors):
+        raise UserError(
+            f"none of the tensors ({', '.join(list(found)[:3]) or 'there are none'} …) is one of "
+            f"the baseline's network ({tensors[0].name}, {tensors[1].name} …)"
+        )
+    sizes = vote(found, tensors)
+    values, problems = {}, []
+    for tensor in tensors:
+        value, shape = found.pop(tensor.name, None), tuple(sizes.get(n, n) for n in tensor.shape)
+        problem = _problem(value, shape)
+        if problem:
+            problems.append(f"{problem[0]} {tensor.name}{problem[1]}")
+        else:
+            value = value.transpose(2, 3, 1, 0) if len(shape) == 4 else value
+            values[tensor.path] = np.asarray(value, order="C")
+    problems += [f"unknown {name} of shape {value.shape}" for name, value in found.items()]
     if problems:
         raise UserError(
             "this is not a state dict of the baseline's network: " + "; ".join(problems)
         )
-    return variables
+    attributes(sizes)
+    return values, sizes, ("params", "b1", "grn", "gamma") in values
 
 
-def _leaves(torch_name: str):
-    """Tensor names of one convolution with its BatchNorm → where each goes."""
-    yield f"{torch_name}.0.weight", ("params", "kernel")
-    yield f"{torch_name}.1.weight", ("params", "norm", "scale")
-    yield f"{torch_name}.1.bias", ("params", "norm", "bias")
-    yield f"{torch_name}.1.running_mean", ("batch_stats", "norm", "mean")
-    yield f"{torch_name}.1.running_var", ("batch_stats", "norm", "var")
-
-
-def _set(tree: dict, path: tuple[str, ...], value: np.ndarray) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = value
+def _problem(value: np.ndarray | None, shape: tuple) -> tuple[str, str] | None:
+    """What is wrong with a tensor, as words before and after its name."""
+    if value is None:
+        return "missing", f" of shape {shape}"
+    if value.shape != shape:
+        return "misshapen", f": {value.shape}, expected {shape}"
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return "not floating", f": {value.dtype}, expected float32, float16, bfloat16 or float64"
+    n_bad = np.count_nonzero(~np.isfinite(value))
+    return ("not finite", f": {n_bad} of {value.size} values are NaN or inf") if n_bad else None

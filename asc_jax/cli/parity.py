@@ -1,0 +1,147 @@
+"""How far this package is from PyTorch, stage by stage.
+
+python -m asc_jax.cli.parity [--json]
+python -m asc_jax.cli.parity --live clip.wav    # or a folder: compare with PyTorch on one's clips
+
+Exit status: 0 every stage within its tolerance, 1 some not (the last line names them), 2 wrong
+input. `docs/parity.md` says what the stages mean.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from asc_jax.cli import ROOT, run
+from asc_jax.errors import UserError
+from asc_jax.interop import live, parity
+from asc_jax.interop.parity_checks import Row
+
+GOLDEN = ROOT / "tests" / "golden"
+MAX_CLIPS = 16  # of a folder
+HEADER = ("", "stage", "compared", "values", "absolute", "relative", "tolerance", "its origin")
+NUMBERS = {"values", "absolute", "relative", "gap"}  # columns to the right
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the table or the JSON object; ends the process with 1 if a stage is out."""
+    if argv[1:]:
+        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+    if not show(live_path=flags.FLAGS.live, json_only=flags.FLAGS.json):
+        sys.exit(1)
+
+
+def show(*, live_path: str | None, json_only: bool, devices=None) -> bool:
+    """Run every stage and print; True if all are within their tolerances."""
+    devices = devices or parity.default_devices()
+    golden = parity.golden_reference(GOLDEN)
+    if live_path is None:
+        source, rows = "golden arrays of PyTorch 2.9.1", parity.run(golden, devices=devices)
+    else:
+        waveform, clips = read_clips(live_path)
+        source = f"{live.versions()}, {clips}"
+        rows = parity.run(live.live_reference(waveform, golden), live.STAGES, devices)
+    kinds = [f"{device.platform} ({device.device_kind})" for device in devices]
+    print((as_json if json_only else as_text)(rows, source, kinds))
+    return all(row.within for row in rows)
+
+
+def read_clips(path: str) -> tuple[np.ndarray, str]:
+    """A wav file, or the first files of a folder.
+
+    Args:
+      path: one second, mono, 44.1 kHz, or a folder of such files.
+
+    Returns:
+      `[b, 44100]` float32 in [-1, 1), and how to call them.
+
+    Raises:
+      UserError: nothing there, or a file of another kind.
+    """
+    from asc_jax.data.wav import read_wav
+
+    found = pathlib.Path(path)
+    if not found.exists():
+        raise UserError(f"--live {path}: no such file or folder")
+    files = sorted(found.rglob("*.wav")) if found.is_dir() else [found]
+    if not files:
+        raise UserError(f"--live {path}: no .wav file in this folder")
+    name = f"{min(len(files), MAX_CLIPS)} of {len(files)} clips in {path}"
+    waveform = np.stack([read_wav(file) for file in files[:MAX_CLIPS]])
+    return waveform, name if found.is_dir() else path
+
+
+def as_json(rows: Sequence[Row], source: str, devices: Sequence[str]) -> str:
+    """One object: `reference`, `devices`, `within`, `failed` and `rows`."""
+    result = {
+        "reference": source,
+        "devices": list(devices),
+        "within": all(row.within for row in rows),
+        "failed": [row.stage for row in rows if not row.within],
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+    return json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def as_text(rows: Sequence[Row], source: str, devices: Sequence[str]) -> str:
+    """The table, what its columns mean, and the verdict as the last line."""
+    header = (*HEADER, "gap") if len(devices) > 1 else HEADER
+    table = [header, *(_cells(row)[: len(header)] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [_aligned(cells, widths, header) for cells in table]
+    lines.insert(1, "─" * len(max(lines, key=len)))
+    title = f"Reference: {source}. Ours: JAX {jax.__version__} on {devices[0]}."
+    return "\n".join([title, "", *lines, "", *_notes(devices), _verdict(rows)])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def number(value):
+        return "–" if value is None else f"{value:.1e}" if value else "0"
+
+    return (
+        "ok" if row.within else "FAIL",
+        row.stage,
+        row.compared if row.problem is None else row.problem,
+        f"{row.n_values:,}",
+        number(row.max_abs),
+        number(row.relative),
+        row.tolerance,
+        row.basis,
+        number(row.device_gap),
+    )
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], header: Sequence[str]) -> str:
+    columns = zip(cells, widths, header, strict=True)
+    padded = [c.rjust(w) if name in NUMBERS else c.ljust(w) for c, w, name in columns]
+    return "  ".join(padded).rstrip()
+
+
+def _notes(devices: Sequence[str]) -> list[str]:
+    notes = [
+        "absolute: largest |ours − reference|; relative: ‖ours − reference‖ / ‖reference‖;",
+        "r in a tolerance is the reference value, ‖r‖ the norm of all; a … b: by clip or step.",
+    ]
+    if len(devices) > 1:
+        notes.append(f"gap: largest distance between {devices[0]} and {devices[1]}.")
+    return notes
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    failed = [row.stage for row in rows if not row.within]
+    if not failed:
+        return f"verdict: all {len(rows)} stages within tolerance"
+    return f"verdict: {len(failed)} of {len(rows)} stages out of tolerance: {'; '.join(failed)}"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_boolean("json", False, "One JSON object instead of the table.")
+    flags.DEFINE_string(
+        "live", None, "Compare with PyTorch as installed here, on this wav file or folder of them."
+    )
+    run(main)

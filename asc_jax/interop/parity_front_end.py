@@ -1,0 +1,174 @@
+"""The parity table's front end and augmentation: one small function per stage.
+
+Each takes the reference arrays by file name, runs our own code on the reference's *input* of
+that stage, and returns checks. So a fault shows in the row where it is, not in all that follow.
+Tolerances are those that the tests of the same modules pin.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asc_jax import augment, features, steps
+from asc_jax.interop.parity_checks import Check, Reference, Tolerance
+
+RATES = (44_100, 32_000)  # Hz, of a recording and of the network
+HOPS = (500, 472)  # samples: the official baseline's, the report's
+MEL = {
+    "sample_rate": RATES[1],
+    "n_fft": 4096,
+    "win_length": 3072,
+    "n_mels": 256,
+    "f_min": 0.0,
+    "f_max": 16_000.0,
+}
+MAX_FREQ_MASK = 48  # mel bins
+# Of the four golden clips. Their reference is stored in float32, and the quiet bins of the
+# chirp, the second clip, amplify the last bit of the window.
+LOG_MEL64_LIMITS = (1e-6, 2e-4, 1e-6, 1e-6)
+EQUAL_BITS = Tolerance("equal bits: rounded where torchaudio rounds")
+
+
+def resample_kernel(reference: Reference) -> list[Check]:
+    """Both precisions: the phase is rounded to float32 in one of them only."""
+    arrays = reference("b_frontend")
+    size = "320 phases × 459 taps"
+    ours = features.resample_kernel(*RATES)
+    ours64 = features.resample_kernel(*RATES, np.float64)
+    rounding = Tolerance("float64 rounding", absolute=1e-15)
+    return [
+        Check("resample kernel", size, ours, arrays["resample_kernel"], EQUAL_BITS),
+        Check("resample kernel, float64", size, ours64, arrays["resample_kernel64"], rounding),
+    ]
+
+
+def resampled_waveform(reference: Reference) -> list[Check]:
+    """44.1 → 32 kHz."""
+    arrays = reference("b_frontend")
+    ours = features.resample(jnp.asarray(arrays["wave"]), *RATES)
+    tolerance = Tolerance("float32 sums of 459 products", absolute=1e-6)
+    return [Check("resampled waveform", "44.1 → 32 kHz", ours, arrays["resampled"], tolerance)]
+
+
+def hann_window(reference: Reference) -> list[Check]:
+    """Periodic."""
+    ours = features.hann_window(MEL["win_length"])
+    tolerance = Tolerance("last bit of a float32", absolute=6e-8)
+    expected = reference("b_frontend")["hann_window"]
+    return [Check("Hann window", "3,072 samples", ours, expected, tolerance)]
+
+
+def mel_filterbank(reference: Reference) -> list[Check]:
+    """HTK mel scale, no norm."""
+    names = ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")
+    ours = features.mel_filterbank(*(MEL[name] for name in names))
+    expected = reference("b_frontend")["mel_fb"]
+    return [Check("mel filterbank", "2,049 bins × 256 bands", ours, expected, EQUAL_BITS)]
+
+
+def log_mel(reference: Reference) -> list[Check]:
+    """Ours and torchaudio's float32 are both measured against float64, clip by clip."""
+    arrays = reference("b_frontend")
+    checks = []
+    for hop in HOPS:
+        exact = arrays[f"logmel64_hop{hop}"]
+        theirs = np.abs(arrays[f"logmel_hop{hop}"] - exact).max(axis=(1, 2))
+        limits = np.maximum(2e-4, 2 * theirs)[:, None, None]
+        ours = _log_mel(jnp.asarray(arrays["resampled"]), hop)
+        tolerance = Tolerance("twice torchaudio's own distance from float64", limits)
+        checks.append(Check(f"log-mel, hop {hop}", _size(exact), ours, exact, tolerance))
+    return checks
+
+
+def log_mel_float64(reference: Reference, limits=LOG_MEL64_LIMITS) -> list[Check]:
+    """From 44.1 kHz on, in float64; `limits` per clip, natural logarithm."""
+    arrays = reference("b_frontend")
+    limits = np.broadcast_to(limits, len(arrays["wave"]))[:, None, None]
+    tolerance = Tolerance("storage in float32; last bit of the window", limits)
+    checks = []
+    with jax.enable_x64(True):
+        waveform = features.resample(jnp.asarray(arrays["wave"], jnp.float64), *RATES)
+        for hop in HOPS:
+            exact = arrays[f"logmel64_hop{hop}"]
+            ours = _log_mel(waveform, hop)
+            name = f"log-mel, hop {hop}, float64"
+            checks.append(Check(name, _size(exact), ours, exact, tolerance))
+    return checks
+
+
+def frequency_mask(reference: Reference) -> list[Check]:
+    """Where the band begins and ends, from the same uniform draws."""
+    arrays = reference("b_freqmask")
+    uniform = np.stack([np.ravel(arrays["u1"]), np.ravel(arrays["u2"])], axis=1)
+    start, width = augment.band_from_uniform(jnp.asarray(uniform), MEL["n_mels"], MAX_FREQ_MASK)
+    ours = np.stack([start, start + width])
+    expected = np.stack([np.ravel(arrays["start"]), np.ravel(arrays["end"])])
+    tolerance = Tolerance("integers")
+    return [Check("frequency mask", "start and end of 6 bands", ours, expected, tolerance)]
+
+
+def masked_log_mel(reference: Reference) -> list[Check]:
+    """A mask on linear power leaves log 1e-5 behind: the values that it changes, in our step."""
+    waveform = jnp.asarray(reference("b_frontend")["resampled"])
+    rest = {
+        "key": jax.random.key(0),
+        "waveform": waveform,
+        "mask": jnp.ones(len(waveform), bool),
+        "features_config": {**MEL, "hop_length": HOPS[1]},
+        "max_roll_s": 0.0,
+        "max_time_mask": 0,
+        "mixstyle_p": 0.0,
+        "mixstyle_alpha": 0.3,
+    }
+    plain, masked = (
+        np.asarray(steps.augmented_log_mel(**rest, max_freq_mask=width))
+        for width in (0, MAX_FREQ_MASK)
+    )
+    ours = masked[np.abs(masked - plain) > 1e-3]
+    expected = np.full_like(ours, np.log(1e-5))
+    tolerance = Tolerance("float32 rounding of log 1e-5", relative=1e-6)
+    return [Check("masked log-mel", "masked values", ours, expected, tolerance)]
+
+
+def mixstyle(reference: Reference) -> list[Check]:
+    """With the reference's shares and partners. Its variance is the unbiased one."""
+    arrays = reference("e_mixstyle")
+    log_mel = jnp.moveaxis(jnp.asarray(arrays["x"]), 1, -1)  # [b, c, f, t] -> [b, f, t, c]
+    statistics = augment.band_statistics(log_mel)
+    mixed = augment.freq_mixstyle(
+        log_mel,
+        apply=jnp.array(True),
+        lam=jnp.ravel(arrays["lmda"]),
+        partners=jnp.asarray(arrays["perm"]),
+        statistics=statistics,
+    )
+    ours = np.stack([np.asarray(value)[..., 0, 0] for value in statistics])
+    std = np.sqrt(np.asarray(arrays["var_unbiased"], np.float64) + augment.VARIANCE_OFFSET)
+    expected = np.stack([arrays["mu"], std])
+    rounding = Tolerance("float32 rounding", absolute=1e-6, relative=1e-7)
+    magnified = Tolerance("float32 rounding over a band's deviation", absolute=1e-5)
+    return [
+        Check("MixStyle", "6 clips", mixed[..., 0], arrays["y64"][:, 0], magnified),
+        Check("MixStyle statistics", "mean and deviation by band", ours, expected, rounding),
+    ]
+
+
+def _log_mel(waveform, hop: int) -> np.ndarray:
+    return np.asarray(features.log_mel(waveform, hop_length=hop, **MEL))[..., 0]
+
+
+def _size(x: np.ndarray) -> str:
+    return " × ".join(map(str, x.shape))
+
+
+FRONT_END = (
+    resample_kernel,
+    resampled_waveform,
+    hann_window,
+    mel_filterbank,
+    log_mel,
+    log_mel_float64,
+    frequency_mask,
+    masked_log_mel,
+    mixstyle,
+)

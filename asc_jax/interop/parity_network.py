@@ -1,0 +1,196 @@
+"""The parity table's network and training steps, with the real `CPMobile` and `train_step`.
+
+See `parity_front_end` for how stages are written.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from asc_jax import losses, optim, precision, state, steps
+from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat, joined
+from asc_jax.interop.parity_front_end import HOPS
+from asc_jax.interop.parity_optim import PEAK_LR, WEIGHT_DECAY
+from asc_jax.interop.torch import from_torch
+from asc_jax.models import CPMobile
+
+# The reference's 20 steps are the first of a run of 40 with a warm-up of 10.
+N_STEPS, WARMUP_STEPS = 40, 10
+# PyTorch's own float32 runs: as they come, and with threads, memory layout or kernels changed.
+PYTORCH_RUNS = ("loss", "loss_threads2", "loss_channels_last", "loss_no_mkldnn")
+
+
+def evaluation(reference: Reference) -> list[Check]:
+    """Logits with trained weights and running statistics, in float32 and stored in float16."""
+    arrays, inputs = reference("c_logits_calib"), _evaluation_inputs(reference)
+    variables = from_torch(reference("c_state_calib"))
+    ours, half = _logits(variables, inputs), _half_logits(variables, inputs)
+    float32, math32, math16 = (
+        flat([arrays[f"logits{kind}_{name}"] for names in inputs for name in names])
+        for kind in ("", "_halfweights_f32math", "_half")
+    )
+    rounding = Tolerance("float32 rounding, 29 million products", absolute=1e-4)
+    spread = np.abs(math32 - math16.astype(np.float64)).max() + 1e-4
+    arithmetic = Tolerance("PyTorch's own gap, float16 to float32 arithmetic", spread)
+    size = f"logits of {len(float32) // 10} clips"
+    name = "network in evaluation"
+    return [
+        Check(f"{name}, float32", size, ours, float32, rounding),
+        Check(f"{name}, float16", f"{size}, float32 arithmetic", half, math32, rounding),
+        Check(f"{name}, all float16", f"{size}, theirs in float16", half, math16, arithmetic),
+    ]
+
+
+def training(reference: Reference, relative: float = 0.0) -> list[Check]:
+    """Logits with the batch's statistics, and the running ones after it, at both hops.
+
+    relative: tolerance of the statistics beside the absolute one, for clips of any kind.
+    """
+    state_dict, arrays = dict(reference("c_state3")), reference("c_logits")
+    variables = from_torch(state_dict)
+    forward = _train_forward()
+    logits, statistics = [], []
+    for hop in HOPS:
+        log_mel = reference("b_frontend")[f"logmel_hop{hop}"][..., None]
+        out, updated = forward(*(variables[k] for k in ("params", "batch_stats")), log_mel)
+        prefix = f"train_hop{hop}|"
+        after = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        logits.append((out, arrays[f"train_logits_hop{hop}"]))
+        statistics.append((updated, from_torch(state_dict | after)["batch_stats"]))
+    rounding = Tolerance("float32 rounding, divided by deviations", absolute=1e-3)
+    small = Tolerance("float32 rounding", absolute=1e-5, relative=relative)
+    size = f"{len(log_mel)} clips, hops {HOPS[0]} and {HOPS[1]}"
+    return [
+        Check("network in training", f"logits, {size}", *joined(logits), rounding),
+        Check("running statistics", f"after {size}", *joined(statistics), small),
+    ]
+
+
+def gradients(reference: Reference) -> list[Check]:
+    """Of the first step's loss, in float64."""
+    with jax.enable_x64(True):
+        return [_gradient_check(reference, run_steps(reference, np.float64)[2])]
+
+
+def trajectory_float64(reference: Reference) -> list[Check]:
+    """20 training steps: gradients of the first, all losses, and what they end in."""
+    arrays, final = reference("g_trajectory"), from_torch(reference("g_final_state64"))
+    held = arrays["held_x_q"].astype(np.float64)[..., None] / 16
+    with jax.enable_x64(True):
+        out, current, first_gradients = run_steps(reference, np.float64)
+        variables = {"params": current.params, "batch_stats": current.batch_stats}
+        logits = jax.jit(_network().apply)(variables, held)
+    expected = arrays["held_logits64"]
+    in_values = Tolerance("float64 rounding, grown by 20 steps", relative=1e-7)
+    in_norm = Tolerance(in_values.basis, absolute=1e-7, norm=1e-7)
+    of_largest = Tolerance(in_values.basis, absolute=1e-7 * np.abs(expected).max())
+    name = "20 steps, float64"
+    trees = {"parameters": "params", "statistics": "batch_stats"}
+    return [
+        _gradient_check(reference, first_gradients),
+        Check(f"{name}: losses", "one per step", out, arrays["loss64"], in_values),
+        *(
+            Check(f"{name}: {what}", "after them", flat(variables[key]), flat(final[key]), in_norm)
+            for what, key in trees.items()
+        ),
+        Check(f"{name}: logits", "16 held-out clips", logits, expected, of_largest),
+    ]
+
+
+def trajectory_float32(reference: Reference) -> list[Check]:
+    """float32 training is chaotic: the limit at a step is how far PyTorch's runs had parted.
+
+    That is the largest gap, up to the step, between any two of its four float32 runs and its
+    float64 one.
+    """
+    arrays = reference("g_trajectory")
+    theirs = np.stack([arrays[name] for name in (*PYTORCH_RUNS, "loss64")])
+    envelope = np.maximum.accumulate(np.ptp(theirs, axis=0))
+    out = run_steps(reference, np.float32)[0]
+    tolerance = Tolerance("spread of PyTorch's own runs", absolute=envelope + 1e-6)
+    name = "20 steps, float32: losses"
+    return [Check(name, "with PyTorch's float64", out, arrays["loss64"], tolerance)]
+
+
+def run_steps(reference: Reference, dtype):
+    """Losses, last `TrainState` and gradients of step 0 of the reference's run, in `dtype`."""
+    arrays = reference("g_trajectory")
+    variables = jax.tree.map(lambda x: x.astype(dtype), from_torch(reference("c_init_state")))
+    tx = optim.make_tx(
+        N_STEPS, peak_lr=PEAK_LR, warmup_steps=WARMUP_STEPS, weight_decay=WEIGHT_DECAY
+    )
+    step = functools.partial(
+        steps.train_step, forward=_train_forward(), loss_fn=losses.focal_loss, tx=tx
+    )
+    train = jax.jit(functools.partial(steps.train_steps, step=step))
+    batches = {
+        "audio": arrays["x_q"].astype(dtype)[..., None] / 16,  # already log-mels
+        "label": arrays["labels"],
+        "mask": np.ones(arrays["labels"].shape, bool),
+    }
+    key, n_rest = jax.random.key(0), len(batches["label"]) - 1
+    first, metrics = train(
+        jax.jit(functools.partial(state.create, tx=tx))(variables), batches, 1, key
+    )
+    # Adam's first moment is then (1 − 0.9) · gradient.
+    gradients = jax.tree.map(lambda m: np.asarray(m) / 0.1, first.opt_state[0].mu)
+    rest = jax.tree.map(lambda x: np.roll(x, -1, axis=0), batches)
+    last, metrics_of_rest = train(first, rest, n_rest, key)
+    out = np.concatenate([metrics["loss"][:1], metrics_of_rest["loss"][:n_rest]])
+    return out, last, gradients
+
+
+def _gradient_check(reference: Reference, ours) -> Check:
+    state_dict = reference("c_init_state")
+    buffers = {name: value for name, value in state_dict.items() if "running" in name}
+    expected = from_torch(dict(reference("g_grads_step0_64")) | buffers)["params"]
+    tolerance = Tolerance("float64 rounding", absolute=np.inf, norm=1e-9)
+    return Check("gradients, float64", "of step 0", flat(ours), flat(expected), tolerance)
+
+
+def _evaluation_inputs(reference: Reference) -> dict[tuple[str, ...], np.ndarray]:
+    """Names of sets of logits → the log-mels they belong to, `[b, f, t, 1]` float32.
+
+    Sets of one shape go together: every shape is another program to compile.
+    """
+    arrays = reference("b_frontend")
+    sets = [((f"hop{hop}",), arrays[f"logmel_hop{hop}"]) for hop in HOPS]
+    if "logits_held" in reference("c_logits_calib"):
+        (names, log_mel), held = sets[-1], reference("g_trajectory")["held_x_q"]
+        log_mel = np.concatenate([log_mel, held.astype(np.float32) / 16])
+        sets[-1] = (*names, "held"), log_mel
+    return {names: log_mel[..., None] for names, log_mel in sets}
+
+
+def _logits(variables, inputs) -> np.ndarray:
+    evaluate = jax.jit(_network().apply)
+    return flat([evaluate(variables, log_mel) for log_mel in inputs.values()])
+
+
+def _half_logits(variables, inputs) -> np.ndarray:
+    """Weights, statistics and log-mels rounded to float16, arithmetic in float32."""
+    rounded = {k: v.astype(np.float16).astype(np.float32) for k, v in inputs.items()}
+    return _logits(precision.cast(variables, "float16"), rounded)
+
+
+def _network() -> CPMobile:
+    """With the body for the device in use: "auto" looks at the machine's first only."""
+    device = jax.config.jax_default_device or jax.devices()[0]
+    return CPMobile(body="shifts" if device.platform == "cpu" else "lax")
+
+
+def _train_forward():
+    """`train_step`'s forward: the network alone, from log-mels, without augmentation."""
+
+    def forward(params, batch_stats, log_mel, mask=None, key=None):
+        logits, updated = _network().apply(
+            {"params": params, "batch_stats": batch_stats},
+            log_mel,
+            train=True,
+            mask=mask,
+            mutable=["batch_stats"],
+        )
+        return logits, updated["batch_stats"]
+
+    return jax.jit(forward)

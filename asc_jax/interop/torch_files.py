@@ -1,0 +1,134 @@
+"""PyTorch's files ↔ arrays by name; code that a file may carry is never run."""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from asc_jax.errors import UserError
+from asc_jax.interop.optional import require
+
+
+class TorchFile(NamedTuple):
+    """state_dict: arrays by name. hyper_parameters: what a Lightning checkpoint says of itself."""
+
+    state_dict: dict[str, np.ndarray]
+    hyper_parameters: dict
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a file: `read(path).state_dict`."""
+    return read(path).state_dict
+
+
+def read(path: str | os.PathLike) -> TorchFile:
+    """Read a state dict (`.pt`, `.pth`) or a Lightning checkpoint (`.ckpt`).
+
+    Args:
+      path: a file that `torch.save` wrote.
+
+    Returns:
+      A `TorchFile`; dtypes are kept, bfloat16 as `jnp.bfloat16`.
+
+    Raises:
+      UserError: PyTorch is not installed; the file is missing, damaged, or no state dict; or it
+        asks for more than tensors and plain values, which could run code and is not done.
+    """
+    content = _load(pathlib.Path(path))
+    hyper_parameters = {}
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        hyper_parameters = content.get("hyper_parameters") or {}
+        content = content["state_dict"]
+    if isinstance(hyper_parameters, argparse.Namespace):
+        hyper_parameters = vars(hyper_parameters)
+    tensor = require("torch").Tensor
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, {_EXPECTED}")
+    other = [str(name) for name, value in content.items() if not isinstance(value, tensor)]
+    if other or not content:
+        what = f"besides tensors {', '.join(other)}" if other else "nothing"
+        raise UserError(f"{path} holds {what}, {_EXPECTED}")
+    state_dict = {str(name): _to_array(path, name, value) for name, value in content.items()}
+    return TorchFile(state_dict, dict(hyper_parameters))
+
+
+def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Write a file for `torch.load`: all of it or nothing.
+
+    Args:
+      path: its folder is made if need be; a file that is there is replaced.
+      state_dict: arrays by name; dtypes are kept.
+
+    Raises:
+      UserError: PyTorch is not installed, or the file cannot be written.
+    """
+    torch = require("torch")
+    path = pathlib.Path(path)
+    part = path.with_name(path.name + ".part")
+    tensors = {
+        name: torch.from_numpy(np.array(value, order="C")) for name, value in state_dict.items()
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(tensors, file)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # PyTorch says RuntimeError when the disk is full
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
+
+
+_EXPECTED = "expected a state dict or a Lightning checkpoint: tensors by name"
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # how PyTorch names what it refused to call
+
+
+def _load(path: pathlib.Path):
+    """What the file holds, of tensors, plain values and `argparse.Namespace`."""
+    torch = require("torch")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if empty:
+        raise UserError(f"{path} is empty: copy it again")
+    # A Namespace only holds values; Lightning keeps the hyper-parameters of a script in it.
+    allowed = torch.serialization.safe_globals([argparse.Namespace])
+    try:
+        with allowed, warnings.catch_warnings(action="ignore"):
+            mmap = zipfile.is_zipfile(path)  # mapped, a large file of something else costs nothing
+            return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    except Exception as error:  # a damaged file makes PyTorch raise whatever comes to hand
+        wanted = _GLOBAL.search(str(error))
+        if wanted:
+            raise UserError(
+                f"{path} asks for {wanted[1]}, which could run code; nothing was run. Where it "
+                "comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+            ) from error
+        raise UserError(
+            f"{path} is cut short, damaged or not a file of PyTorch's: copy it again, or save it "
+            "again with torch.save(model.state_dict(), 'weights.pt')"
+        ) from error
+
+
+def _to_array(path, name: str, tensor) -> np.ndarray:
+    """A copy, so that the file can be closed or replaced."""
+    torch = require("torch")
+    try:
+        if tensor.dtype == torch.bfloat16:  # numpy has no such type of its own
+            return np.array(tensor.detach().view(torch.int16).numpy()).view(jnp.bfloat16)
+        return np.array(tensor.detach().numpy())
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"{path}: {name} is a {tensor.dtype} tensor that cannot be read, expected float32, "
+            "float16, bfloat16 or float64"
+        ) from error

@@ -1,0 +1,128 @@
+"""The network once more, in PyTorch, to compare with; nothing else in the package needs it.
+
+Its `state_dict` has the names and shapes of the official baseline's, so that what loads
+strictly here loads strictly there. Modules are made inside functions: this file can be imported
+without PyTorch.
+"""
+
+import functools
+
+from asc_jax.errors import UserError
+from asc_jax.interop.optional import require
+from asc_jax.models.blocks import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, make_divisible
+from asc_jax.models.cp_mobile import STAGES
+
+
+def make_twin(
+    *,
+    width: int = 32,
+    width_multiplier: float = 1.8,
+    expansion: float = 2.1,
+    n_classes: int = 10,
+    grn: bool = False,
+    activation: str = "relu",
+):
+    """A fresh twin of `CPMobile` with these attributes: `make_twin(**config.model)`.
+
+    Args:
+      width, width_multiplier, expansion, n_classes, grn, activation: see `CPMobile`.
+
+    Returns:
+      `torch.nn.Module` in training mode, `log_mel [b, 1, n_mels, n_frames]` → `logits
+      [b, n_classes]` in the dtype of its parameters. Kernels come from torch's generator.
+
+    Raises:
+      UserError: PyTorch is not installed, or the activation is unknown.
+
+    Source: CP-Mobile (Schmid et al. 2023) as simplified by the official baseline.
+    """
+    nn = require("torch").nn
+    act = _activations().get(activation)
+    if act is None:
+        raise UserError(f"unknown activation {activation!r}; known: {', '.join(_activations())}")
+    width = make_divisible(width)
+    stem = nn.Sequential(
+        _conv_bn(1, width // 4, 3, (2, 2), act=act),
+        _conv_bn(width // 4, width, 3, (2, 2), act=act),
+    )
+    stages, c_in, number = nn.Sequential(), width, 0
+    for index, strides_of_blocks in enumerate(STAGES):
+        stage, c_out = nn.Sequential(), make_divisible(width * width_multiplier**index)
+        for strides in strides_of_blocks:
+            number += 1
+            n_expanded = make_divisible(c_in * expansion)
+            block = _block_class()(c_in, n_expanded, c_out, strides, grn, act)
+            stage.add_module(f"b{number}", block)
+            c_in = c_out
+        stages.add_module(f"s{index + 1}", stage)
+    head = _conv_bn(c_in, n_classes, 1)
+    head.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
+    twin = nn.Sequential()
+    for name, part in (("in_c", stem), ("stages", stages), ("feed_forward", head)):
+        twin.add_module(name, part)
+    return twin
+
+
+def _activations() -> dict:
+    """Activation modules by the names that `CPMobile` knows them by."""
+    nn = require("torch").nn
+    return {
+        "relu": nn.ReLU,
+        "relu6": nn.ReLU6,
+        "hard_swish": nn.Hardswish,
+        "silu": nn.SiLU,
+        "gelu": functools.partial(nn.GELU, approximate="tanh"),  # what flax calls gelu
+    }
+
+
+def _conv_bn(c_in: int, c_out: int, size: int, strides=(1, 1), groups: int = 1, act=None):
+    """Convolution without bias padded by size // 2, batch normalisation, activation."""
+    nn = require("torch").nn
+    conv = nn.Conv2d(c_in, c_out, size, strides, size // 2, groups=groups, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    norm = nn.BatchNorm2d(c_out, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+    return nn.Sequential(conv, norm, *([] if act is None else [act()]))
+
+
+@functools.cache
+def _block_class():
+    """The class of the residual blocks, which needs PyTorch to be defined."""
+    torch = require("torch")
+    nn = torch.nn
+
+    class GlobalResponseNorm(nn.Module):
+        """As `models.blocks.GlobalResponseNorm`."""
+
+        def __init__(self):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.zeros(1))
+            self.beta = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):  # [b, c, f, t]
+            norm = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
+            ratio = norm / (norm.mean(dim=1, keepdim=True) + 1e-6)
+            return x + self.gamma * (x * ratio) + self.beta
+
+    class InvertedResidual(nn.Module):
+        """As `models.blocks.InvertedResidual`."""
+
+        def __init__(self, c_in, n_expanded, c_out, strides, grn, act):
+            super().__init__()
+            self.block = nn.Sequential(
+                _conv_bn(c_in, n_expanded, 1, act=act),
+                _conv_bn(n_expanded, n_expanded, 3, strides, groups=n_expanded, act=act),
+                _conv_bn(n_expanded, c_out, 1),
+            )
+            self.shortcut = None
+            if c_in == c_out:
+                strided = strides != (1, 1)
+                self.shortcut = nn.AvgPool2d(3, strides, 1) if strided else nn.Identity()
+            self.after_block_norm = GlobalResponseNorm() if grn else nn.Identity()
+            self.act = act()
+
+        def forward(self, x):  # [b, c, f, t]
+            y = self.block(x)
+            y = y if self.shortcut is None else y + self.shortcut(x)
+            return self.act(self.after_block_norm(y))
+
+    return InvertedResidual

@@ -1,0 +1,229 @@
+"""The differences between the two worlds, injected one at a time.
+
+    python tests/parity_faults.py
+
+prints the table of `docs/parity.md`: which rows of the parity table each one fails, by how much,
+and what it does to the logits of the four golden clips, from waveform to logits.
+"""
+
+import contextlib
+import math
+import pathlib
+import sys
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from asc_jax import augment, features, optim  # noqa: E402
+from asc_jax.interop import parity, parity_front_end  # noqa: E402
+from asc_jax.interop.parity_front_end import HOPS, MEL, RATES  # noqa: E402
+from asc_jax.interop.torch import from_torch  # noqa: E402
+from asc_jax.models import CPMobile, blocks, ops  # noqa: E402
+
+
+@contextlib.contextmanager
+def inject(name):
+    """The fault called `name`, inside the `with` block; programs are traced anew."""
+    jax.clear_caches()
+    try:
+        with contextlib.ExitStack() as stack:
+            for module, attribute, value in FAULTS[name]():
+                stack.enter_context(mock.patch.object(module, attribute, value))
+            yield
+    finally:
+        jax.clear_caches()
+
+
+def same_padding():
+    """TensorFlow's SAME pads an even axis under stride 2 at its end only."""
+
+    def windows(padded, strides, shape):
+        skip = [int(s == 2 and n % 2 == 0) for s, n in zip(strides, shape[1:3], strict=True)]
+        return true_windows(padded[:, skip[0] :, skip[1] :], strides, shape)
+
+    def depthwise(x, kernel, strides):  # without the hand-written gradient
+        taken = windows(ops._pad(x), strides, x.shape)
+        taps = zip(taken, ops.TAPS, strict=True)
+        return sum(window * kernel[i, j][None, None] for window, (i, j) in taps)
+
+    true_windows = ops._windows
+    return [(ops, "_windows", windows), (ops, "_depthwise_shifts", depthwise)]
+
+
+def biased_variance():
+    """Flax's running variance: divided by n."""
+    true = blocks._batch_norm
+
+    def batch_norm(*args):
+        y, mean, var, count = true(*args)
+        return y, mean, var * (count - 1) / count, count  # the caller multiplies it back
+
+    return [(blocks, "_batch_norm", batch_norm)]
+
+
+def biased_mixstyle():
+    """Freq-MixStyle's deviation from the variance divided by n."""
+    true = augment.band_statistics
+
+    def band_statistics(log_mel):
+        mean, std = true(log_mel)
+        n = log_mel.shape[2] * log_mel.shape[3]
+        offset = augment.VARIANCE_OFFSET
+        return mean, jnp.sqrt((std**2 - offset) * (n - 1) / n + offset)
+
+    return [(augment, "band_statistics", band_statistics)]
+
+
+def slaney_mel():
+    """librosa's default scale: linear below 1 kHz, logarithmic above (norm left out)."""
+
+    def filterbank(n_fft, n_mels, sample_rate, f_min, f_max, dtype=np.float32):
+        linear, step = 3 / 200, math.log(6.4) / 27  # mels per Hz; log per mel
+
+        def to_mel(f):
+            return 15 + math.log(f / 1000) / step if f >= 1000 else f * linear
+
+        mels = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
+        edges = np.where(mels < 15, mels / linear, 1000 * np.exp(step * (mels - 15)))
+        freqs = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
+        up = (freqs - edges[:-2]) / np.diff(edges)[:-1]
+        down = (edges[2:] - freqs) / np.diff(edges)[1:]
+        return np.maximum(0, np.minimum(up, down)).astype(dtype)
+
+    return [(features, "mel_filterbank", filterbank)]
+
+
+def hop_off_by_one():
+    """One sample more between frames."""
+    true = features.mel_power
+
+    def mel_power(waveform, *, hop_length, **rest):
+        return true(waveform, hop_length=hop_length + 1, **rest)
+
+    return [(features, "mel_power", mel_power)]
+
+
+def symmetric_hann():
+    """The filter designer's window, its last sample 0."""
+    return [(features, "hann_window", lambda n: np.hanning(n).astype(np.float32))]
+
+
+def window_at_the_start():
+    """The window at the start of n_fft, zeros after it, instead of centred."""
+
+    def mel_power(waveform, *, sample_rate, n_fft, win_length, hop_length, n_mels, f_min, f_max):
+        half, n = n_fft // 2, waveform.shape[1]
+        padded = jnp.pad(waveform, ((0, 0), (half, half)), mode="reflect")
+        starts = range(0, n + 1, hop_length)
+        frames = jnp.stack([padded[:, s : s + win_length] for s in starts], axis=1)
+        window = features.hann_window(win_length).astype(waveform.dtype)
+        power = jnp.abs(jnp.fft.rfft(frames * window[None, None], n=n_fft)) ** 2
+        filters = features.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
+        return jnp.swapaxes(power @ filters.astype(waveform.dtype), 1, 2)
+
+    return [(features, "mel_power", mel_power)]
+
+
+def mask_on_log():
+    """Masks set 0 after the logarithm, which is a loud sound, not silence."""
+    true_power, true_log = features.mel_power, features.log_compress
+    return [
+        (features, "mel_power", lambda *a, **k: true_log(true_power(*a, **k))[..., 0]),
+        (features, "log_compress", lambda log_mel: log_mel[..., None]),
+    ]
+
+
+def _moved_schedule(move):
+    true = optim.warmup_cosine
+
+    def warmup_cosine(n_steps, **rest):
+        schedule = true(n_steps, **rest)
+        return lambda step: schedule(move(step))
+
+    return [(optim, "warmup_cosine", warmup_cosine)]
+
+
+def schedule_off_by_one():
+    """The rate of the next step."""
+    return _moved_schedule(lambda step: step + 1)
+
+
+def step_0_at_a_rate():
+    """Step 0 at the rate of step 1 instead of 0."""
+    return _moved_schedule(lambda step: jnp.maximum(step, 1))
+
+
+def no_decay_on_batch_norm():
+    """Weight decay on convolution kernels only."""
+    true = optim.optax.adamw
+
+    def adamw(schedule, **rest):
+        kernels = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
+        return true(schedule, **rest, mask=kernels)
+
+    return [(optim.optax, "adamw", adamw)]
+
+
+def padding_not_counted():
+    """The shortcut's average pool divides by the samples inside the map."""
+    true = ops.avg_pool3x3
+
+    def avg_pool3x3(x, *, strides=(1, 1)):
+        return true(x, strides=strides) / true(jnp.ones_like(x), strides=strides)
+
+    return [(ops, "avg_pool3x3", avg_pool3x3)]
+
+
+FAULTS = {
+    "SAME padding": same_padding,
+    "padding not counted in the average pool": padding_not_counted,
+    "biased running variance": biased_variance,
+    "biased variance in MixStyle": biased_mixstyle,
+    "Slaney mel scale": slaney_mel,
+    "hop off by one": hop_off_by_one,
+    "symmetric Hann window": symmetric_hann,
+    "window not centred in n_fft": window_at_the_start,
+    "masks on the log-mel": mask_on_log,
+    "schedule off by one step": schedule_off_by_one,
+    "step 0 not at rate 0": step_0_at_a_rate,
+    "no weight decay on BatchNorm": no_decay_on_batch_norm,
+}
+
+
+def end_to_end(reference):
+    """Trained network on the golden clips from 44.1 kHz on, hop 472: logits `[4, 10]`."""
+    waveform = features.resample(jnp.asarray(reference("b_frontend")["wave"]), *RATES)
+    log_mel = features.log_mel(waveform, hop_length=HOPS[1], **MEL)
+    return np.asarray(CPMobile().apply(from_torch(reference("c_state_calib")), log_mel))
+
+
+def stages_of(name):
+    """Stages that a fault can reach: each starts from the reference's input of it."""
+    front_end = parity_front_end.FRONT_END
+    if all(module in (features, augment) for module, *_ in FAULTS[name]()):
+        return front_end
+    return [stage for stage in parity.STAGES if stage not in front_end]
+
+
+def main():
+    reference = parity.golden_reference(ROOT / "tests" / "golden")
+    expected = end_to_end(reference)
+    print("| fault | rows that fail: largest error | logits, end to end |")
+    print("|---|---|---|")
+    for name in FAULTS:
+        with inject(name):
+            rows = parity.run(reference, stages_of(name))
+            moved = np.abs(end_to_end(reference) - expected).max()
+        failed = [
+            f"{row.stage}: {row.problem or f'{row.max_abs:.1e}'}" for row in rows if not row.within
+        ]
+        print(f"| {name} | {'; '.join(failed)} | {moved:.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""`python -m asc_jax.cli.parity`: the table, the JSON object, the exit status, live clips."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from parity_faults import inject
+
+from asc_jax.cli import parity as cli
+from asc_jax.errors import UserError
+from asc_jax.interop import live, parity, parity_front_end, parity_network, parity_optim
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUICK = (parity_front_end.mel_filterbank, parity_front_end.log_mel, parity_optim.schedule)
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """`run_main(stages, live=…, json=…)` → exit status, what was printed."""
+
+    def run(stages, module=parity, **given):
+        monkeypatch.setattr(module, "STAGES", stages)
+        values = types.SimpleNamespace(**{"live": None, "json": False} | given)
+        monkeypatch.setattr(cli.flags, "FLAGS", values)
+        status = 0
+        try:
+            cli.main(["parity"])
+        except SystemExit as stop:
+            status = stop.code
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def write_wav(path, rate=44_100, n_samples=44_100):
+    soundfile = pytest.importorskip("soundfile")
+    noise = np.random.default_rng(0).standard_normal(n_samples) * 0.1
+    soundfile.write(path, noise, rate, "PCM_16")
+    return str(path)
+
+
+def test_table_has_a_line_per_stage_and_ends_with_the_verdict(run_main):
+    status, out = run_main(QUICK)
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("Reference: golden arrays of PyTorch 2.9.1. Ours: JAX ")
+    stages = ("mel filterbank", "log-mel, hop 500", "log-mel, hop 472", "schedule")
+    for line, stage in zip(lines[4:8], stages, strict=True):
+        assert line.startswith(f"ok  {stage} ")
+    assert lines[-1] == "verdict: all 4 stages within tolerance"
+
+
+def test_json_is_one_object_with_every_row(run_main):
+    status, out = run_main(QUICK, json=True)
+    result = json.loads(out)
+    assert (status, result["within"], result["failed"]) == (0, True, [])
+    assert [row["stage"] for row in result["rows"]][0] == "mel filterbank"
+    assert result["rows"][0]["n_values"] == 2049 * 256
+
+
+def test_shapes_that_differ_are_said_in_table_and_json(run_main):
+    with inject("hop off by one"):
+        status, out = run_main(QUICK)
+        assert status == 1
+        assert "shape 4×256×64, expected 4×256×65" in out
+        result = json.loads(run_main(QUICK, json=True)[1])
+    assert result["failed"] == ["log-mel, hop 500", "log-mel, hop 472"]
+    assert result["rows"][1]["max_abs"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage", "row"),
+    [
+        pytest.param(
+            "SAME padding",
+            parity_network.evaluation,
+            "network in evaluation, float32",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "biased running variance",
+            parity_network.training,
+            "running statistics",
+            marks=pytest.mark.slow,
+        ),
+        ("Slaney mel scale", parity_front_end.mel_filterbank, "mel filterbank"),
+        ("hop off by one", parity_front_end.log_mel, "log-mel, hop 472"),
+        ("schedule off by one step", parity_optim.schedule, "schedule"),
+    ],
+)
+def test_fault_ends_with_1_and_the_last_line_names_the_row(run_main, fault, stage, row):
+    with inject(fault):
+        status, out = run_main([stage])
+    assert status == 1
+    last = out.splitlines()[-1]
+    assert last.startswith("verdict: ")
+    assert "out of tolerance: " in last
+    assert row in last
+
+
+def test_second_device_gets_a_column(capsys, monkeypatch):
+    import jax
+
+    monkeypatch.setattr(parity, "STAGES", QUICK)
+    assert cli.show(live_path=None, json_only=False, devices=jax.devices()[:2])
+    out = capsys.readouterr().out
+    assert out.splitlines()[2].endswith("gap")
+    assert "gap: largest distance between" in out
+
+
+@pytest.mark.slow
+def test_whole_command_ends_with_0():
+    command = [sys.executable, "-m", "asc_jax.cli.parity", "--json"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert (len(result["rows"]), result["failed"]) == (28, [])
+    assert len({row["stage"] for row in result["rows"]}) == 28
+    assert all(row["n_values"] and row["tolerance"] and row["basis"] for row in result["rows"])
+
+
+def test_missing_reference_arrays_are_an_error(run_main, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "GOLDEN", tmp_path)
+    with pytest.raises(UserError, match=r"b_frontend\.npz not found"):
+        run_main(QUICK)
+
+
+def test_words_without_a_flag_are_refused():
+    with pytest.raises(UserError, match="unexpected words on the command line: now"):
+        cli.main(["parity", "now"])
+
+
+def test_live_path_that_is_no_clip_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        cli.read_clips(str(tmp_path / "absent.wav"))
+    with pytest.raises(UserError, match=r"no \.wav file in this folder"):
+        cli.read_clips(str(tmp_path))
+    with pytest.raises(UserError, match="sample rate 16000, expected 44100"):
+        cli.read_clips(write_wav(tmp_path / "slow.wav", rate=16_000))
+
+
+def test_live_takes_the_first_clips_of_a_folder_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "MAX_CLIPS", 2)
+    for name in "cab":
+        write_wav(tmp_path / f"{name}.wav")
+    waveform, clips = cli.read_clips(str(tmp_path))
+    assert waveform.shape == (2, 44_100)
+    assert clips == f"2 of 3 clips in {tmp_path}"
+
+
+def test_live_without_pytorch_says_what_to_install(run_main, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match=r"requirements-interop\.txt"):
+        run_main(live.STAGES, live, live=write_wav(tmp_path / "clip.wav"))
+
+
+@pytest.mark.slow
+def test_live_agrees_with_pytorch_on_a_clip_of_ones_own(run_main, tmp_path):
+    pytest.importorskip("torch")
+    status, out = run_main(live.STAGES, live, live=write_wav(tmp_path / "clip.wav"))
+    assert status == 0, out
+    assert out.startswith("Reference: PyTorch ")
+    assert out.endswith("verdict: all 19 stages within tolerance\n")
+
+
+def test_live_names_the_row_of_a_fault(run_main, tmp_path):
+    pytest.importorskip("torch")
+    stages = (parity_front_end.mel_filterbank, live.log_mel_float64, parity_optim.schedule)
+    with inject("Slaney mel scale"):
+        status, out = run_main(stages, live, live=write_wav(tmp_path / "clip.wav"))
+    assert status == 1
+    assert "out of tolerance: mel filterbank; log-mel, hop 500, float64" in out
