@@ -4,8 +4,8 @@ The map, from the ground up; a module imports only from floors below its own:
 
 7  train.py, eval.py, `asc_jax.cli`       what a person types
 6  `loop`                                 fit: the only training loop
-5  `evaluation`, `report`, `figures`, `journal`, `budget`, `budget_figure`
-                                          one pass over a split; tables, pictures, logs
+5  `evaluation`, `report`, `figures`, `journal`, `budget`, `budget_figure`, `exporting`,
+   `export_check`, `torch_runs`           one pass over a split; tables, pictures, logs, exports
 4  `experiment`, `parallel`, `checkpoints`, `interop`
                                           config → parts; replicas; saving; other frameworks
 3  `models.cp_mobile`, `models.folding`, `steps`

@@ -146,6 +146,7 @@ def mel_power(
     n_mels: int,
     f_min: float,
     f_max: float,
+    banded: bool | None = None,
 ) -> Array:
     """Power in mel bands, before the logarithm.
 
@@ -162,6 +163,7 @@ def mel_power(
       n_mels: number of mel bands.
       f_min: lower edge of the lowest band, Hz.
       f_max: upper edge of the highest band, Hz.
+      banded: see `resample`.
 
     Returns:
       `[b, n_mels, n_frames]` ≥ 0, same dtype, n_frames = n_samples // hop_length + 1.
@@ -191,7 +193,7 @@ def mel_power(
         frames = jnp.stack([padded[s : s + win_length] for s in starts])  # [t, sample]
         spectrum = jnp.fft.rfft(frames * window[None], n=n_fft)
         power = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
-        return _banded_dot(power, filterbank).T
+        return _banded_dot(power, filterbank, banded).T
 
     # On a CPU a few clips at a time, so that the spectra stay in the cache.
     chunk = CPU_CHUNK if jax.default_backend() == "cpu" else None

@@ -13,8 +13,13 @@ FLOORS = {
     1: "features augment losses metrics precision complexity table1 signals models.ops",
     2: "models.blocks state optim",
     3: "models models.cp_mobile models.folding steps",
-    4: "experiment parallel checkpoints interop interop.torch",
-    5: "evaluation report figures journal budget budget_figure",
+    4: "experiment parallel checkpoints interop interop.optional interop.torch interop.torch_files"
+    " interop.torch_config interop.torch_layout interop.torch_twin"
+    " interop.graph interop.onnx_graph interop.litert interop.stablehlo interop.c_header"
+    " interop.c_reader"
+    " interop.parity interop.parity_checks interop.parity_front_end interop.parity_network"
+    " interop.parity_optim interop.live interop.live_front_end",
+    5: "evaluation exporting export_check torch_runs report figures journal budget budget_figure",
     6: "loop",
     7: "cli",
 }
@@ -65,7 +70,7 @@ def test_imports_go_down_the_floors(path):
 @pytest.mark.parametrize(
     ("package", "places"),
     [
-        ("tensorflow", "asc_jax.data"),
+        ("tensorflow", ("asc_jax.data", "asc_jax.interop.litert")),
         ("tensorflow_datasets", "asc_jax.data"),
         ("soundfile", "asc_jax.data"),
         ("orbax", "asc_jax.checkpoints"),

@@ -1,0 +1,153 @@
+"""A finished run → files that run elsewhere, written only after they have been compared.
+
+Every file is run back in its own runtime and held against the same parameters in JAX; what
+`eval.py` evaluates (rounded before the BatchNorms are folded) is stated beside it.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from asc_jax import checkpoints, evaluation, experiment, export_check, precision
+from asc_jax.errors import UserError
+from asc_jax.experiment import Experiment
+from asc_jax.interop import c_header, c_reader, litert, onnx_graph, stablehlo
+from asc_jax.interop.graph import ARTEFACTS, Deployment
+from asc_jax.models.folding import fold_batch_norm
+from asc_jax.taxonomy import SCENES
+from asc_jax.types import Params
+
+# kind → (build, load, extension)
+KINDS = {
+    "stablehlo": (stablehlo.build, stablehlo.load, stablehlo.EXTENSION),
+    "onnx": (onnx_graph.build, onnx_graph.load, onnx_graph.EXTENSION),
+    "litert": (litert.build, litert.load, litert.EXTENSION),
+    "c": (c_header.build, c_reader.load, c_header.EXTENSION),
+}
+WEIGHTS = ("float16", "float32")
+
+
+def export_run(
+    workdir: str | os.PathLike,
+    kind: str,
+    *,
+    out_dir: str | os.PathLike | None = None,
+    checkpoint: str = "last",
+    weights: str = "float16",
+    clips=None,
+) -> list[str]:
+    """Write the trained network of a workdir for another runtime.
+
+    Args:
+      workdir: of a run.
+      kind: "stablehlo", "onnx", "litert" or "c".
+      out_dir: where to; None: `export` inside the workdir (or its `best_checkpoint`).
+      checkpoint: "last" or "best".
+      weights: dtype in the file, "float16" or "float32"; all is computed in float32.
+      clips: to compare on, as `data.pipeline` opens them; 1,024 of them at most, and noise
+        makes up for what is missing to 256. None: noise only.
+
+    Returns:
+      Lines for a person: files, sizes, comparison.
+
+    Raises:
+      UserError: no such kind, run or package; the network is over the budget; or what the
+        files compute differs from ours. Nothing is written then.
+    """
+    for name, value, known in (("kind", kind, KINDS), ("weights", weights, WEIGHTS)):
+        if value not in known:
+            raise UserError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    workdir, best = pathlib.Path(workdir), checkpoint == "best"
+    name, config = checkpoints.load_config(workdir)
+    parts = experiment.make(config)
+    state, _, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    deployment = deploy(parts, variables, weights, {"config": name, "step": str(step)})
+    build, load, extension = KINDS[kind]
+    files = build(deployment)
+    reference = export_check.make_reference(parts, variables, deployment)
+    batches = export_check.clip_batches(clips, parts.n_samples)
+    tally = export_check.compare(reference, load(files), batches)
+    export_check.require_agreement(tally)
+    out = pathlib.Path(out_dir or (workdir / "best_checkpoint" if best else workdir) / "export")
+    over = ".over_budget" if "budget" in deployment.metadata else ""
+    paths = {out / f"{stem}{over}{extension}": data for stem, data in files.items()}
+    with checkpoints.writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for path, data in paths.items():
+            checkpoints.write_atomically(path, data)
+    return summary(kind, deployment, tally, paths, config.precision.stored)
+
+
+def deploy(
+    parts: Experiment, variables: Params, weights: str, metadata: Mapping[str, str]
+) -> Deployment:
+    """Fold the BatchNorms, round to the dtype `weights`, and name what it is.
+
+    Raises:
+      UserError: a value overflows the dtype.
+    """
+    config = parts.config
+    params = precision.cast(fold_batch_norm(variables)["params"], weights)
+    metadata = {
+        "scenes": " ".join(SCENES),
+        "sample_rate": str(config.features.sample_rate),
+        "hop_length": str(config.features.hop_length),
+        "weights": weights,
+        "code_version": checkpoints.code_version(),
+        **metadata,
+    }
+    n_bytes = precision.tree_bytes(params)["total"]
+    if not parts.within_budget or n_bytes > config.budget.max_bytes:
+        metadata["budget"] = f"over budget: {n_bytes:,} bytes, {parts.cost['macs']:,} MACs"
+    return Deployment(
+        params=jax.tree.map(np.asarray, params),
+        model=config.model.to_dict(),
+        features=config.features.to_dict(),
+        metadata=metadata,
+    )
+
+
+def summary(
+    kind: str,
+    deployment: Deployment,
+    tally: Mapping,
+    paths: Mapping[pathlib.Path, bytes],
+    stored: str,
+) -> list[str]:
+    """The lines that `export_run` returns."""
+    metadata = deployment.metadata
+    n_bytes = precision.tree_bytes(deployment.params)["total"]
+    lines = [f"{path}: {len(data):,} bytes" for path, data in paths.items()]
+    lines.append(f"network weights in each: {n_bytes:,} bytes of {metadata['weights']}")
+    if "budget" in metadata:
+        lines.append(metadata["budget"])
+    n_noise = tally["n_clips"] - tally["n_labelled"]
+    noise = f", {n_noise:,} of them made-up noise" if n_noise else ""
+    lines.append(f"compared on {tally['n_clips']:,} clips{noise}:")
+    describe = functools.partial(_describe, tally)
+    lines += [f"  {name} {describe(name)}" for name in ARTEFACTS]
+    lines.append(
+        f"  as eval.py deploys it, {stored}, not folded: {describe(export_check.DEPLOYED)}"
+    )
+    if tally["n_labelled"]:
+        lines.append(f"  the same parameters in JAX: {_accuracy(tally, export_check.OURS)}")
+    if kind == "stablehlo":
+        read = f'bytearray(open("{next(iter(paths))}", "rb").read())'
+        lines.append(f"to call one: jax.export.deserialize({read}).call(array)")
+    return lines
+
+
+def _describe(tally: Mapping, name: str) -> str:
+    same = 100 * tally["n_same"][name] / tally["n_clips"]
+    what = "log probabilities" if name == "waveform_to_probs" else "logits"
+    text = f"{what} within {tally['gap'][name]:.1e} of JAX, same top scene on {same:.2f} %"
+    return f"{text}, {_accuracy(tally, name)}" if tally["n_labelled"] else text
+
+
+def _accuracy(tally: Mapping, name: str) -> str:
+    return f"accuracy {100 * tally['n_right'][name] / tally['n_labelled']:.2f} %"

@@ -1,0 +1,128 @@
+"""A trained network as plain data: what the writers of ONNX, LiteRT and C walk.
+
+A `Deployment` is all that a file needs. `operations` lists the network in the order of
+computation; every operation names the ones whose results it takes.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from asc_jax import features
+from asc_jax.models.cp_mobile import STAGES
+from asc_jax.types import Params
+
+ARTEFACTS = ("waveform_to_probs", "log_mel_to_logits")
+INPUT = "log_mel"  # name of what the first operation takes
+N_SAMPLES = 32_000  # of a one-second clip
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """A network with everything that is written beside it.
+
+    params: what `folding.fold_batch_norm` returns under "params", numpy, in the dtype of the
+    file. model: keywords of `CPMobile`. features: keywords of `features.log_mel`. metadata:
+    text by name, scene names among it.
+    """
+
+    params: Params
+    model: Mapping
+    features: Mapping
+    metadata: Mapping[str, str]
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of a clip's log-mel."""
+        return features.n_frames(N_SAMPLES, self.features["hop_length"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One step of the network, channels last.
+
+    kind: "conv3x3", "pointwise", "depthwise" (arrays `kernel [kf, kt, c_in, c_out]`, `bias
+    [c_out]`), "avg_pool" (3×3, padding counted), "add", "grn" (arrays `gamma`, `beta` `[1]`),
+    or "mean" over mel bins and frames. 3×3 windows are padded by 1 on every side. activation:
+    a key of `blocks.ACTIVATIONS` applied to the result, or None.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    strides: tuple[int, int] = (1, 1)
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    activation: str | None = None
+
+
+def operations(params: Params, activation: str) -> list[Operation]:
+    """The folded network in order, from `log_mel` to `logits`.
+
+    Args:
+      params: what `folding.fold_batch_norm` returns under "params".
+      activation: of every convolution but a block's last and the head.
+
+    Example:
+      >>> conv = {"kernel": np.zeros((1, 1, 8, 8)), "bias": np.zeros(8)}
+      >>> block = dict.fromkeys(("expand", "depthwise", "project"), conv)
+      >>> params = {"stem1": conv, "stem2": conv, "head": conv}
+      >>> params |= {f"b{i}": block for i in range(1, 7)}
+      >>> [op.name for op in operations(params, "relu")][2:6]
+      ['b1.expand', 'b1.depthwise', 'b1.project', 'b1.add']
+    """
+    found = [
+        Operation("conv3x3", "stem1", (INPUT,), (2, 2), params["stem1"], activation),
+        Operation("conv3x3", "stem2", ("stem1",), (2, 2), params["stem2"], activation),
+    ]
+    for number, strides in enumerate((s for stage in STAGES for s in stage), 1):
+        block = params[f"b{number}"]
+        found += _block(f"b{number}", found[-1].name, block, strides, activation)
+    found.append(Operation("pointwise", "head", (found[-1].name,), arrays=params["head"]))
+    return [*found, Operation("mean", "logits", ("head",))]
+
+
+def _block(name, source, params, strides, activation) -> Iterator[Operation]:
+    """An inverted residual; the activation falls to whichever operation comes last."""
+    expand, depthwise, project = (f"{name}.{part}" for part in ("expand", "depthwise", "project"))
+    yield Operation("pointwise", expand, (source,), (1, 1), params["expand"], activation)
+    yield Operation("depthwise", depthwise, (expand,), strides, params["depthwise"], activation)
+    rest = [Operation("pointwise", project, (depthwise,), arrays=params["project"])]
+    if params["expand"]["kernel"].shape[2] == params["project"]["kernel"].shape[3]:
+        if strides != (1, 1):
+            rest.insert(0, Operation("avg_pool", f"{name}.shortcut", (source,), strides))
+            source = f"{name}.shortcut"
+        rest.append(Operation("add", f"{name}.add", (project, source)))
+    if "grn" in params:
+        rest.append(Operation("grn", f"{name}.grn", (rest[-1].name,), arrays=params["grn"]))
+    yield from rest[:-1]
+    yield dataclasses.replace(rest[-1], activation=activation)
+
+
+def padded_window(n_fft: int, win_length: int) -> np.ndarray:
+    """The window of the front end, centred among zeros: `[n_fft]` float32."""
+    left = (n_fft - win_length) // 2
+    return np.pad(features.hann_window(win_length), (left, n_fft - win_length - left))
+
+
+def mel_bands(
+    n_fft: int, n_mels: int, sample_rate: int, f_min: float, f_max: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mel filterbank in 3 values per bin: neighbouring triangles overlap in pairs only.
+
+    Power of bin k counts `here[k]`-fold in mel band `band[k]` and `below[k]`-fold in the band
+    before it, in no other.
+
+    Args:
+      n_fft, n_mels, sample_rate, f_min, f_max: see `features.mel_filterbank`.
+
+    Returns:
+      `band` int32, never falling; `here`, `below` float32; all `[n_fft // 2 + 1]`. The
+      weights are those of the filterbank, bit for bit.
+    """
+    bank = features.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
+    last = np.where(bank != 0, np.arange(n_mels), 0).max(axis=1)
+    band = np.maximum.accumulate(last)
+    rows = np.arange(len(bank))
+    below = np.where(band > 0, bank[rows, band - 1], np.float32(0))
+    return band.astype(np.int32), bank[rows, band], below

@@ -1,0 +1,76 @@
+"""Serialise the network as StableHLO by `jax.export`: for CPUs, NVIDIA GPUs and TPUs in one file.
+
+Read back with JAX alone: `jax.export.deserialize(bytearray(data)).call(array)`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from asc_jax import features
+from asc_jax.interop.graph import ARTEFACTS, N_SAMPLES, Deployment
+from asc_jax.models import CPMobile
+from asc_jax.types import Array, Params
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+EXTENSION = ".stablehlo"
+
+
+def build(deployment: Deployment) -> dict[str, bytes]:
+    """`{"waveform_to_probs": …, "log_mel_to_logits": …}`, two serialised functions.
+
+    The one takes `waveform [b, 32000]` and gives `probs [b, n_classes]`, the other `log_mel
+    [b, n_mels, n_frames, 1]` and `logits [b, n_classes]`; all float32, any b. The format has no
+    place for metadata.
+    """
+    functions = (_waveform_to_probs, _log_mel_to_logits)
+    shapes = (N_SAMPLES,), (deployment.features["n_mels"], deployment.n_frames, 1)
+    return {
+        artefact: _export(functools.partial(function, deployment), artefact, shape)
+        for artefact, function, shape in zip(ARTEFACTS, functions, shapes, strict=True)
+    }
+
+
+def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """What `build` returned, as functions of numpy arrays."""
+    loaded = {
+        name: jax.jit(export.deserialize(bytearray(data)).call) for name, data in files.items()
+    }
+    return {name: lambda batch, call=call: np.asarray(call(batch)) for name, call in loaded.items()}
+
+
+def _export(function: Callable, name: str, shape: tuple[int, ...]) -> bytes:
+    (b,) = export.symbolic_shape("b")
+    function.__name__ = name
+    # float32 means float32, also where products are rounded by default.
+    with jax.default_matmul_precision("highest"):
+        exported = export.export(jax.jit(function), platforms=PLATFORMS)(
+            jax.ShapeDtypeStruct((b, *shape), jnp.float32)
+        )
+    return bytes(exported.serialize())
+
+
+def _waveform_to_probs(deployment: Deployment, waveform: Array) -> Array:
+    # Clip by clip, because `features` cuts a batch into chunks of a size that it must know; the
+    # filterbank in bands, because dense it would be most of the file.
+    @jax.vmap
+    def log_mel(clip: Array) -> Array:
+        return features.log_mel(clip[None], **deployment.features, banded=True)[0]
+
+    return jax.nn.softmax(_log_mel_to_logits(deployment, log_mel(waveform)))
+
+
+def _log_mel_to_logits(deployment: Deployment, log_mel: Array) -> Array:
+    """The body of `models.ops` is chosen when the file runs, not where it is written."""
+    params = jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), deployment.params)
+
+    def forward(params: Params, log_mel: Array, body: str) -> Array:
+        net = CPMobile(**deployment.model, folded=True, body=body)
+        return net.apply({"params": params}, log_mel)
+
+    bodies = {body: functools.partial(forward, body=body) for body in ("shifts", "lax")}
+    return jax.lax.platform_dependent(params, log_mel, cpu=bodies["shifts"], default=bodies["lax"])

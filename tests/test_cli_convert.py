@@ -1,0 +1,350 @@
+"""`python -m asc_jax.cli.convert` as a person starts it: PyTorch file → run → PyTorch file."""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tau_folder import write_tau
+
+from asc_jax import checkpoints, evaluation, experiment, features, torch_runs
+from asc_jax.cli import convert
+from asc_jax.errors import UserError
+from asc_jax.interop.torch import to_torch
+from asc_jax.interop.torch_files import read_state_dict, write_state_dict
+from asc_jax.interop.torch_twin import make_twin
+
+torch = pytest.importorskip("torch")
+ROOT = pathlib.Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+BASE = ("--config", "base.py")
+
+
+def start(*args, cwd, module=("-m", "asc_jax.cli.convert")):
+    """The finished process; whatever happened, no traceback."""
+    command = [sys.executable, *module, *map(str, args)]
+    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, text=True, capture_output=True)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def converted(*args, cwd):
+    done = start(*args, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(*args, cwd):
+    """The one line of a process that refused, and left nothing behind."""
+    before = sorted(pathlib.Path(cwd).rglob("*"))
+    done = start(*args, cwd=cwd)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert sorted(pathlib.Path(cwd).rglob("*")) == before
+    return done.stderr
+
+
+def run_of(path, **options):
+    """What is printed about a run that is made, without a process, beside the file."""
+    return "\n".join(torch_runs.run_from_torch(path, path.with_suffix(""), **options))
+
+
+def values(printed):
+    """`{"model.width": ("32", "tensor shapes"), …}` of what was printed."""
+    rows = re.findall(r"^  (\S+\.\S+) +(\S+) +(.+)$", printed, re.M)
+    return {key: (value, source) for key, value, source in rows}
+
+
+def assert_same_file(path, other):
+    ours, theirs = (torch.load(p, weights_only=True) for p in (path, other))
+    assert list(ours) == list(theirs)
+    for name in theirs:
+        assert ours[name].dtype == theirs[name].dtype
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+class Malicious:
+    """Unpickled in the ordinary way, it makes a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, ("it-ran",)
+
+
+@pytest.fixture
+def tensors(golden):
+    return golden("c_state_calib")
+
+
+@pytest.fixture
+def front_end(golden):
+    """The baseline's stored constants, as PyTorch shapes them."""
+    arrays = golden("b_frontend")
+    return {
+        "mel.0.kernel": arrays["resample_kernel"][:, None],
+        "mel.1.spectrogram.window": arrays["hann_window"],
+        "mel.1.mel_scale.fb": arrays["mel_fb"],
+    }
+
+
+def write_lightning(path, tensors, front_end=(), hyper_parameters=None):
+    content = dict(front_end) | {f"model.{name}": value for name, value in tensors.items()}
+    content = {name: torch.from_numpy(np.array(value)) for name, value in content.items()}
+    extra = {"hyper_parameters": hyper_parameters} if hyper_parameters else {}
+    torch.save({"state_dict": content, "epoch": 3, **extra}, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_there_and_back_is_bit_exact(tmp_path, tensors, dtype):
+    given = {n: v.astype(dtype) if v.dtype.kind == "f" else v for n, v in tensors.items()}
+    write_state_dict(tmp_path / "in.pt", given)
+    out = converted("--from_torch=in.pt", "--workdir=x", *BASE, cwd=tmp_path)
+    assert f"61,148 parameters, {dtype} kept exactly in float32" in out
+    assert "python eval.py --workdir x" in out
+    out = converted("--to_torch=out.pt", "--workdir=x", f"--dtype={dtype}", cwd=tmp_path)
+    assert out == f"x, step 0 → out.pt: 126 tensors in {dtype}\n"
+    assert_same_file(tmp_path / "out.pt", tmp_path / "in.pt")
+    make_twin().load_state_dict(torch.load(tmp_path / "out.pt", weights_only=True), strict=True)
+
+
+@pytest.mark.parametrize("network", [{"width": 16}, {"grn": True}])
+def test_other_networks_are_recognised_and_come_back(tmp_path, network):
+    twin = make_twin(**network)
+    torch.save(twin.state_dict(), tmp_path / "in.pt")
+    out = run_of(tmp_path / "in.pt", name="splits/5pct.py")
+    for name, value in network.items():
+        assert values(out)[f"model.{name}"] == (str(value), "tensor shapes")
+    assert values(out)["features.hop_length"] == ("500", "splits/5pct.py")
+    torch_runs.run_to_torch(tmp_path / "in", tmp_path / "out.pt")
+    assert_same_file(tmp_path / "out.pt", tmp_path / "in.pt")
+
+
+def test_float64_says_what_rounding_cost(tmp_path, golden):
+    write_state_dict(tmp_path / "in.pt", golden("g_final_state64"))
+    out = run_of(tmp_path / "in.pt", name="base.py")
+    assert "float64 rounded to float32, by up to 6.0e-08 of a value" in out
+
+
+@pytest.mark.slow
+def test_config_comes_from_the_checkpoint_and_says_so(tmp_path, tensors, front_end):
+    """Without --config, because hyper-parameters tell the hop."""
+    hyper_parameters = argparse.Namespace(hop_length=472, sample_rate=32_000, f_max=None, mixup=1)
+    write_lightning(tmp_path / "m.ckpt", tensors, front_end, hyper_parameters)
+    out = converted("--from_torch=m.ckpt", "--workdir=x", cwd=tmp_path)
+    assert values(out) == {
+        "model.width": ("32", "tensor shapes"),
+        "model.width_multiplier": ("1.8", "tensor shapes"),
+        "model.expansion": ("2.1", "tensor shapes"),
+        "model.grn": ("False", "tensor shapes"),
+        "model.activation": ("relu", "base.py"),
+        "features.sample_rate": ("32000", "hyper-parameters"),
+        "features.hop_length": ("472", "hyper-parameters"),
+        "features.n_fft": ("4096", "stored buffers"),
+        "features.win_length": ("3072", "stored buffers"),
+        "features.n_mels": ("256", "stored buffers"),
+        "features.f_min": ("0.0", "base.py"),
+        "features.f_max": ("16000.0", "base.py"),
+    }
+    name, config = checkpoints.load_config(tmp_path / "x")
+    assert (name, config.features.hop_length) == ("base.py", 472)
+    args = (*BASE, "--config.features.hop_length=475")
+    out = converted("--from_torch=m.ckpt", "--workdir=y", *args, cwd=tmp_path)
+    assert values(out)["features.hop_length"] == ("475", "command line")
+
+
+def test_hop_that_nothing_tells_is_asked_for(tmp_path, tensors):
+    write_state_dict(tmp_path / "m.pt", tensors)
+    message = refused("--from_torch=m.pt", "--workdir=x", cwd=tmp_path)
+    assert "does not tell its hop_length: pass --config base.py for the baseline's 500" in message
+
+
+def test_run_is_not_overwritten_nor_is_a_file(tmp_path, tensors):
+    write_state_dict(tmp_path / "m.pt", tensors)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config.json").write_text("{}")
+    message = refused("--from_torch=m.pt", "--workdir=x", *BASE, cwd=tmp_path)
+    assert "x already holds a run (config.json): choose another --workdir" in message
+    message = refused("--to_torch=m.pt", "--workdir=x", cwd=tmp_path)
+    assert "m.pt is already there: choose another name" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ((), "one of --from_torch FILE, --to_torch FILE and --to KIND, and --workdir, for example"),
+        (("--from_torch=a",), "and --workdir, for example: python -m asc_jax.cli.convert"),
+        (("--from_torch=a", "--to_torch=b", "--workdir=x"), "one of --from_torch FILE"),
+        (("--from_torch=a", "--workdir=x", "--dtype=float16"), "--dtype does not go with --from_"),
+        (("--to_torch=a", "--workdir=x", *BASE), "--config does not go with --to_torch"),
+        (("--to=onnx", "--workdir=x", *BASE), "--config does not go with --to"),
+        (("--to=tflite", "--workdir=x"), "stablehlo|onnx|litert|c"),
+        (("--to=onnx", "--workdir=nowhere"), "no run in nowhere: config.json is missing"),
+        (("--to_torch=a", "--workdir=nowhere"), "no run in nowhere: config.json is missing"),
+        (("--to_torch=a", "--workdir=x", "b"), "unexpected words on the command line: b"),
+        (("--from_torch=no.pt", "--workdir=x"), "cannot read no.pt: No such file or directory"),
+    ],
+)
+def test_wrong_command_line_is_named(tmp_path, args, expected):
+    assert expected in refused(*args, cwd=tmp_path)
+
+
+def test_help_lists_the_flags(tmp_path):
+    done = start("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in (*convert.ACTIONS, "workdir", "checkpoint", "dtype", "out", "data_dir", "config"):
+        assert f"--{name}:" in done.stdout
+
+
+def spoil(tensors, front_end, what):
+    """A checkpoint's parts with one thing wrong."""
+    tensors, front_end, hyper_parameters = dict(tensors), dict(front_end), {"hop_length": 500}
+    kernel = "stages.s1.b1.block.1.0.weight"
+    if what == "shape":
+        tensors[kernel] = tensors[kernel][1:]
+    elif what == "nan":
+        tensors[kernel] = tensors[kernel] * np.nan
+    elif what == "float64":
+        tensors = {n: v.astype(np.float64) for n, v in tensors.items() if v.dtype.kind == "f"}
+        tensors[kernel] = tensors[kernel] + 1e300
+    elif what == "architecture":
+        tensors = {"layer1.0.conv1.weight": np.zeros((8, 8, 3, 3), np.float32)}
+    elif what == "scenes":
+        head = {n: v[:9] for n, v in tensors.items() if n.startswith("feed") and v.shape}
+        tensors |= head
+    elif what == "budget":
+        tensors = {n: v.numpy() for n, v in make_twin(width=40).state_dict().items()}
+    elif what == "filterbank":
+        front_end["mel.1.mel_scale.fb"] = features.mel_filterbank(4096, 256, 32_000, 50.0, 16_000.0)
+    elif what == "rates":
+        front_end["mel.0.kernel"] = front_end["mel.0.kernel"][:160]
+    elif what == "window":
+        symmetric = np.hanning(3072).astype(np.float32)
+        front_end["mel.1.spectrogram.window"] = symmetric
+    elif what == "hyper-parameter":
+        hyper_parameters["hop_length"] = "500"
+    elif what == "rate":
+        hyper_parameters["sample_rate"], front_end = 44_100, {}
+    return tensors, front_end, hyper_parameters
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("shape", r"misshapen stages.s1.b1.block.1.0.weight: \(63, 1, 3, 3\), expected \(64, 1"),
+        ("nan", r"not finite stages.s1.b1.block.1.0.weight: 576 of 576 values are NaN or inf"),
+        ("float64", r"params/b1/depthwise/kernel holds values beyond float32's range, 3.4"),
+        ("architecture", r"none of the tensors \(layer1.0.conv1.weight …\) is one of the baseline"),
+        ("scenes", r"the network tells 9 scenes apart, not 10"),
+        ("budget", r"over the limit of 128,000; most go to b6/project"),
+        (
+            "filterbank",
+            r"another front end: mel.1.mel_scale.fb differs from ours by up to 1 for",
+        ),
+        ("rates", r"mel.0.kernel has shape \(160, 1, 459\), expected \(320, 459\)"),
+        ("window", r"mel.1.spectrogram.window differs from ours by up to 0.00078"),
+        ("hyper-parameter", r"the hyper-parameter hop_length is '500', expected int"),
+        ("rate", r"config.features.sample_rate is 44100, expected 32000"),
+    ],
+)
+def test_checkpoint_that_does_not_fit_is_refused_by_name(
+    tmp_path, tensors, front_end, what, expected
+):
+    write_lightning(tmp_path / "m.ckpt", *spoil(tensors, front_end, what))
+    with pytest.raises(UserError, match=expected):
+        torch_runs.run_from_torch(tmp_path / "m.ckpt", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_malicious_checkpoint_ends_with_one_line_and_does_not_run(tmp_path):
+    torch.save({"state_dict": {}, "callbacks": Malicious()}, tmp_path / "m.ckpt")
+    message = refused("--from_torch=m.ckpt", "--workdir=x", cwd=tmp_path)
+    assert "m.ckpt asks for posix.mkdir, which could run code; nothing was run" in message
+
+
+def test_override_that_the_tensors_contradict_is_refused(tmp_path, tensors):
+    write_state_dict(tmp_path / "m.pt", tensors)
+    args = ("--from_torch=m.pt", "--workdir=x", *BASE, "--config.model.width=16")
+    assert "config.model.width is 16, but the tensors in the file say 32" in refused(
+        *args, cwd=tmp_path
+    )
+
+
+def test_without_pytorch_the_command_says_what_to_install(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('blocked')\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runpy; " + (
+        "runpy.run_module('asc_jax.cli.convert', run_name='__main__')"
+    )
+    args = ("-c", code)
+    done = start("--from_torch=a.pt", "--workdir=x", cwd=tmp_path, module=args)
+    assert done.returncode == 2
+    assert "pip install -r requirements-interop.txt" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a built data set of 20 training and 7 test clips."""
+    pytest.importorskip("tensorflow_datasets")
+    home = tmp_path_factory.mktemp("home")
+    write_tau(home / "tau")
+    build = [sys.executable, "-m", "asc_jax.cli.prepare_data", "--tau_dir", str(home / "tau")]
+    subprocess.run([*build, "--data_dir", str(home / "data")], cwd=ROOT, check=True)
+    return home
+
+
+TINY = (
+    "--config=base.py",
+    "--config.data.dir=data",
+    "--config.data.train_split=train_5pct",
+    "--config.data.batch_size=4",
+    "--config.augment.max_freq_mask=8",
+    "--config.train.n_epochs=1",
+    "--config.train.eval_every_epochs=0",
+)
+
+
+@pytest.mark.slow
+def test_converted_run_is_evaluated_trained_on_and_exported(home):
+    """A small network and front end; the rest of the file does it with the baseline's own."""
+    given = {name: value.numpy() for name, value in make_twin(width=8).state_dict().items()}
+    filterbank = features.mel_filterbank(4096, 32, 32_000, 0.0, 16_000.0)
+    front_end = {"mel.1.mel_scale.fb": filterbank}
+    write_lightning(home / "m.ckpt", given, front_end, {"hop_length": 2000})
+    out = converted("--from_torch=m.ckpt", "--workdir=x", *TINY, cwd=home)
+    assert values(out)["features.n_mels"] == ("32", "stored buffers")
+
+    done = start("--workdir=x", cwd=home, module=(str(ROOT / "eval.py"),))
+    assert done.returncode == 0, done.stderr
+    assert "code        converted from m.ckpt by " in done.stdout
+    results = json.loads((home / "x" / "results.json").read_text())
+    assert results["float32"]["n_clips"] == 7
+    assert results["converted_from"] == "m.ckpt"
+    assert results["sha256"] == hashlib.sha256((home / "m.ckpt").read_bytes()).hexdigest()
+
+    converted("--to_torch=same.pt", "--workdir=x", cwd=home)
+    write_state_dict(home / "plain.pt", given)
+    assert_same_file(home / "same.pt", home / "plain.pt")
+
+    small = ("--config.features.n_mels=32", "--config.features.hop_length=2000")
+    args = (*TINY, *small, "--config.model.width=8", "--workdir=x")
+    done = start(*args, cwd=home, module=(str(ROOT / "train.py"),))
+    assert done.returncode == 0, done.stderr
+    converted("--to_torch=trained.pt", "--workdir=x", cwd=home)
+    trained = read_state_dict(home / "trained.pt")
+    parts = experiment.make(checkpoints.load_config(home / "x")[1])
+    state, _, step = evaluation.restore(parts, home / "x")
+    assert step == 2
+    expected = to_torch({"params": state.params, "batch_stats": state.batch_stats}, 2)
+    assert all(np.array_equal(trained[name], expected[name]) for name in expected)
+    # Step 0 runs at rate 0 and step 1 at 1/2,000 of 0.005: still the converted kernels, nearly.
+    change = np.abs(trained["in_c.0.0.weight"] - given["in_c.0.0.weight"]).max()
+    assert 0 < change < 1e-5
+
+    out = converted("--to=c", "--workdir=x", "--out=c", "--data_dir=data", cwd=home)
+    assert "7" in out
+    assert list((home / "c").iterdir())

@@ -1,0 +1,162 @@
+"""A finished run becomes files that were compared first, and refused where they differ."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from exported import builder_of, kinds, moved_variables, save_run
+from small import noise, small_clips, small_config
+
+from asc_jax import experiment, export_check, exporting
+from asc_jax.errors import UserError
+from asc_jax.interop import c_header, c_reader
+
+FILES = {
+    "stablehlo": ["log_mel_to_logits.stablehlo", "waveform_to_probs.stablehlo"],
+    "onnx": ["log_mel_to_logits.onnx", "waveform_to_probs.onnx"],
+    "litert": ["log_mel_to_logits.tflite", "waveform_to_probs.tflite"],
+    "c": ["asc_model.h"],
+}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    config = small_config()
+    variables = moved_variables(experiment.make(config))
+    return save_run(tmp_path_factory.mktemp("run"), config, variables)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_run_is_exported_and_compared(workdir, tmp_path, kind):
+    builder_of(kind)
+    lines = exporting.export_run(workdir, kind, out_dir=tmp_path / "out", clips=small_clips(40))
+    assert names_in(tmp_path / "out") == FILES[kind]
+    text = "\n".join(lines)
+    for name in FILES[kind]:
+        size = (tmp_path / "out" / name).stat().st_size
+        assert f"{tmp_path / 'out' / name}: {size:,} bytes" in text
+    assert "256 clips, 216 of them made-up noise" in text  # 40 of the split
+    assert text.count("same top scene on 100.00 %") >= 2
+    assert "accuracy" in text
+
+
+def test_files_go_into_the_workdir_unless_told_otherwise(workdir):
+    exporting.export_run(workdir, "c", weights="float32")
+    assert names_in(workdir / "export") == ["asc_model.h"]
+
+
+def test_all_clips_of_a_larger_split_are_compared(workdir, tmp_path):
+    lines = exporting.export_run(workdir, "c", out_dir=tmp_path, clips=small_clips(270))
+    assert "compared on 270 clips:" in lines
+
+
+@pytest.mark.parametrize("kind", ["stablehlo", "onnx", "c"])
+def test_export_with_one_weight_changed_is_refused(monkeypatch, workdir, tmp_path, kind):
+    build, load = builder_of(kind)
+
+    def tampered(deployment):
+        params = jax.tree.map(np.copy, deployment.params)
+        params["head"]["bias"][3] += 0.01
+        return build(dataclasses.replace(deployment, params=params))
+
+    monkeypatch.setitem(exporting.KINDS, kind, (tampered, load, ".x"))
+    with pytest.raises(UserError, match="is not our network: logits differ by up to 0.01"):
+        exporting.export_run(workdir, kind, out_dir=tmp_path / "out")
+    assert names_in(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("spoil", [np.nan, np.inf, -np.inf])
+def test_results_that_are_no_numbers_are_refused(spoil):
+    logits = np.eye(10, dtype=np.float32)[:4]
+    batch = noise(4)[0], np.full(4, -1), np.ones(4, bool)
+
+    def reference(audio):
+        return audio, logits, logits
+
+    functions = dict.fromkeys(export_check.ARTEFACTS, lambda given: logits + spoil)
+    tally = export_check.compare(reference, functions, iter([batch]))
+    with pytest.raises(UserError, match="is not our network"):
+        export_check.require_agreement(tally)
+
+
+def test_another_top_scene_is_refused_even_where_logits_are_near():
+    logits = np.zeros((1000, 10), np.float32)
+    logits[:, 4] = 1e-5
+    other = logits.copy()
+    other[:2, 5] = 2e-5
+    batch = np.zeros((1000, 8), np.float32), np.full(1000, -1), np.ones(1000, bool)
+    functions = dict.fromkeys(export_check.ARTEFACTS, lambda given: np.exp(other))
+    tally = export_check.compare(lambda a: (a, np.exp(logits), logits), functions, iter([batch]))
+    assert tally["n_same"]["log_mel_to_logits"] == 998
+    tally["gap"]["waveform_to_probs"] = 0.0
+    with pytest.raises(UserError, match="the same on 99.80 % of 1,000 clips"):
+        export_check.require_agreement(tally)
+
+
+def test_rows_that_fill_a_batch_up_do_not_count():
+    batches = list(export_check.clip_batches(small_clips(40), 32_000))
+    assert sum(mask.sum() for _, _, mask in batches) == 256
+    assert sum((mask & (label >= 0)).sum() for _, label, mask in batches) == 40
+    noise_only = list(export_check.clip_batches(None, 32_000))
+    assert sum(mask.sum() for _, _, mask in noise_only) == 256
+
+
+def test_made_up_clips_are_seeded_and_vary_in_loudness():
+    clips = export_check.made_up_clips(np.random.default_rng(0), 64, 4000)
+    again = export_check.made_up_clips(np.random.default_rng(0), 64, 4000)
+    np.testing.assert_array_equal(clips, again)
+    loudness = clips.std(axis=1)
+    assert 0.0009 < loudness.min() < 0.005
+    assert 0.02 < loudness.max() < 0.11
+
+
+def experiment_variables():
+    return moved_variables(experiment.make(small_config()))
+
+
+def test_over_budget_network_is_refused_or_stamped(tmp_path):
+    config = small_config(budget__max_bytes=1000)
+    save_run(tmp_path / "run", config, experiment_variables())
+    with pytest.raises(UserError, match="over the task's budget"):
+        exporting.export_run(tmp_path / "run", "c")
+    config = small_config(budget__max_bytes=1000, budget__enforce=False)
+    save_run(tmp_path / "free", config, experiment_variables())
+    lines = exporting.export_run(tmp_path / "free", "c")
+    assert names_in(tmp_path / "free" / "export") == ["asc_model.over_budget.h"]
+    assert any(line.startswith("over budget: ") for line in lines)
+    text = (tmp_path / "free" / "export" / "asc_model.over_budget.h").read_text()
+    assert "budget: over budget" in text
+
+
+@pytest.mark.parametrize("arguments", [{"kind": "tflite"}, {"kind": "c", "weights": "bfloat16"}])
+def test_unknown_word_is_refused_and_the_known_ones_are_listed(tmp_path, arguments):
+    with pytest.raises(UserError, match="unknown (kind|weights) .*; known: (stablehlo|float16), "):
+        exporting.export_run(tmp_path, **arguments)
+
+
+def test_weight_beyond_float16_is_named(tmp_path):
+    variables = experiment_variables()
+    variables["params"]["b2"]["expand"]["kernel"] *= 1e7
+    save_run(tmp_path, small_config(), variables)
+    with pytest.raises(UserError, match="b2.*more than float16 can"):
+        exporting.export_run(tmp_path, "c")
+
+
+def test_header_is_read_back_from_its_text(workdir):
+    """A digit changed in the file changes what is compared."""
+    parts = experiment.make(small_config())
+    deployment = exporting.deploy(parts, experiment_variables(), "float32", {})
+    text = c_header.build(deployment)["asc_model"].decode()
+    start = text.index("ASC_VALUES[")
+    changed = text[:start] + text[start:].replace("{\n    ", "{\n    9", 1)
+    log_mel = np.ones((1, 32, deployment.n_frames, 1), np.float32)
+    one, two = (
+        c_reader.load({"asc_model": t.encode()})["log_mel_to_logits"](log_mel)
+        for t in (text, changed)
+    )
+    assert np.abs(one - two).max() > 1e-3

@@ -1,0 +1,165 @@
+"""Every kind of file computes what the network in JAX does."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from exported import builder_of, kinds, moved_variables, results_in_jax
+from small import noise, small_config
+
+from asc_jax import experiment, exporting, features, taxonomy
+from asc_jax.errors import UserError
+from asc_jax.interop import c_header, graph
+from asc_jax.interop.torch import from_torch
+from asc_jax.models import blocks
+
+MAX_BYTES = 128_000
+
+
+@pytest.fixture(scope="module")
+def report_parts():
+    from configs import base
+
+    config = base.get_config().unlock()
+    config.features.hop_length = 472
+    return experiment.make(config.lock())
+
+
+@pytest.fixture(scope="module")
+def small_deployment():
+    return deploy_small()
+
+
+def deploy_small(weights="float16", **overrides):
+    parts = experiment.make(small_config(**overrides))
+    return exporting.deploy(parts, moved_variables(parts), weights, {"config": "small.py"})
+
+
+def assert_same(results, expected, n):
+    """Logits within 1e-3, probabilities within 1e-3 of themselves, the same top scene.
+
+    Where float32 has no normal numbers any more, each runtime rounds in its own way.
+    """
+    assert results["logits"].shape == (n, 10)
+    np.testing.assert_allclose(results["logits"], expected["log_mel_to_logits"][:n], atol=1e-3)
+    probs = expected["waveform_to_probs"][:n]
+    np.testing.assert_allclose(results["probs"], probs, rtol=1e-3, atol=1e-37)
+    top = expected["log_mel_to_logits"][:n].argmax(-1)
+    assert np.array_equal(results["logits"].argmax(-1), top)
+    assert np.array_equal(results["probs"].argmax(-1), top)
+
+
+def run_back(functions, given, n):
+    return {
+        "logits": functions["log_mel_to_logits"](given["log_mel_to_logits"][:n]),
+        "probs": functions["waveform_to_probs"](given["waveform_to_probs"][:n]),
+    }
+
+
+@pytest.mark.parametrize("weights", ["float16", "float32"])
+@pytest.mark.parametrize("kind", kinds())
+def test_trained_network_of_the_baseline_keeps_its_logits(golden, report_parts, kind, weights):
+    build, load = builder_of(kind)
+    variables = from_torch(golden("c_state_calib"))
+    deployment = exporting.deploy(report_parts, variables, weights, {})
+    functions = load(build(deployment))
+    given, expected = results_in_jax(deployment, noise(32)[0])
+    for n in (1, 3, 32):  # one file for every batch size
+        assert_same(run_back(functions, given, n), expected, n)
+    if weights == "float32":
+        log_mel = golden("b_frontend")["logmel_hop472"][..., None]
+        logits = functions["log_mel_to_logits"](log_mel.astype(np.float32))
+        np.testing.assert_allclose(logits, golden("c_logits_calib")["logits_hop472"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"model__grn": True}, {"model__width": 16}]
+    + [{"model__activation": name} for name in blocks.ACTIVATIONS if name != "relu"],
+    ids=lambda overrides: "-".join(map(str, *overrides.items())),
+)
+@pytest.mark.parametrize("kind", kinds(["onnx", "litert", "c"]))
+def test_every_kind_of_network_keeps_its_logits(kind, overrides):
+    """StableHLO is not here: it is traced from the network itself."""
+    build, load = builder_of(kind)
+    deployment = deploy_small(**overrides)
+    given, expected = results_in_jax(deployment, noise(4)[0])
+    assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
+
+
+def test_network_in_onnx_is_float16_within_the_budget_and_well_formed(golden, report_parts):
+    onnx = pytest.importorskip("onnx")
+    build, _ = builder_of("onnx")
+    variables = from_torch(golden("c_state_calib"))
+    deployment = exporting.deploy(report_parts, variables, "float16", {"config": "x.py"})
+    for data in build(deployment).values():
+        model = onnx.load_from_string(data)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        halves = [c for c in model.graph.initializer if c.data_type == onnx.TensorProto.FLOAT16]
+        n_bytes = sum(len(c.raw_data) for c in halves)
+        assert n_bytes == 2 * 59_794 <= MAX_BYTES
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        assert metadata["config"] == "x.py"
+        assert metadata["scenes"].split()[0] == "airport"
+    network = {node.op_type for node in model.graph.node}
+    assert network == {"Reshape", "Cast", "Conv", "Relu", "Add", "AveragePool", "ReduceMean"}
+
+
+@pytest.mark.slow
+def test_network_in_litert_is_float16_and_of_builtin_operations(report_parts):
+    build, _ = builder_of("litert")
+    from ai_edge_litert.interpreter import Interpreter
+
+    variables = moved_variables(report_parts)
+    files = build(exporting.deploy(report_parts, variables, "float16", {"config": "x.py"}))
+    for data in files.values():
+        assert b"Flex" not in data
+        assert b'"config": "x.py"' in data
+        details = Interpreter(model_content=data).get_tensor_details()
+        halves = [d["shape"] for d in details if d["dtype"] == np.float16]
+        assert sum(int(np.prod(shape)) for shape in halves) == 59_794
+    # The float32 values that the converter wrote are gone: 119,588 bytes and the structure.
+    assert len(files["log_mel_to_logits"]) < 1.5 * MAX_BYTES
+
+
+@pytest.mark.parametrize(("kind", "package"), [("onnx", "onnx"), ("litert", "tensorflow")])
+def test_missing_package_is_named(monkeypatch, small_deployment, kind, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"{package} cannot be imported.*pip install -r"):
+        exporting.KINDS[kind][0](small_deployment)
+
+
+def test_c_compiler_reads_the_header_and_computes_the_network(tmp_path, golden, report_parts):
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    deployment = exporting.deploy(report_parts, from_torch(golden("c_state_calib")), "float16", {})
+    (tmp_path / "asc_model.h").write_bytes(c_header.build(deployment)["asc_model"])
+    program = tmp_path / "run_model"
+    source = pathlib.Path(__file__).parent / "run_model.c"
+    flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I", str(tmp_path)]
+    unused = ["-Wno-unused-variable", "-Wno-unused-const-variable"]  # the program has no front end
+    subprocess.run([compiler, *flags, *unused, str(source), "-o", str(program)], check=True)
+    given, expected = results_in_jax(deployment, noise(1)[0])
+    log_mel = given["log_mel_to_logits"].tobytes()
+    printed = subprocess.run([program], input=log_mel, capture_output=True, check=True)
+    scenes, logits = zip(*map(str.split, printed.stdout.decode().splitlines()), strict=True)
+    assert scenes == taxonomy.SCENES
+    logits = np.array(logits, np.float32)
+    np.testing.assert_allclose(logits, expected["log_mel_to_logits"][0], atol=1e-3)
+
+
+@pytest.mark.parametrize("f_max", [16_000.0, 8_000.0])
+@pytest.mark.parametrize("n_mels", [256, 40])
+def test_bands_are_the_mel_filterbank(n_mels, f_max):
+    arguments = (4096, n_mels, 32_000, 50.0, f_max)
+    band, here, below = graph.mel_bands(*arguments)
+    dense = np.zeros((2049, n_mels), np.float32)
+    rows, inner = np.arange(2049), band > 0
+    dense[rows, band] = here
+    dense[rows[inner], band[inner] - 1] = below[inner]
+    np.testing.assert_array_equal(dense, features.mel_filterbank(*arguments))
+    assert np.all(np.diff(band) >= 0)
