@@ -8,7 +8,8 @@ convolutions are turned to float16 afterwards, each with an operation that widen
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -65,7 +66,9 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
     interpreter_class = require("ai_edge_litert.interpreter").Interpreter
 
     def runner(data: bytes):
-        interpreter = interpreter_class(model_content=data)
+        with _silent():
+            interpreter = interpreter_class(model_content=data)
+            interpreter.allocate_tensors()
         (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 
         def run(batch: np.ndarray) -> np.ndarray:
@@ -76,7 +79,6 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
             interpreter.invoke()
             return interpreter.get_tensor(result["index"])
 
-        interpreter.allocate_tensors()
         return run
 
     return {artefact: runner(data) for artefact, data in files.items()}
@@ -98,7 +100,23 @@ def _convert(tf, function: Callable, shape: tuple[int, ...]) -> bytes:
     module.function = tf.function(function, input_signature=[spec])
     concrete = module.function.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
-    return converter.convert()
+    with _silent():
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Libraries in C++ say on stderr what interests nobody; what goes wrong is raised anyway."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _log_mel(
