@@ -7,7 +7,7 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import checkpoints, evaluation, experiment, figures, report
+from asc_jax import checkpoints, evaluation, experiment, figures, precision, report
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
@@ -15,6 +15,12 @@ from asc_jax.errors import UserError
 flags.DEFINE_string("workdir", None, "The run to evaluate.")
 flags.DEFINE_enum(
     "checkpoint", "last", ["last", "best"], "Which one; best was selected on the test list."
+)
+flags.DEFINE_enum(
+    "stored",
+    None,
+    precision.STORED_DTYPES,
+    "Number format to deploy in; the run's own if not given.",
 )
 flags.DEFINE_string("data_dir", None, "Built data set, when it has moved since training.")
 
@@ -26,6 +32,9 @@ def main(argv) -> None:
         raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
     workdir = pathlib.Path(flags.FLAGS.workdir)
     name, config = checkpoints.load_config(workdir)
+    if flags.FLAGS.stored is not None:
+        config = config.copy_and_resolve_references()
+        config.precision.stored = flags.FLAGS.stored
     parts = experiment.make(config)
     best = flags.FLAGS.checkpoint == "best"
     state, extra, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")

@@ -23,6 +23,7 @@ from asc_jax import jaxpr_walk, primitive_costs
 from asc_jax.errors import UserError
 from asc_jax.types import Params
 
+MAX_MACS, MAX_BYTES = 30_000_000, 128_000  # the task's limits; a config can only lower them
 OVER_BUDGET = "OVER BUDGET: outside the task's limits"  # the stamp on what such a network makes
 N_NAMED_LAYERS = 3  # how many of the dearest layers an over-budget message names
 

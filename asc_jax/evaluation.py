@@ -91,7 +91,7 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
             rounded = precision.cast(variables, dtype)
         except UserError as error:
             if dtype == stored:
-                raise
+                raise UserError(f"{error}: eval.py --stored bfloat16") from error
             results["formats"][dtype] = {"refused": str(error)}
             continue
         deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -81,7 +82,13 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     """
     _check_values(config)
     cost = measure(config)
-    within = complexity.check_budget(cost["macs_by_layer"], cost["bytes_by_layer"], **config.budget)
+    within = complexity.check_budget(
+        cost["macs_by_layer"],
+        cost["bytes_by_layer"],
+        max_macs=cost["max_macs"],
+        max_bytes=cost["max_bytes"],
+        enforce=config.budget.enforce,
+    )
     return Experiment(config, cost, within, config.features.sample_rate)
 
 
@@ -106,25 +113,25 @@ def measure(config) -> dict:
 
     Returns:
       `macs`, `n_params`, `bytes` (parameters in the stored dtype, the official rule's
-      figure), `bytes_with_statistics`, `max_macs`, `max_bytes`, `macs_by_layer`,
-      `bytes_by_layer`.
+      figure), `bytes_with_statistics`, `max_macs`, `max_bytes` (never above the task's),
+      `macs_by_layer`, `bytes_by_layer`.
     """
     net = model(config, body="lax")
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
     try:
         variables = jax.eval_shape(net.init, jax.random.key(0), clip)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise UserError(f"config.model does not describe a network: {error}") from error
     macs = complexity.count_macs(net.apply, variables, clip)
     stored = config.precision.stored
     itemsize = jnp.dtype(stored).itemsize
     return {
         "macs": macs.total,
-        "max_macs": config.budget.max_macs,
+        "max_macs": min(config.budget.max_macs, complexity.MAX_MACS),
         "n_params": precision.n_params(variables["params"]),
         "bytes": precision.tree_bytes(variables["params"], stored)["total"],
         "bytes_with_statistics": precision.tree_bytes(variables, stored)["total"],
-        "max_bytes": config.budget.max_bytes,
+        "max_bytes": min(config.budget.max_bytes, complexity.MAX_BYTES),
         "macs_by_layer": dict(macs.by_layer),
         "bytes_by_layer": complexity.layer_bytes(variables["params"], itemsize),
     }
@@ -176,13 +183,23 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
     augment, f, net, train = config.augment, config.features, config.model, config.train
     compute, stored = config.precision.compute, config.precision.stored
     n_mels, n_fft, nyquist = f.n_mels, f.n_fft, f.sample_rate / 2
+    budget = config.budget
+    limits = {"max_macs": complexity.MAX_MACS, "max_bytes": complexity.MAX_BYTES}
     return (
         ("seed", config.seed >= 0, "at least 0"),
         ("data.batch_size", config.data.batch_size >= 1, "at least 1"),
         ("model.width", net.width >= 1, "at least 1"),
-        ("model.width_multiplier", net.width_multiplier > 0, "above 0"),
-        ("model.expansion", net.expansion > 0, "above 0"),
-        ("loss.gamma", config.loss.gamma >= 0, "at least 0"),
+        ("model.width_multiplier", 0 < net.width_multiplier <= 64, "above 0 and at most 64"),
+        ("model.expansion", 0 < net.expansion <= 64, "above 0 and at most 64"),
+        ("loss.gamma", 0 <= config.loss.gamma < math.inf, "at least 0"),
+        *(
+            (
+                f"budget.{name}",
+                budget[name] >= 1 and (budget[name] <= limit or not budget.enforce),
+                f"in 1 … {limit:,}, the task's limit (--config.budget.enforce=False goes past it)",
+            )
+            for name, limit in limits.items()
+        ),
         ("train.n_epochs", train.n_epochs >= 1, "at least 1"),
         ("train.steps_per_call", train.steps_per_call >= 1, "at least 1"),
         ("train.eval_every_epochs", train.eval_every_epochs >= 0, "at least 0"),

@@ -102,7 +102,7 @@ def deploy(
         **metadata,
     }
     n_bytes = precision.tree_bytes(params)["total"]
-    if not parts.within_budget or n_bytes > config.budget.max_bytes:
+    if not parts.within_budget or n_bytes > parts.cost["max_bytes"]:
         metadata["budget"] = f"over budget: {n_bytes:,} bytes, {parts.cost['macs']:,} MACs"
     return Deployment(
         params=jax.tree.map(np.asarray, params),

@@ -22,6 +22,9 @@ from asc_jax.journal import Journal
 from asc_jax.signals import stop_signals
 from asc_jax.state import TrainState
 
+PER_EPOCH = ("loss_sum", "n_correct", "n_clips", "n_skipped")  # sums that a checkpoint keeps
+MAX_SKIPPED = 40  # steps in a row; so many halvings take any loss scale below 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -126,6 +129,7 @@ class _Run:
         self.checkpoints = checkpoints.Checkpoints(workdir, keep=keep)
         self.step = 0
         self.evaluator = None
+        self.skipped_in_a_row = 0
         self._clear()
 
     def restore(self) -> TrainState:
@@ -167,9 +171,9 @@ class _Run:
             return
         call, metrics = pending
         n = len(call.batches)
-        loss, n_correct, n_clips = (
+        loss, n_correct, n_clips, skipped = (
             np.asarray(parallel.unreplicate(metrics[name]))[:n]
-            for name in ("loss", "n_correct", "n_clips")
+            for name in ("loss", "n_correct", "n_clips", "skipped")
         )
         if not np.all(np.isfinite(loss)):
             bad = int(np.flatnonzero(~np.isfinite(loss))[0])
@@ -179,6 +183,8 @@ class _Run:
         self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
         self.n_correct += int(n_correct.sum())
         self.n_clips += int(n_clips.sum())
+        self.n_skipped += int(skipped.sum())
+        self._check_skipped(skipped)
         self.journal.advance(
             n,
             int(n_clips.sum()),
@@ -197,12 +203,14 @@ class _Run:
             "accuracy": self.n_correct / self.n_clips,
             "lr": float(self.schedule(self.step - 1)),
             "clips_per_s": self.journal.clips_per_s,
+            "n_skipped": self.n_skipped,
         }
         self.journal.log(entry)
         speed = f"  {entry['clips_per_s']:.0f} clips/s" if entry["clips_per_s"] else ""
+        skipped = f"  {self.n_skipped} steps skipped" if self.n_skipped else ""
         self.journal.say(
             f"epoch {epoch + 1}/{self.n_epochs}  loss {entry['loss']:.4f}  "
-            f"accuracy {entry['accuracy']:.4f}{speed}",
+            f"accuracy {entry['accuracy']:.4f}{speed}{skipped}",
             also_with_bar=False,
         )
         self._clear()
@@ -213,10 +221,7 @@ class _Run:
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
             what = f"the parameters or statistics are not finite after step {self.step}"
             raise UserError(self._not_finite(what))
-        if state.loss_scale is not None and state.loss_scale.scale < 1:
-            what = f"by step {self.step} gradients overflow float16 whatever the loss is scaled by"
-            raise UserError(self._not_finite(what))
-        partial = {name: getattr(self, name) for name in ("loss_sum", "n_correct", "n_clips")}
+        partial = {name: getattr(self, name) for name in PER_EPOCH}
         extra = self._extra(epoch) | {"partial_epoch": partial}
         self.checkpoints.save(self.step, state, extra)
 
@@ -263,7 +268,15 @@ class _Run:
         self.checkpoints.close()
 
     def _clear(self) -> None:
-        self.loss_sum, self.n_correct, self.n_clips = 0.0, 0, 0
+        self.loss_sum, self.n_correct, self.n_clips, self.n_skipped = 0.0, 0, 0, 0
+
+    def _check_skipped(self, skipped) -> None:
+        """Halving the loss scale must help within some steps, or nothing is learned any more."""
+        for one in skipped:
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if one else 0
+        if self.skipped_in_a_row >= min(MAX_SKIPPED, self.n_steps):
+            what = f"gradients overflowed in {self.skipped_in_a_row} steps in a row, to {self.step}"
+            raise UserError(self._not_finite(what))
 
     def _save_best(self, state, epoch: int, accuracy: float) -> None:
         path = self.workdir / "best.json"
@@ -285,7 +298,9 @@ class _Run:
     def _not_finite(self, what: str) -> str:
         good = self.checkpoints.latest_step()
         kept = f"the last good checkpoint is that of step {good}" if good else "no checkpoint yet"
+        half = self.experiment.config.precision.compute == "float16"
+        wider = "Take --config.precision.compute=bfloat16 or float32, or lower" if half else "Lower"
         return (
-            f"{what}; {kept} in {self.workdir}. Lower "
+            f"{what}; {kept} in {self.workdir}. {wider} "
             "--config.optim.peak_lr or lengthen --config.optim.warmup_steps, in a new --workdir"
         )

@@ -1,5 +1,7 @@
 """The learning-rate schedule and the optimiser."""
 
+import math
+
 import jax.numpy as jnp
 import optax
 
@@ -58,12 +60,22 @@ def make_tx(
 
     Source: the official baseline (torch.optim.AdamW, betas 0.9 and 0.999, eps 1e-8).
     """
-    if not peak_lr > 0:  # NaN, too
+    if not 0 < peak_lr < math.inf:  # NaN, too
         raise UserError(f"config.optim.peak_lr must be above 0, got {peak_lr}")
-    if warmup_steps < 0 or weight_decay < 0:
+    if warmup_steps < 0 or not 0 <= weight_decay < math.inf:
         raise UserError(
             "config.optim.warmup_steps and weight_decay must be at least 0, got "
             f"{warmup_steps} and {weight_decay}"
         )
     schedule = warmup_cosine(n_steps, peak_lr=peak_lr, warmup_steps=warmup_steps)
     return optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
+
+
+def skip_step(opt_state: optax.OptState) -> optax.OptState:
+    """The optimiser as it was, but for its schedule, which goes by the steps of the run."""
+
+    def of_schedule(path, _):
+        return getattr(path[-1], "tuple_name", "") == "ScaleByScheduleState"
+
+    count = optax.tree_utils.tree_get(opt_state, "count", filtering=of_schedule)
+    return optax.tree_utils.tree_set(opt_state, of_schedule, count=count + 1)

@@ -48,16 +48,19 @@ def cast(tree: Params, dtype: str) -> Params:
         raise UserError(f"unknown dtype {dtype!r}; known: {', '.join(STORED_DTYPES)}")
 
     def cast_leaf(path, leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        values = np.asarray(leaf)  # numpy: float64 stays float64 until it is checked
+        if not jnp.issubdtype(values.dtype, jnp.floating):
             return leaf
-        smaller = jnp.asarray(leaf).astype(dtype)
-        if bool(jnp.any(jnp.isfinite(leaf) & ~jnp.isfinite(smaller))):
-            largest = float(jnp.max(jnp.abs(leaf)))
+        with np.errstate(over="ignore"):
+            smaller = values.astype(jnp.dtype(dtype))
+        finite = np.isfinite(values)
+        if np.any(finite & ~np.isfinite(smaller)):
+            largest = float(np.max(np.abs(values[finite])))
             raise UserError(
                 f"{_name(path)} holds {largest:g}, more than {dtype} can "
                 f"({float(jnp.finfo(dtype).max):g}); store it as bfloat16 or float32"
             )
-        return smaller
+        return jnp.asarray(smaller)
 
     return jax.tree_util.tree_map_with_path(cast_leaf, tree)
 
@@ -86,12 +89,13 @@ def rounding(tree: Params, rounded: Params) -> list[Rounding]:
         before, now = np.asarray(leaf, np.float64), np.asarray(after).astype(np.float64)
         counted = (before != 0) & np.isfinite(before)
         before, now = before[counted], now[counted]
-        smallest = float(jnp.finfo(after.dtype).smallest_normal)
+        normal_before, smallest = (float(jnp.finfo(x.dtype).smallest_normal) for x in (leaf, after))
+        became = np.abs(before) >= normal_before
         rows.append(
             Rounding(
                 _name(path),
                 float(np.max(np.abs(now - before) / np.abs(before), initial=0.0)),
-                int(np.sum((now != 0) & (np.abs(now) < smallest))),
+                int(np.sum(became & (now != 0) & (np.abs(now) < smallest))),
                 int(np.sum(now == 0)),
             )
         )

@@ -8,6 +8,8 @@ from flax.training.dynamic_scale import DynamicScale
 
 from asc_jax.types import Array, Params
 
+FIRST_LOSS_SCALE = 2.0**16
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -32,7 +34,7 @@ def create(
     gradient that overflowed, double after 2,000 in a row that did not.
     """
     loss_scale = DynamicScale(
-        fin_steps=jnp.zeros((), jnp.int32), scale=jnp.full((), 2.0**16, jnp.float32)
+        fin_steps=jnp.zeros((), jnp.int32), scale=jnp.full((), FIRST_LOSS_SCALE, jnp.float32)
     )
     return TrainState(
         step=jnp.zeros((), jnp.int32),

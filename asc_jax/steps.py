@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asc_jax import augment, features, metrics
+from asc_jax import augment, features, metrics, optim
 from asc_jax.state import TrainState
 from asc_jax.types import Array, Batch, Metrics, Params
 
@@ -38,8 +38,8 @@ def train_step(
 
     Returns:
       The state after the step, and `loss` (mean over the global batch's valid clips),
-      `n_correct`, `n_clips` (sums over it). With a loss scale, a gradient that overflowed
-      changes the scale and nothing else: the optimiser does not count that step.
+      `n_correct`, `n_clips` (sums over it), `skipped` (0 or 1). With a loss scale, a step whose
+      gradient overflows is skipped: it lowers the scale, and only the schedule goes on.
     """
     mask = batch["mask"]
     n_clips = _psum(jnp.sum(mask), axis_name)
@@ -66,12 +66,14 @@ def train_step(
         opt_state=opt_state,
     )
     if loss_scale is not None:
-        kept = state.replace(step=state.step + 1)
+        kept = state.replace(step=state.step + 1, opt_state=optim.skip_step(state.opt_state))
         new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, kept)
         new_state = new_state.replace(loss_scale=loss_scale)
     correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
     n_correct = _psum(jnp.sum(correct), axis_name)
-    return new_state, {"loss": loss, "n_correct": n_correct, "n_clips": n_clips}
+    skipped = 1 - jnp.asarray(finite, jnp.int32)
+    sums = {"n_correct": n_correct, "n_clips": n_clips, "skipped": skipped}
+    return new_state, {"loss": loss, **sums}
 
 
 def _gradients(objective: Callable, state: TrainState, axis_name: str | None):

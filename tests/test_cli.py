@@ -100,6 +100,23 @@ def test_over_budget_never_starts(tmp_path, override, expected):
     assert "data set" not in message
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("budget.max_bytes=1000000", "config.budget.max_bytes is 1000000, expected in 1 … 128,000"),
+        (
+            "budget.max_macs=30000001",
+            "max_macs is 30000001, expected in 1 … 30,000,000, the task's",
+        ),
+        ("budget.max_macs=0", "config.budget.max_macs is 0, expected in 1"),
+        ("model.expansion=inf", "config.model.expansion is inf, expected above 0 and at most 64"),
+        ("optim.weight_decay=nan", "weight_decay must be at least 0, got 2000 and nan"),
+    ],
+)
+def test_limits_cannot_be_raised_and_values_must_be_numbers(tmp_path, override, expected):
+    assert expected in refused("train.py", *REPORT, f"--config.{override}", cwd=tmp_path)
+
+
 def test_over_budget_starts_when_it_is_not_enforced(tmp_path):
     args = (*REPORT, "--config.model.width=40", "--config.budget.enforce=False")
     assert re.search(NO_DATA, refused("train.py", *args, cwd=tmp_path))
@@ -188,8 +205,16 @@ def test_evaluation_writes_its_results(home):
 
 
 @pytest.mark.slow
+def test_evaluation_can_store_in_another_format(home):
+    done = start("eval.py", "--workdir=whole", "--stored=bfloat16", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((home / "whole" / "results.json").read_text())["stored_dtype"] == "bfloat16"
+
+
+@pytest.mark.slow
 def test_over_budget_is_stamped_into_every_output(home):
-    budget = ("--config.budget.max_bytes=1000", "--config.budget.enforce=False")
+    budget = ("--config.model.width=48", "--config.budget.max_bytes=1000000")  # no way past
+    budget += ("--config.budget.enforce=False",)
     length = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
     args = (*TINY, *budget, *length, "--config.train.keep_best=True", "--workdir=over")
     run = home / "over"

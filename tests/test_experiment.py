@@ -10,8 +10,8 @@ from asc_jax.errors import UserError
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("precision__stored", "float8", "float16 or bfloat16 or float32"),
-        ("precision__compute", "float16", "float32 or bfloat16"),
+        ("precision__stored", "float8", "float32 or bfloat16 or float16"),
+        ("precision__compute", "float8", "float32 or bfloat16 or float16"),
         ("model__activation", "swish", "known: relu, relu6, hard_swish"),
         ("model__width", 0, "config.model.width is 0"),
         ("model__expansion", -1.0, "config.model.expansion is -1.0"),

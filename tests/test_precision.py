@@ -1,14 +1,15 @@
 """Number formats: what a cast refuses, what it reports, and training in each of them."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import noise, small_config
+from small import noise, small_clips, small_config
 
-from asc_jax import checkpoints, evaluation, experiment, parallel, precision, state
+from asc_jax import checkpoints, evaluation, experiment, loop, optim, parallel, precision, state
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
@@ -25,6 +26,17 @@ def test_cast_makes_a_new_tree_and_refuses_overflow_by_name():
         precision.cast({"norm": {"scale": jnp.array([70_000.0])}}, "float16")
     with pytest.raises(UserError, match="float8.*known: float32, bfloat16, float16"):
         precision.cast(tree, "float8")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_cast_sees_a_float64_overflow_before_it_is_rounded(dtype):
+    with pytest.raises(UserError, match=r"w holds 1e\+300, more than"):
+        precision.cast({"w": np.array([np.inf, 1e300])}, dtype)
+
+
+def test_rounding_leaves_out_what_was_subnormal_before():
+    (leaf,) = precision.rounding({"x": np.float32([1e-40])}, {"x": np.float32([1e-40])})
+    assert (leaf.n_subnormal, leaf.max_relative) == (0, 0)
 
 
 def test_rounding_reports_each_leaf():
@@ -83,6 +95,8 @@ def test_evaluation_names_a_format_that_overflows_and_refuses_it_if_it_is_the_st
         UserError, match=r"params/head/kernel holds 1000\d\d, more than float16 can"
     ):
         evaluation.evaluate_precisions(parts, large, clips)
+    with pytest.raises(UserError, match="eval.py --stored bfloat16"):
+        evaluation.evaluate_precisions(parts, large, clips)
     parts = experiment.make(small_config(precision__stored="bfloat16"))
     results, _ = evaluation.evaluate_precisions(parts, large, clips)
     assert "params/head/kernel holds" in results["formats"]["float16"]["refused"]
@@ -114,7 +128,7 @@ def compiled(compute, n_replicas=1):
 
 
 def train(compute, n_steps, n_replicas=1, scale=None):
-    """Train on clips whose loudness is their label: `(final state, losses)`."""
+    """Train on clips whose loudness is their label: `(final state, losses, skipped)`."""
     parts, tx, step = compiled(compute, n_replicas)
     current = parts.new_state(parts.variables(), tx)
     if scale:
@@ -129,7 +143,7 @@ def train(compute, n_steps, n_replicas=1, scale=None):
     current = parallel.replicate(current, n_replicas)
     current, metrics = step(current, stacked, n_steps, parts.root_key())
     final = jax.tree.map(np.asarray, parallel.unreplicate(current))
-    return final, np.asarray(metrics["loss"][0, :n_steps])
+    return final, *(np.asarray(metrics[name][0, :n_steps]) for name in ("loss", "skipped"))
 
 
 @pytest.mark.slow
@@ -138,7 +152,7 @@ def test_every_compute_format_converges_to_within_one_point_of_float32():
     clips = pipeline.from_arrays(*loud_noise(600, seed=1), np.arange(600) % 9)
     evaluate = evaluation.make_evaluator(compiled("float32")[0])  # whatever training used
     for compute in experiment.COMPUTE_DTYPES:
-        final, losses = train(compute, N_STEPS)
+        final, losses, _ = train(compute, N_STEPS)
         variables = {"params": final.params, "batch_stats": final.batch_stats}
         accuracy[compute] = evaluate(variables, clips)[0]["accuracy"]
         assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
@@ -153,19 +167,46 @@ def test_every_compute_format_converges_to_within_one_point_of_float32():
 def test_gradient_that_overflows_float16_lowers_the_loss_scale_and_nothing_else(n_replicas):
     parts, tx, _ = compiled("float16", n_replicas)
     fresh = parts.new_state(parts.variables(), tx)
-    after, losses = train("float16", 2, n_replicas, scale=2.0**60)
+    after, losses, skipped = train("float16", 2, n_replicas, scale=2.0**60)
     assert after.loss_scale.scale == 2.0**58
     assert after.step == 2
     assert np.all(np.isfinite(losses))
+    assert list(skipped) == [1, 1]
+    expected = fresh.replace(opt_state=optim.skip_step(optim.skip_step(fresh.opt_state)))
     for name in ("params", "batch_stats", "opt_state"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(fresh, name))
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(expected, name))
+
+
+@pytest.mark.slow
+def test_run_that_learns_nothing_in_float16_ends_with_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(state, "FIRST_LOSS_SCALE", 2.0**60)
+    parts = experiment.make(small_config(data__batch_size=8, precision__compute="float16"))
+    options = {"eval_every_epochs": 0, "checkpoint_every_epochs": 1, "keep_checkpoints": 2}
+    options |= {"n_epochs": 3, "keep_best": False, "steps_per_call": 3}
+    with pytest.raises(UserError, match="overflowed in 12 steps in a row, to 12; .*bfloat16"):
+        loop.fit(parts, small_clips(28), None, tmp_path, **options)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["n_skipped"] for line in lines] == [4, 4]
+    assert "4 steps skipped" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4", "8"]
+
+
+def test_schedule_goes_on_through_a_skipped_step_and_the_moments_stand_still():
+    params = {"x": jnp.ones(3)}
+    tx = optim.make_tx(10, peak_lr=1.0, warmup_steps=4, weight_decay=0.0)
+    before = tx.update(params, tx.init(params), params)[1]
+    after = optim.skip_step(before)
+    assert [int(x) for x in jax.tree.leaves(before) if x.shape == ()] == [1, 1]
+    assert [int(x) for x in jax.tree.leaves(after) if x.shape == ()] == [1, 2]
+    updates, _ = tx.update(params, after, params)
+    np.testing.assert_allclose(updates["x"], -0.5, rtol=1e-4)  # step 2 of 4 to a rate of 1
 
 
 @pytest.mark.slow
 def test_loss_scale_does_not_move_the_result():
     """A power of two is exact, so long as nothing over- or underflows."""
-    small, small_losses = train("float16", 3, scale=2.0**8)
-    large, large_losses = train("float16", 3, scale=2.0**9)
+    small, small_losses, _ = train("float16", 3, scale=2.0**8)
+    large, large_losses, _ = train("float16", 3, scale=2.0**9)
     np.testing.assert_allclose(small_losses, large_losses, rtol=1e-3)
     assert (small.loss_scale.scale, large.loss_scale.scale) == (2.0**8, 2.0**9)
     assert small.loss_scale.fin_steps == 3
