@@ -5,8 +5,6 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# What one test compiled another one, and the commands that tests start, need not.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
