@@ -14,6 +14,7 @@ each of 1,354 channels, although folded into the convolutions they cost nothing.
 
 import collections
 import dataclasses
+import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 
@@ -54,6 +55,18 @@ class MacCount:
     branches: tuple[Branches, ...]
     uncounted: Mapping[str, int]
 
+    def __reduce__(self):  # a view of a dict can be neither pickled nor copied
+        fields = ({**v} if isinstance(v, Mapping) else v for v in vars(self).values())
+        return _mac_count, tuple(fields)
+
+
+def _mac_count(total, by_layer, by_primitive, flops, branches, uncounted) -> MacCount:
+    """A `MacCount` whose mappings nobody can change."""
+    by_layer, by_primitive, uncounted = map(
+        types.MappingProxyType, (by_layer, by_primitive, uncounted)
+    )
+    return MacCount(total, by_layer, by_primitive, flops, branches, uncounted)
+
 
 def count_macs(
     fn: Callable, *args, while_trips: int | Sequence[int] | None = None, **kwargs
@@ -67,7 +80,7 @@ def count_macs(
     function (exp counts like add); one per element that a reduction or window takes in beyond
     the first; one per element of a cumulative sum; a custom combiner, its own operations each
     time. Only floating-point numbers count, a complex one once; comparing, selecting,
-    converting and moving cost nothing.
+    converting, drawing, moving and communicating cost nothing.
 
     Args:
       fn: any JAX function. Bind arguments that must stay Python values with functools.partial.
@@ -77,21 +90,22 @@ def count_macs(
       **kwargs: likewise pytrees.
 
     Returns:
-      A `MacCount`. Layers are paths of named scopes, less the outermost if all share it: the
-      network's own name ("b1/expand", not "CPMobile/b1/expand").
+      A `MacCount`. Layers are paths of named scopes, which Linen opens for its modules, less the
+      outermost if all share it: the network's own name ("b1/expand", not "CPMobile/b1/expand").
 
     Raises:
-      ValueError: a `while` loop of unknown length; a primitive that holds a jaxpr, calls code
-        outside JAX or multiplies matrices, and is not known to the counter.
+      ValueError: a `while` loop of unknown length; a primitive that the counter does not know,
+        or that calls code outside JAX.
 
     Example:
       >>> import jax.numpy as jnp
       >>> count_macs(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 5))).total
       30
     """
+    while_trips = _whole_numbers(while_trips)
     walk = jaxpr_walk.Walk(_weigh, while_trips)
     visits = list(walk.visits(jax.make_jaxpr(fn)(*args, **kwargs)))
-    if isinstance(while_trips, Sequence) and len(while_trips) != walk.n_whiles:
+    if isinstance(while_trips, tuple) and len(while_trips) != walk.n_whiles:
         raise ValueError(f"while_trips names {len(while_trips)} loops, there are {walk.n_whiles}")
     by_scope, by_primitive, by_layer, uncounted = (collections.Counter() for _ in range(4))
     flops = 0
@@ -106,14 +120,20 @@ def count_macs(
     rooted = len({scope[:1] for scope in by_scope}) == 1
     for scope, macs in by_scope.items():
         by_layer[_layer(scope, rooted)] += macs
-    return MacCount(
-        sum(by_layer.values()),
-        types.MappingProxyType(dict(by_layer)),
-        types.MappingProxyType(dict(by_primitive)),
-        flops,
-        tuple(Branches(_layer(b.scope, rooted), b.costs, b.followed) for b in walk.branches),
-        types.MappingProxyType(dict(uncounted)),
-    )
+    branches = tuple(Branches(_layer(b.scope, rooted), b.costs, b.followed) for b in walk.branches)
+    total = sum(by_layer.values())
+    return _mac_count(total, dict(by_layer), dict(by_primitive), flops, branches, dict(uncounted))
+
+
+def _whole_numbers(trips) -> int | tuple[int, ...] | None:
+    """`while_trips` in Python's own integers, none of them negative."""
+    if trips is None:
+        return None
+    single = not hasattr(trips, "__len__")
+    numbers = tuple(operator.index(n) for n in ([trips] if single else trips))
+    if any(n < 0 for n in numbers):
+        raise ValueError(f"while_trips must be at least 0, got {trips}")
+    return numbers[0] if single else numbers
 
 
 def _weigh(visits: Sequence[jaxpr_walk.Visit]) -> tuple[int, int]:
@@ -121,10 +141,12 @@ def _weigh(visits: Sequence[jaxpr_walk.Visit]) -> tuple[int, int]:
     macs = flops = 0
     for visit in visits:
         name = visit.eqn.primitive.name
-        if name.startswith(primitive_costs.OPAQUE):
+        opaque = name.startswith(primitive_costs.OPAQUE)
+        if opaque or not primitive_costs.is_known(name):
+            what = "cannot see what it computes" if opaque else "does not know what it computes"
+            place = f" in {'/'.join(visit.scope)}" if visit.scope else ""
             raise ValueError(
-                f"primitive {name!r}: the counter cannot see what it computes, and would have to "
-                "call it free"
+                f"primitive {name!r}{place}: the counter {what}, and would have to call it free"
             )
         combiners = list(jaxpr_walk.inner_jaxprs(visit.eqn.params))
         macs += visit.times * primitive_costs.macs(visit.eqn)

@@ -4,6 +4,7 @@ Read off the shapes of one equation of a jaxpr; `jaxpr_walk` says how often it r
 """
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,11 @@ def _names(text: str) -> frozenset[str]:
 
 # One operation per element of the result.
 ELEMENTWISE = _names(
-    """abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil cos
-    cosh digamma div erf erf_inv erfc exp exp2 expm1 floor igamma igamma_grad_a igammac
+    """abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
+    cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor igamma igamma_grad_a igammac
     integer_pow lgamma log log1p log2 logistic max min mul neg one_minus_square polygamma pow
-    regularized_incomplete_beta rem round rsqrt sign sin sinh sqrt square sub tan tanh zeta"""
+    reciprocal regularized_incomplete_beta rem round rsqrt sign sin sinh sqrt square sub tan
+    tanh zeta"""
 )
 # One per element that is taken in, less one per result.
 REDUCTIONS = _names("reduce_sum reduce_max reduce_min reduce_prod argmax argmin")
@@ -28,6 +30,25 @@ WINDOWS = _names("reduce_window_sum reduce_window_max reduce_window_min reduce_w
 ALGORITHMS = _names(
     """cholesky cholesky_update eig eigh fft geqrf geqp3 hessenberg householder_product lu ormqr
     qr schur svd triangular_solve tridiagonal tridiagonal_solve"""
+)
+# They move, compare, select, convert, draw random bits or communicate: no floating-point work.
+FREE = _names(
+    """add_dependency addupdate after_all all_gather all_gather_invariant all_gather_reduced
+    all_to_all and approx_top_k axis_index bitcast bitcast_convert_type broadcast_in_dim
+    broadcast_to check clz complex concatenate conj convert_element_type copy copy_p
+    create_token debug_callback debug_print device_put dim_as_value dimension_size dynamic_slice
+    dynamic_update_slice empty empty2 empty_ref eq eq_to free_ref freeze from_edtype gather ge
+    get gt imag inspect_sharding iota iota_2x32_shape is_finite layout_constraint le le_to lt
+    lt_to lu_pivots_to_permutation mesh_cast mulhi name ne new_ref nextafter not
+    optimization_barrier or pack_dtype pad pbroadcast pcast philox2x32 philox4x32 platform_index
+    pmax pmin population_count ppermute precv preduced psend psum psum2 psum_invariant
+    psum_scatter pvary ragged_all_to_all random_bits random_clone random_fold_in random_gamma
+    random_seed random_split random_unwrap random_wrap real reduce_and reduce_or
+    reduce_precision reduce_scatter reduce_xor reshape reshard rev rng_bit_generator rng_uniform
+    roll select_and_gather_add select_n shape_assertion shard_alike sharding_constraint
+    shift_left shift_right_arithmetic shift_right_logical slice sort split squeeze stack
+    stop_gradient swap threefry2x32 threefry4x32 tie tile to_edtype top_k trace_value transpose
+    unpack_dtype unstack with_memory_space_constraint xla_metadata_value xor zeros_like"""
 )
 # Code from elsewhere, and products without a definition here: nothing to read a cost from.
 OPAQUE = (
@@ -42,6 +63,13 @@ OPAQUE = (
     "cudnn",
     "rnn",
 )
+
+
+def is_known(name: str) -> bool:
+    """Whether it is certain what a primitive without an inner jaxpr costs."""
+    special = ("clamp", "polynomial", "select_and_scatter_add", "select_and_scatter", "reduce")
+    groups = (ELEMENTWISE, REDUCTIONS, CUMULATIVE, WINDOWS, ALGORITHMS, FREE, PRODUCTS, special)
+    return any(name in group for group in groups) or re.fullmatch(r"scatter([-_]\w+)?", name)
 
 
 def macs(eqn) -> int:

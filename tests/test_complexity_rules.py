@@ -1,14 +1,17 @@
 """Control flow, what the counter refuses, and the rules of its two figures."""
 
+import copy
 import dataclasses
 import functools
+import pickle
 
 import jax
+import jax.export
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import pallas
+from jax.experimental import pallas, sparse
 
 from asc_jax.complexity import Branches, count_macs
 
@@ -56,6 +59,18 @@ def test_while_counts_as_often_as_the_caller_says():
         count_macs(loop, SQUARE, while_trips=(3, 5, 7))
 
 
+def test_while_trips_are_whole_numbers_of_any_kind():
+    def loop(x):
+        return jax.lax.while_loop(lambda x: x[0, 0] < 9, square, x)
+
+    for trips in (np.int64(3), np.array([3]), [3]):
+        assert count_macs(loop, SQUARE, while_trips=trips).total == 3 * 8
+    with pytest.raises(ValueError, match="while_trips must be at least 0, got -1"):
+        count_macs(loop, SQUARE, while_trips=-1)
+    with pytest.raises(ValueError, match="while_trips names 2 loops, there are 1"):
+        count_macs(loop, SQUARE, while_trips=np.array([3, 5]))
+
+
 def test_a_while_loop_is_named_by_the_module_it_is_in():
     def loop(x):
         with jax.named_scope("head"):
@@ -81,9 +96,23 @@ class Plan:
     steps: dict
 
 
+def strange(x):
+    """A primitive of somebody else's, with nothing in it to look at."""
+    primitive = jax.extend.core.Primitive("my_matmul")
+    primitive.def_abstract_eval(lambda x: x)
+    with jax.named_scope("head"):
+        return primitive.bind(x)
+
+
+EXPORTED = jax.export.export(jax.jit(square))(SQUARE)
+
+
 @pytest.mark.parametrize(
     ("fn", "message"),
     [
+        (strange, "'my_matmul' in head: the counter does not know what it computes"),
+        (EXPORTED.call, "'call_exported'.* does not know what it computes"),
+        (lambda x: sparse.BCOO.fromdense(x, nse=2) @ x, "'bcoo_.*does not know what it computes"),
         (pallas.pallas_call(kernel, out_shape=SQUARE, interpret=True), "'pallas_call' holds a jax"),
         (novel, "'novel' holds a jaxpr that the counter does not know how to count"),
         (lambda x: jax.pure_callback(np.array, SQUARE, x), "'pure_callback': .* cannot see"),
@@ -154,8 +183,9 @@ def test_transposed_convolution_counts_its_inserted_zeros():
     assert count_macs(transposed, x, taps).total == 9 * 3 * 2 * 4
 
 
-def test_result_cannot_be_changed():
+def test_result_cannot_be_changed_and_can_be_copied_and_pickled():
     count = count_macs(square, SQUARE)
+    assert pickle.loads(pickle.dumps(count)) == copy.deepcopy(count) == count
     with pytest.raises(AttributeError):
         count.total = 0
     with pytest.raises(TypeError):
