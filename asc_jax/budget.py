@@ -97,6 +97,7 @@ def solve(config: ml_collections.ConfigDict) -> dict:
       `n_frames`, the most frames, and `hop_lengths`, the smallest and largest hop that give
       them; `width`, the widest first stage (a multiple of 8, as the network rounds it);
       `expansion`, the largest in steps of 0.01. None where even the smallest is over.
+      `at_least`: names of those where the search ended before the budget did.
     """
     rate = config.features.sample_rate
 
@@ -115,11 +116,17 @@ def solve(config: ml_collections.ConfigDict) -> dict:
         round(100 * MAX_EXPANSION),
         lambda n: _within(_changed(config, "model", expansion=n / 100)),
     )
+    ends = {
+        "n_frames": n_frames is not None and _within(with_frames(MAX_FRAMES + 1)),
+        "width": eighths == MAX_WIDTH // 8,
+        "expansion": hundredths == round(100 * MAX_EXPANSION),
+    }
     return {
         "n_frames": n_frames,
         "hop_lengths": hops and (hops[0], hops[-1]),
         "width": eighths and 8 * eighths,
         "expansion": hundredths and hundredths / 100,
+        "at_least": [name for name, ended in ends.items() if ended],
     }
 
 

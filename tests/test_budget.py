@@ -65,6 +65,7 @@ def test_the_reports_network_is_as_far_as_the_budget_goes(report_config):
         "hop_lengths": (471, 477),
         "width": 32,
         "expansion": 2.12,
+        "at_least": [],
     }
 
 
@@ -84,4 +85,10 @@ def test_one_step_further_is_over(report_config):
 
 def test_nothing_fits_a_budget_of_nothing():
     solved = budget.solve(small_config(budget__max_bytes=10))
+    assert solved.pop("at_least") == []
     assert set(solved.values()) == {None}
+
+
+def test_search_that_ends_before_the_budget_says_so():
+    solved = budget.solve(small_config(features__n_mels=4, augment__max_freq_mask=0))
+    assert "n_frames" in solved["at_least"]

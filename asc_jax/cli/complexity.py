@@ -121,6 +121,7 @@ def solution_text(config, solved: Mapping) -> str:
     n_frames, hop = experiment.log_mel_shape(config)[1], config.features.hop_length
     hops = "none" if solved["hop_lengths"] is None else "–".join(map(str, solved["hop_lengths"]))
     known = {key: "none" if value is None else value for key, value in solved.items()}
+    known |= {name: f"at least {known[name]}" for name in solved["at_least"]}
     return "\n".join(
         [
             "How far within the budget, one value at a time:",
