@@ -10,7 +10,7 @@ help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
 	@echo "make test    lint and run every test"
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
-	@echo "make bench   time the complexity counter"
+	@echo "make bench   time ours beside PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
 	@echo "make setup   only make the virtual environment in $(VENV)"
 	@echo "make interop add PyTorch, ONNX and LiteRT to it: optional, and then tested too"
 	@echo "make clean   remove the demo's data and run"
@@ -55,7 +55,7 @@ test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: setup
-	$(BIN)/python benchmarks/count_macs.py
+	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
 clean:
 	rm -rf data/demo runs/demo

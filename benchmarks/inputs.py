@@ -1,0 +1,116 @@
+"""What all contestants are given: sizes, the config, clips made in memory, scenes on disk."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from asc_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SPLITS = ("train_25pct", "train_50pct", "train_100pct")
+TOLERANCE = 1e-4  # on log-mels, logits, statistics; relative on the whole gradient
+N_PROBE = 4  # clips on which contestants are compared before they are timed
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    batches: of training, clips. growth: the same, for the growth with the batch. bulk: clips
+    of a large inference batch. steps_per_call: of ours, as in training; peer_steps: of a peer,
+    whose steps do not share anything. n_segments: made-up scenes, per scene, 10 clips each.
+    seeds: models trained in one program. toy: a small front end and network.
+    """
+
+    batches: tuple[int, ...] = (78, 130, 256)
+    growth: tuple[int, ...] = (16, 32, 64, 128, 256)
+    bulk: int = 256
+    repeats: int = 7
+    steps_per_call: int = 8
+    peer_steps: int = 2
+    n_segments: int = 20
+    seeds: tuple[int, ...] = (1, 2, 4, 8, 16)
+    toy: bool = False
+
+
+SIZES = {
+    "full": Size(),
+    "quick": Size((78,), (32, 64), 256, 3, 4, 1, 4, (1, 4)),
+    "toy": Size((8,), (4, 8), 16, 2, 2, 1, 1, (1, 2), toy=True),
+}
+
+
+class Job(NamedTuple):
+    """`run()` does the work once and waits for its end; `work`: clips, steps or bytes of it."""
+
+    run: Callable[[], None]
+    work: float
+
+
+class Mismatch(Exception):
+    """A contestant does not compute what ours does: its time would say nothing."""
+
+
+def make_config(size: Size) -> ml_collections.ConfigDict:
+    """The report's system, or at toy size something like it that compiles in seconds."""
+    config = importlib.import_module("configs.splits.5pct").get_config().unlock()
+    if size.toy:
+        config.features.update(n_mels=32, hop_length=2000)
+        config.model.width = 8
+        config.augment.max_freq_mask = 8
+    return config.lock()
+
+
+def read_config(spec: Mapping) -> ml_collections.ConfigDict:
+    """The config in a request."""
+    return ml_collections.ConfigDict(json.loads(spec["config"])).lock()
+
+
+def waveforms(n_clips: int, rate: int) -> np.ndarray:
+    """White noise, `[n_clips, rate]` float32, one second."""
+    rng = np.random.default_rng(0)
+    return 0.1 * rng.standard_normal((n_clips, rate), dtype=np.float32)
+
+
+def log_mels(n_clips: int, n_mels: int, n_frames: int) -> np.ndarray:
+    """Noise about where log-mels lie, `[n_clips, n_mels, n_frames]` float32."""
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((n_clips, n_mels, n_frames), dtype=np.float32) - 1
+
+
+def labels(n_clips: int) -> np.ndarray:
+    """`[n_clips]` int32 in 0 … 9."""
+    return np.arange(n_clips, dtype=np.int32) % 10
+
+
+def require_equal(name: str, ours: np.ndarray, theirs: np.ndarray, scale: float = 1.0) -> None:
+    """Hold a contestant's array against ours.
+
+    Raises:
+      Mismatch: they differ by more than TOLERANCE · scale, or are NaN.
+    """
+    gap = np.abs(np.asarray(theirs) - ours).max() / scale
+    if not gap <= TOLERANCE:
+        raise Mismatch(f"its {name} differ from ours by {gap:.2g} (at most {TOLERANCE:g} allowed)")
+
+
+def write_scenes(out_dir: pathlib.Path, n_segments: int) -> None:
+    """Made-up scenes in TAU's layout, `100 * n_segments` training clips.
+
+    Raises:
+      UserError: the command that writes them failed; its own last line is in the message.
+    """
+    command = [sys.executable, "-m", "asc_jax.cli.synthesize", f"--out_dir={out_dir}"]
+    command += [f"--n_train_segments={n_segments}", "--n_test_segments=1"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise UserError(f"scenes on disk cannot be made: {reason}")

@@ -1,0 +1,201 @@
+"""Our jobs, through the code that trains and evaluates; a job is a function of its request."""
+
+import functools
+import itertools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asc_jax import experiment, features, losses, parallel, steps
+from asc_jax.complexity import count_macs
+from asc_jax.data import pipeline
+from asc_jax.errors import UserError
+from benchmarks import inputs
+from benchmarks.inputs import Job
+from benchmarks.reference import write_reference
+
+N_RUN_STEPS = 13_500  # of the schedule: a 5 % run
+
+
+def model_step(spec: Mapping) -> Job:
+    """The network's training step on log-mels."""
+    parts = _parts(spec)
+    log_mel = inputs.log_mels(spec["batch"], *experiment.log_mel_shape(parts.config)[:2])
+    tx = parts.tx(N_RUN_STEPS)
+    step = functools.partial(
+        steps.train_step,
+        forward=functools.partial(
+            _log_mel_train_forward, config=parts.config, axis_name=parallel.AXIS
+        ),
+        loss_fn=functools.partial(losses.focal_loss, **parts.config.loss),
+        tx=tx,
+        axis_name=parallel.AXIS,
+    )
+    train_steps = functools.partial(steps.train_steps, step=step)
+    return _training(spec, parts, tx, train_steps, log_mel[..., None])
+
+
+def whole_step(spec: Mapping) -> Job:
+    """The training step from the waveform."""
+    parts = _parts(spec)
+    audio = inputs.waveforms(spec["batch"], parts.n_samples)
+    tx = parts.tx(N_RUN_STEPS)
+    return _training(spec, parts, tx, parts.train_steps(tx, axis_name=parallel.AXIS), audio)
+
+
+def epoch(spec: Mapping) -> Job:
+    """A pass over a built split, as `loop.fit` makes it."""
+    parts = _parts(spec)
+    clips = pipeline.open_split(spec["data_dir"], spec["split"])
+    tx, slots = parts.tx(N_RUN_STEPS), spec["slots"]
+    train = parallel.pmap_train(parts.train_steps(tx, axis_name=parallel.AXIS))
+    state = parallel.replicate(parts.new_state(parts.variables(), tx))
+    numbers = itertools.count()
+
+    def run():
+        nonlocal state
+        order = pipeline.epoch_order(len(clips), parts.config.seed, next(numbers))
+        batches, metrics = clips.batches(order, spec["batch"]), None
+        while call := list(itertools.islice(batches, slots)):
+            if metrics is not None:
+                np.asarray(metrics["loss"])
+            stacked = parallel.stack_and_shard(call, slots)
+            state, metrics = train(state, stacked, len(call), parts.root_key())
+        jax.block_until_ready((state, metrics))
+
+    return Job(run, len(clips))
+
+
+def build(spec: Mapping) -> Job:
+    """Wav folder → data set, test list and all."""
+    from asc_jax.cli.prepare_data import prepare
+    from asc_jax.data.tau_folder import read_recordings
+
+    names = [split.removeprefix("train_").removesuffix("pct") for split in inputs.SPLITS]
+    recordings = read_recordings(spec["tau_dir"], inputs.SPLITS)
+
+    def run():
+        prepare(spec["tau_dir"], spec["data_dir"], splits=names, overwrite=True)
+
+    return Job(run, sum(map(len, recordings.values())))
+
+
+def inference(spec: Mapping) -> Job:
+    """Evaluation's compiled step, from the waveform or from log-mels."""
+    parts, n_clips = _parts(spec), spec["batch"]
+    step = parts.eval_step(axis_name=parallel.AXIS)
+    audio = inputs.waveforms(n_clips, parts.n_samples)
+    if spec["source"] == "log_mel":
+        audio = inputs.log_mels(n_clips, *experiment.log_mel_shape(parts.config)[:2])[..., None]
+        forward = functools.partial(_log_mel_eval_forward, config=parts.config)
+        step = functools.partial(steps.eval_step, forward=forward, axis_name=parallel.AXIS)
+    evaluate, variables = parallel.pmap_eval(step), parts.variables()
+    batch = parallel.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)})
+    return Job(lambda: jax.block_until_ready(evaluate(variables, batch)), n_clips)
+
+
+def log_mels(spec: Mapping) -> Job:
+    """The front end alone."""
+    config = inputs.read_config(spec)
+    front_end = jax.jit(functools.partial(features.log_mel, **config.features))
+    audio = inputs.waveforms(spec["batch"], config.features.sample_rate)
+    return Job(lambda: jax.block_until_ready(front_end(audio)), len(audio))
+
+
+def resident_step(spec: Mapping) -> Job:
+    """`whole_step` on clips that lie on the accelerator; `n_seeds`: of as many models at once."""
+    parts, n_seeds = _parts(spec), spec.get("n_seeds")
+    tx, slots = parts.tx(N_RUN_STEPS), spec["slots"]
+    audio = inputs.waveforms(spec["batch"], parts.n_samples)
+    batches = jax.tree.map(lambda x: jnp.stack([x] * slots), _batch(audio))
+    state, key = parts.new_state(parts.variables(), tx), parts.root_key()
+    train = parts.train_steps(tx)
+    if n_seeds is not None:
+        state, batches = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), (state, batches))
+        key = jax.random.split(key, n_seeds)
+        train = jax.vmap(train, in_axes=(0, 0, None, 0))
+    train = jax.jit(train, donate_argnums=0)
+
+    def run():
+        nonlocal state
+        state, metrics = train(state, batches, slots, key)
+        jax.block_until_ready((state, metrics))
+
+    return Job(run, slots * len(audio) * (n_seeds or 1))
+
+
+def count(spec: Mapping) -> Job:
+    """The exact MACs of the network, as every command counts them before it starts."""
+    config = inputs.read_config(spec)
+    net = experiment.model(config, body="lax")
+    clip = jax.ShapeDtypeStruct((1, *experiment.log_mel_shape(config)), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), clip)
+    return Job(lambda: count_macs(net.apply, variables, clip), 1)
+
+
+def copy(spec: Mapping) -> Job:
+    """What the memory can do: every number of a large array read and written."""
+    numbers = jnp.zeros((1 << (16 if spec["toy"] else 28),), jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    return Job(lambda: add(numbers).block_until_ready(), 2 * numbers.nbytes)
+
+
+def _parts(spec: Mapping) -> experiment.Experiment:
+    config = inputs.read_config(spec).unlock()
+    config.precision.compute = spec.get("dtype", "float32")
+    return experiment.make(config.lock())
+
+
+def _training(spec: Mapping, parts, tx, train_steps, audio: np.ndarray) -> Job:
+    """One compiled call of several steps, batches from the host, as `loop.fit` makes it."""
+    n, n_steps = spec.get("n_replicas"), spec.get("n_steps", spec["slots"])
+    if n is not None and n > parallel.n_replicas():
+        raise UserError(f"{n} replicas need as many accelerators")
+    train = parallel.pmap_train(train_steps, n)
+    state = parallel.replicate(parts.new_state(parts.variables(), tx), n)
+    batches = parallel.stack_and_shard([_batch(audio)] * spec["slots"], spec["slots"], n)
+
+    def run():
+        nonlocal state
+        state, metrics = train(state, batches, n_steps, parts.root_key())
+        jax.block_until_ready((state, metrics))
+
+    return Job(run, n_steps * len(audio))
+
+
+def _batch(audio: np.ndarray) -> dict[str, np.ndarray]:
+    n_clips = len(audio)
+    return {"audio": audio, "label": inputs.labels(n_clips), "mask": np.ones(n_clips, bool)}
+
+
+def _log_mel_train_forward(params, batch_stats, log_mel, mask, key, *, config, axis_name):
+    """`experiment.train_forward` without its front end."""
+    net = experiment.model(config, train=True, axis_name=axis_name)
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, updated = net.apply(variables, log_mel, train=True, mask=mask, mutable=["batch_stats"])
+    return logits, updated["batch_stats"]
+
+
+def _log_mel_eval_forward(variables, log_mel, *, config):
+    """`experiment.eval_forward` without its front end."""
+    net = experiment.model(config)
+    if jax.default_backend() != "cpu" or len(log_mel) <= experiment.CPU_CHUNK:
+        return net.apply(variables, log_mel)
+    one = functools.partial(net.apply, variables)
+    return jax.lax.map(lambda x: one(x[None])[0], log_mel, batch_size=experiment.CPU_CHUNK)
+
+
+JOBS = {
+    "model_step": model_step,
+    "whole_step": whole_step,
+    "epoch": epoch,
+    "build": build,
+    "inference": inference,
+    "features": log_mels,
+    "resident_step": resident_step,
+    "count": count,
+    "copy": copy,
+    "reference": write_reference,
+}

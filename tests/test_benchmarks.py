@@ -1,0 +1,49 @@
+"""The benchmarks run at toy size, write what they promise, and refuse an unequal peer."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import inputs
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def start(*args):
+    command = [sys.executable, "-m", "benchmarks", *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_parts_run_and_are_written_down(tmp_path):
+    paths = {name: tmp_path / f"times.{name}" for name in ("json", "markdown", "png")}
+    outputs = [f"--{name}={path}" for name, path in paths.items()]
+    done = start("a", "e", "i", "--toy", "--threads=1", "--contestants=torch", *outputs)
+    assert done.returncode == 0, done.stderr
+    whole = json.loads(paths["json"].read_text())
+    assert [row["part"] for row in whole["rows"]] == ["a", "e", "i"]
+    for row in whole["rows"]:
+        ours = row["results"]["ours"]
+        assert 0 < ours["q1"] <= ours["median"] <= ours["q3"]
+    assert whole["machine"]["threads"] == 1
+    assert "× ours" in paths["markdown"].read_text()
+    assert paths["png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_wrong_command_line_is_named():
+    done = start("z")
+    assert done.returncode == 2
+    assert "unknown part 'z'; known: a (" in done.stderr
+
+
+@pytest.mark.parametrize("theirs", [[0.0, 2e-4], [0.0, np.nan]])
+def test_contestant_that_computes_something_else_is_refused(theirs):
+    with pytest.raises(inputs.Mismatch, match="its logits differ from ours by"):
+        inputs.require_equal("logits", np.zeros(2), np.array(theirs))
+    inputs.require_equal("logits", np.zeros(2), np.array([0.0, 5e-5]))
