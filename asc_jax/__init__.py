@@ -15,7 +15,8 @@ The map, from the ground up; a module imports only from floors below its own:
    `table1`, `data.tau22`, `data.synthetic_scenes` and the rest of `data`
                                           arrays in, arrays out, each readable alone
 0  `types`, `taxonomy`, `errors`          names
-   `jaxpr_walk`, `primitive_costs`        what a traced program does, and what it costs
+   `jaxpr_walk`, `primitive_costs`, `mac_count`
+                                          what a traced program does, and what it costs
 """
 
 __version__ = "0.1.0"

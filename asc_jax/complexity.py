@@ -13,59 +13,20 @@ each of 1,354 channels, although folded into the convolutions they cost nothing.
 """
 
 import collections
-import dataclasses
 import operator
-import types
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import numpy as np
 
 from asc_jax import jaxpr_walk, primitive_costs
 from asc_jax.errors import UserError
+from asc_jax.mac_count import Branches, Counts, MacCount
 from asc_jax.types import Params
 
 MAX_MACS, MAX_BYTES = 30_000_000, 128_000  # the task's limits; a config can only lower them
 OVER_BUDGET = "OVER BUDGET: outside the task's limits"  # the stamp on what such a network makes
 N_NAMED_LAYERS = 3  # how many of the dearest layers an over-budget message names
-
-
-@dataclasses.dataclass(frozen=True)
-class Branches:
-    """A `cond` or `switch`: the MACs of each branch in one run, and which one was counted."""
-
-    layer: str
-    macs: tuple[int, ...]
-    counted: int
-
-
-@dataclasses.dataclass(frozen=True)
-class MacCount:
-    """What a function costs.
-
-    total: multiply-accumulates. by_layer, by_primitive: the same by Flax module path and by
-    primitive. flops: elementwise and reduction operations, which are no part of `total`.
-    branches: every cond and switch. uncounted: primitives that multiply by an algorithm a
-    jaxpr does not show (fft, lu, …) and how often they run; they are in neither figure.
-    """
-
-    total: int
-    by_layer: Mapping[str, int]
-    by_primitive: Mapping[str, int]
-    flops: int
-    branches: tuple[Branches, ...]
-    uncounted: Mapping[str, int]
-
-    def __reduce__(self):  # a view of a dict can be neither pickled nor copied
-        fields = ({**v} if isinstance(v, Mapping) else v for v in vars(self).values())
-        return _mac_count, tuple(fields)
-
-
-def _mac_count(total, by_layer, by_primitive, flops, branches, uncounted) -> MacCount:
-    """A `MacCount` whose mappings nobody can change."""
-    by_layer, by_primitive, uncounted = map(
-        types.MappingProxyType, (by_layer, by_primitive, uncounted)
-    )
-    return MacCount(total, by_layer, by_primitive, flops, branches, uncounted)
 
 
 def count_macs(
@@ -80,7 +41,8 @@ def count_macs(
     function (exp counts like add); one per element that a reduction or window takes in beyond
     the first; one per element of a cumulative sum; a custom combiner, its own operations each
     time. Only floating-point numbers count, a complex one once; comparing, selecting,
-    converting, drawing, moving and communicating cost nothing.
+    converting, drawing random bits, moving and communicating cost nothing, nor does a sum
+    between replicas (psum).
 
     Args:
       fn: any JAX function. Bind arguments that must stay Python values with functools.partial.
@@ -90,8 +52,9 @@ def count_macs(
       **kwargs: likewise pytrees.
 
     Returns:
-      A `MacCount`. Layers are paths of named scopes, which Linen opens for its modules, less the
-      outermost if all share it: the network's own name ("b1/expand", not "CPMobile/b1/expand").
+      A `MacCount`. Layers are paths of named scopes, less the outermost if all share it: the
+      network's own name ("b1/expand", not "CPMobile/b1/expand"). Linen opens one per module;
+      NNX opens none, and its networks are one row.
 
     Raises:
       ValueError: a `while` loop of unknown length; a primitive that the counter does not know,
@@ -122,15 +85,20 @@ def count_macs(
         by_layer[_layer(scope, rooted)] += macs
     branches = tuple(Branches(_layer(b.scope, rooted), b.costs, b.followed) for b in walk.branches)
     total = sum(by_layer.values())
-    return _mac_count(total, dict(by_layer), dict(by_primitive), flops, branches, dict(uncounted))
+    return MacCount(
+        total, Counts(by_layer), Counts(by_primitive), flops, branches, Counts(uncounted)
+    )
 
 
 def _whole_numbers(trips) -> int | tuple[int, ...] | None:
     """`while_trips` in Python's own integers, none of them negative."""
     if trips is None:
         return None
-    single = not hasattr(trips, "__len__")
-    numbers = tuple(operator.index(n) for n in ([trips] if single else trips))
+    single = np.ndim(trips) == 0
+    try:
+        numbers = tuple(operator.index(n) for n in ([trips] if single else trips))
+    except TypeError as error:
+        raise ValueError(f"while_trips must be whole numbers, got {trips!r}") from error
     if any(n < 0 for n in numbers):
         raise ValueError(f"while_trips must be at least 0, got {trips}")
     return numbers[0] if single else numbers
@@ -141,13 +109,9 @@ def _weigh(visits: Sequence[jaxpr_walk.Visit]) -> tuple[int, int]:
     macs = flops = 0
     for visit in visits:
         name = visit.eqn.primitive.name
-        opaque = name.startswith(primitive_costs.OPAQUE)
-        if opaque or not primitive_costs.is_known(name):
-            what = "cannot see what it computes" if opaque else "does not know what it computes"
-            place = f" in {'/'.join(visit.scope)}" if visit.scope else ""
-            raise ValueError(
-                f"primitive {name!r}{place}: the counter {what}, and would have to call it free"
-            )
+        reason = primitive_costs.refusal(name)
+        if reason:
+            raise ValueError(f"primitive {name!r}{jaxpr_walk.place(visit.scope)}: {reason}")
         combiners = list(jaxpr_walk.inner_jaxprs(visit.eqn.params))
         macs += visit.times * primitive_costs.macs(visit.eqn)
         if not combiners:

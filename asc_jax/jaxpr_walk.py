@@ -17,13 +17,13 @@ def _names(text: str) -> frozenset[str]:
 
 # Primitives that run their one inner jaxpr exactly once.
 CALLS = _names(
-    """jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call
-    custom_vjp_call_jaxpr custom_vmap_call custom_lin composite linear_call"""
+    """call jit pjit closed_call compute_on core_call custom_partitioning remat remat2 checkpoint
+    custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr custom_vmap_call custom_lin composite
+    linear_call program_order xla_metadata_call"""
 )
 # Primitives whose jaxprs combine two numbers, and do so once per number taken in.
 COMBINERS = re.compile(r"reduce|reduce_window|select_and_scatter|scatter(-\w+)?")
-# Scopes that einsum and remat open; they are no module's.
-NOT_A_MODULE = re.compile(r".*(->|,).*|rematted_computation|checkpoint")
+SUBSCRIPTS = re.compile(r"([A-Za-z., ]+)->([A-Za-z. ]*)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Walk:
                 yield from self.visits(eqn.params["jaxprs"].solve, here, times)
             else:
                 raise ValueError(
-                    f"primitive {name!r}{_place(here)} holds a jaxpr that the counter does not "
+                    f"primitive {name!r}{place(here)} holds a jaxpr that the counter does not "
                     "know how to count"
                 )
 
@@ -103,14 +103,14 @@ class Walk:
         self.n_whiles += 1
         if given is None:
             raise ValueError(
-                f"a while loop{_place(scope)}: how often it runs is not in the jaxpr; use "
+                f"a while loop{place(scope)}: how often it runs is not in the jaxpr; use "
                 "lax.scan or fori_loop with a fixed length, or say how often with while_trips"
             )
         if isinstance(given, int):
             return given
         if number >= len(given):
             raise ValueError(
-                f"while_trips names {len(given)} loops, and there is another{_place(scope)}"
+                f"while_trips names {len(given)} loops, and there is another{place(scope)}"
             )
         return given[number]
 
@@ -138,7 +138,16 @@ def inner_jaxprs(value) -> Iterator:
 def _scopes(eqn) -> tuple[str, ...]:
     """Names of the modules around an equation; entries for jvp, vmap, … are left out."""
     names = (part.name for part in eqn.source_info.name_stack.stack if _is_scope(part))
-    return tuple(name for name in names if not NOT_A_MODULE.fullmatch(name))
+    return tuple(name for name in names if name != "rematted_computation" and not _einsum(name))
+
+
+def _einsum(name: str) -> bool:
+    """Whether einsum opened that scope. Without an arrow it stays: a layer may be called "a,b"."""
+    subscripts = SUBSCRIPTS.fullmatch(name)
+    if not subscripts:
+        return False
+    operands, result = (re.sub("[^A-Za-z]", "", side) for side in subscripts.groups())
+    return set(result) <= set(operands) and len(set(result)) == len(result)
 
 
 def _is_scope(part) -> bool:
@@ -151,5 +160,6 @@ def _n_shards(eqn) -> int:
     return math.prod(sizes[axis] for axis in axes)
 
 
-def _place(scope) -> str:
+def place(scope: tuple[str, ...]) -> str:
+    """` in stem/conv`, for a message; nothing outside every scope."""
     return f" in {'/'.join(scope)}" if scope else ""

@@ -1,6 +1,8 @@
 """What one JAX primitive costs: multiply-accumulates, and floating-point operations besides.
 
 Read off the shapes of one equation of a jaxpr; `jaxpr_walk` says how often it runs.
+A name that is in none of the sets below is refused, so that a new primitive is never free by
+default. They hold the names of JAX 0.10 to 0.12; none of those versions has all of them.
 """
 
 import math
@@ -18,58 +20,93 @@ def _names(text: str) -> frozenset[str]:
 ELEMENTWISE = _names(
     """abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
     cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor igamma igamma_grad_a igammac
-    integer_pow lgamma log log1p log2 logistic max min mul neg one_minus_square polygamma pow
-    reciprocal regularized_incomplete_beta rem round rsqrt sign sin sinh sqrt square sub tan
-    tanh zeta"""
+    integer_pow lgamma log log1p log2 logistic max min mul neg nextafter one_minus_square
+    polygamma pow reciprocal regularized_incomplete_beta rem round rsqrt sign sin sinh sqrt
+    square sub tan tanh zeta"""
 )
-# One per element that is taken in, less one per result.
-REDUCTIONS = _names("reduce_sum reduce_max reduce_min reduce_prod argmax argmin")
+# One per element that is taken in, less one per result. psum, pmax and pmin give as many as they
+# take between replicas, fewer where vmap has made a named axis one of the array's.
+REDUCTIONS = _names("reduce_sum reduce_max reduce_min reduce_prod argmax argmin psum pmax pmin")
 CUMULATIVE = _names("cumsum cumprod cummax cummin cumlogsumexp")
 WINDOWS = _names("reduce_window_sum reduce_window_max reduce_window_min reduce_window")
+# One per value of the first operand: each is added to some result.
+SUMS = _names(
+    """bcoo_sum_duplicates bcoo_todense bcsr_todense coo_todense csr_todense
+    select_and_scatter_add"""
+)
+# What their own combiner costs, each time.
+COMBINED = _names(
+    """reduce scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub
+    select_and_scatter"""
+)
 # They multiply, but by algorithms whose products a jaxpr does not show.
 ALGORITHMS = _names(
     """cholesky cholesky_update eig eigh fft geqrf geqp3 hessenberg householder_product lu ormqr
-    qr schur svd triangular_solve tridiagonal tridiagonal_solve"""
+    qr random_gamma schur svd triangular_solve tridiagonal tridiagonal_solve"""
 )
-# They move, compare, select, convert, draw random bits or communicate: no floating-point work.
+# Known to cost nothing: they move, compare, select, convert, draw random bits, work on integers
+# or bits alone, communicate, print, or only speak to the compiler.
 FREE = _names(
-    """add_dependency addupdate after_all all_gather all_gather_invariant all_gather_reduced
-    all_to_all and approx_top_k axis_index bitcast bitcast_convert_type broadcast_in_dim
-    broadcast_to check clz complex concatenate conj convert_element_type copy copy_p
-    create_token debug_callback debug_print device_put dim_as_value dimension_size dynamic_slice
+    """accum_grad_in_ref after_all all_gather all_gather_invariant all_gather_reduced all_to_all
+    and approx_top_k assert_consumed_value axis_index bcoo_extract bcoo_fromdense
+    bcoo_sort_indices bcoo_transpose bcsr_extract bcsr_fromdense bitcast_convert_type box_get
+    box_set broadcast_in_dim broadcast_to check clz complex concatenate conj consume
+    convert_element_type coo_fromdense copy create_linear create_token csr_fromdense dce_sink
+    debug_callback debug_print device_put dim_as_value dimension_size dynamic_slice
     dynamic_update_slice empty empty2 empty_ref eq eq_to free_ref freeze from_edtype gather ge
-    get gt imag inspect_sharding iota iota_2x32_shape is_finite layout_constraint le le_to lt
-    lt_to lu_pivots_to_permutation mesh_cast mulhi name ne new_ref nextafter not
-    optimization_barrier or pack_dtype pad pbroadcast pcast philox2x32 philox4x32 platform_index
-    pmax pmin population_count ppermute precv preduced psend psum psum2 psum_invariant
-    psum_scatter pvary ragged_all_to_all random_bits random_clone random_fold_in random_gamma
-    random_seed random_split random_unwrap random_wrap real reduce_and reduce_or
-    reduce_precision reduce_scatter reduce_xor reshape reshard rev rng_bit_generator rng_uniform
-    roll select_and_gather_add select_n shape_assertion shard_alike sharding_constraint
-    shift_left shift_right_arithmetic shift_right_logical slice sort split squeeze stack
-    stop_gradient swap threefry2x32 threefry4x32 tie tile to_edtype top_k trace_value transpose
-    unpack_dtype unstack with_memory_space_constraint xla_metadata_value xor zeros_like"""
+    get global_array_to_host_local_array gt host_local_array_to_global_array imag
+    inspect_sharding iota iota_2x32_shape is_finite layout_constraint le le_to log_extend
+    log_read lt lt_to lu_pivots_to_permutation mulhi name ne new_box new_log new_ref not
+    optimization_barrier or pad pbroadcast pbroadcast_dynamic philox2x32 philox4x32 pin
+    platform_index population_count ppermute precv preduced psend psum_invariant pvary
+    ragged_all_to_all random_bits random_clone random_fold_in random_seed random_split
+    random_unwrap random_wrap real reduce_and reduce_or reduce_precision reduce_scatter
+    reduce_xor reduced_vary_cast reduced_vary_cast_p relayout reshape reshard rev
+    rng_bit_generator rng_uniform select_and_gather_add select_n shape_assertion shard_alike
+    sharding_constraint shift_left shift_right_arithmetic shift_right_logical slice sort split
+    squeeze stack stage stop_gradient swap threefry2x32 threefry4x32 tie tile to_edtype todense
+    top_k transpose unpin unreachable unreduced_pmax unreduced_pmin unreduced_psum
+    unreduced_reduce_scatter unstack vary_unreduced_cast vary_unreduced_cast_p
+    with_memory_space_constraint xla_metadata_value xor zeros_like"""
+)
+# Collectives that may run while others compute come as two primitives.
+ASYNCHRONOUS = re.compile(
+    "(all_gather|all_gather_reduced|all_to_all|pbroadcast|ppermute|psum|psum_invariant"
+    "|reduce_scatter|unreduced_psum|unreduced_reduce_scatter)_(start|done)"
 )
 # Code from elsewhere, and products without a definition here: nothing to read a cost from.
 OPAQUE = (
-    "pure_callback",
-    "io_callback",
-    "ffi_call",
-    "custom_call",
+    "buffer_callback",
+    "call_exported",
     "call_hi_primitive",
+    "call_tf",
+    "cudnn",
+    "custom_call",
+    "dot_product_attention",
+    "ffi_call",
+    "io_callback",
+    "mosaic_gpu",
+    "pure_callback",
+    "rnn",
+    "scaled_dot",
     "scaled_matmul",
     "symmetric_product",
-    "dot_product_attention",
-    "cudnn",
-    "rnn",
+    "thunky.",
+    "tpu_custom_call",
 )
+# Sparse products: how many there are is a matter of values.
+SPARSE = re.compile(r"(bcoo|bcsr)_(sp)?dot_general\w*|(coo|csr)_(matmat|matvec|spmm|spmv)|spsolve")
 
 
-def is_known(name: str) -> bool:
-    """Whether it is certain what a primitive without an inner jaxpr costs."""
-    special = ("clamp", "polynomial", "select_and_scatter_add", "select_and_scatter", "reduce")
-    groups = (ELEMENTWISE, REDUCTIONS, CUMULATIVE, WINDOWS, ALGORITHMS, FREE, PRODUCTS, special)
-    return any(name in group for group in groups) or re.fullmatch(r"scatter([-_]\w+)?", name)
+def refusal(name: str) -> str | None:
+    """Why the primitive of that name, one without a jaxpr, is not counted; None: it is."""
+    if name in KNOWN or ASYNCHRONOUS.fullmatch(name):
+        return None
+    if name.startswith(OPAQUE):
+        return "the counter cannot see what it computes, and would have to call it free"
+    if SPARSE.fullmatch(name):
+        return "how many products a sparse matrix takes depends on its values, not on shapes"
+    return "the counter does not know what it computes, and would have to call it free"
 
 
 def macs(eqn) -> int:
@@ -85,7 +122,7 @@ def flops(eqn) -> int:
     """
     name = eqn.primitive.name
     floating = [var.aval for var in eqn.invars if _is_floating(var)]
-    if not floating:
+    if not floating or name in FREE:
         return 0
     n_out = sum(var.aval.size for var in eqn.outvars)
     if name in ELEMENTWISE:
@@ -100,8 +137,10 @@ def flops(eqn) -> int:
         return n_out
     if name in WINDOWS:
         return n_applications(eqn)
-    if name == "select_and_scatter_add":
-        return floating[0].size  # the source: each value is added once
+    if name in SUMS:
+        return floating[0].size
+    if name == "addupdate":
+        return eqn.invars[1].aval.size  # the first is what it is added to
     return 0
 
 
@@ -154,3 +193,7 @@ PRODUCTS = {
     jax.lax.dot_general_p.name: _dot,
     "ragged_dot_general": _ragged_dot,
 }
+OTHERS = _names("addupdate clamp polynomial")
+KNOWN = FREE.union(
+    ELEMENTWISE, REDUCTIONS, CUMULATIVE, WINDOWS, SUMS, COMBINED, ALGORITHMS, PRODUCTS, OTHERS
+)

@@ -115,6 +115,23 @@ def test_transformer_with_scanned_layers_equals_its_formula(remat):
     }
 
 
+class OddlyNamed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for name in ("checkpoint", "a,b", "input->hidden"):
+            x = nn.Dense(3, name=name)(x)
+        return jnp.einsum("ij,kj->ik", x, self.param("table", nn.initializers.ones, (4, 3)))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_layers_of_odd_names_keep_their_rows(remat):
+    net, x = OddlyNamed(), jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), x)
+    count = count_macs(jax.checkpoint(net.apply) if remat else net.apply, variables, x)
+    rows = dict.fromkeys(("checkpoint", "a,b", "input->hidden"), 2 * 3 * 3)
+    assert dict(count.by_layer) == rows | {"OddlyNamed": 2 * 3 * 4}
+
+
 def test_two_networks_in_one_function_keep_their_names():
     x = jax.ShapeDtypeStruct((1, 3), jnp.float32)
 

@@ -24,7 +24,7 @@ def of(draw, n, low, high):
 @st.composite
 def convolutions(draw, padded=True):
     """Keywords, shapes `(lhs, rhs)` in their drawn layouts, and what the loops need."""
-    n = draw(st.integers(1, 2))
+    n = draw(st.integers(1, 3))
     groups, batch_groups = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (1, 2), (1, 3)]))
     c_in, n_filters, batch = of(draw, 3, 1, 2)
     window, strides, rhs_dilation = (of(draw, n, 1, high) for high in (3, 3, 2))
@@ -43,12 +43,14 @@ def convolutions(draw, padded=True):
         "padding": padding,
         "strides": strides,
     }
-    lhs = dict(zip("NC01"[: n + 2], (batch * batch_groups, c_in * groups, *sizes), strict=True))
-    rhs = dict(zip("OI01"[: n + 2], (case["n_filters"], c_in, *window), strict=True))
-    layouts = ["".join(draw(st.permutations(names[: n + 2]))) for names in ("NC01", "OI01", "NC01")]
+    lhs = dict(zip("NC012"[: n + 2], (batch * batch_groups, c_in * groups, *sizes), strict=True))
+    rhs = dict(zip("OI012"[: n + 2], (case["n_filters"], c_in, *window), strict=True))
+    layouts = [
+        "".join(draw(st.permutations(names[: n + 2]))) for names in ("NC012", "OI012", "NC012")
+    ]
     axes = [
         tuple(map(layout.index, names[: n + 2]))
-        for layout, names in zip(layouts, ("NC01", "OI01", "NC01"), strict=True)
+        for layout, names in zip(layouts, ("NC012", "OI012", "NC012"), strict=True)
     ]
     keywords = {
         "window_strides": strides,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.custom_partitioning import custom_partitioning
 
 from asc_jax.complexity import count_macs
 from asc_jax.models import CPMobile
@@ -41,6 +42,17 @@ def custom_vmap(x):
 custom_vmap.def_vmap(lambda n, batched, x: (jax.vmap(square)(x), True))
 
 
+@custom_partitioning
+def partitioned(x):
+    return x @ x
+
+
+partitioned.def_partition(
+    lambda mesh, args, result: (mesh, square, result.sharding, (args[0].sharding,)),
+    sharding_rule="i j -> i j",
+)
+
+
 def replicas(names, shape, in_axes):
     """`x @ x.T` under shard_map over the given mesh, manual over `in_axes`."""
     auto = (jax.sharding.AxisType.Auto,) * len(names)
@@ -67,6 +79,7 @@ def solve(x):
         (custom_jvp, 8),
         (custom_vmap, 8),
         (jax.lax.composite(square, name="my.square"), 8),
+        (partitioned, 8),
         (lambda x: jax.lax.optimization_barrier(x @ x), 8),
         (lambda x: jax.lax.map(lambda row: x @ row, x), 8),
         (lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=7)[0], 56),

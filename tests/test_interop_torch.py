@@ -108,6 +108,7 @@ def test_every_bad_tensor_is_named_with_found_and_expected_shape(golden):
     tensors[head] = tensors[head].reshape(-1)
     tensors["in_c.0.1.weight"] = np.arange(8)
     tensors["in_c.0.1.bias"][2:4] = np.nan, np.inf
+    tensors["in_c.0.1.running_var"][:3] = -1e-3
     with pytest.raises(UserError) as error:
         from_torch(tensors)
     for problem in (
@@ -116,11 +117,12 @@ def test_every_bad_tensor_is_named_with_found_and_expected_shape(golden):
         f"misshapen {head}: (1040,), expected (10, 104, 1, 1)",
         "not floating in_c.0.1.weight: int64, expected float32",
         "not finite in_c.0.1.bias: 2 of 8 values are NaN or inf",
+        "negative in_c.0.1.running_var: 3 of 8 variances are below 0",
         "unknown extra.weight of shape (2, 3)",
         "unknown extra.num_batches_tracked of shape ()",
     ):
         assert problem in str(error.value)
-    assert str(error.value).count(";") == 6, "and nothing else is blamed"
+    assert str(error.value).count(";") == 7, "and nothing else is blamed"
 
 
 def test_response_norm_is_all_or_nothing():

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
-    0: "types taxonomy errors jaxpr_walk primitive_costs",
+    0: "types taxonomy errors jaxpr_walk mac_count primitive_costs",
     1: "features augment losses metrics precision complexity table1 signals models.ops",
     2: "models.blocks state optim",
     3: "models models.cp_mobile models.folding steps",

@@ -40,7 +40,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
 
     Raises:
       UserError: a tensor is missing, unknown, not of the shape that the other tensors imply,
-        not floating or not finite (all of them are named), or no `CPMobile` has such shapes.
+        not floating, not finite or a negative variance (all of them are named), or no `CPMobile`
+        has such shapes.
     """
     values, _, _ = _match(state_dict)
     return traverse_util.unflatten_dict(values)
@@ -136,7 +137,7 @@ def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict
     values, problems = {}, []
     for tensor in tensors:
         value, shape = found.pop(tensor.name, None), tuple(sizes.get(n, n) for n in tensor.shape)
-        problem = _problem(value, shape)
+        problem = _problem(value, shape, variance=tensor.path[-1] == "var")
         if problem:
             problems.append(f"{problem[0]} {tensor.name}{problem[1]}")
         else:
@@ -151,7 +152,7 @@ def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict
     return values, sizes, ("params", "b1", "grn", "gamma") in values
 
 
-def _problem(value: np.ndarray | None, shape: tuple) -> tuple[str, str] | None:
+def _problem(value: np.ndarray | None, shape: tuple, *, variance: bool) -> tuple[str, str] | None:
     """What is wrong with a tensor, as words before and after its name."""
     if value is None:
         return "missing", f" of shape {shape}"
@@ -160,4 +161,7 @@ def _problem(value: np.ndarray | None, shape: tuple) -> tuple[str, str] | None:
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return "not floating", f": {value.dtype}, expected float32, float16, bfloat16 or float64"
     n_bad = np.count_nonzero(~np.isfinite(value))
-    return ("not finite", f": {n_bad} of {value.size} values are NaN or inf") if n_bad else None
+    if n_bad:
+        return "not finite", f": {n_bad} of {value.size} values are NaN or inf"
+    n_bad = np.count_nonzero(value < 0) if variance else 0
+    return ("negative", f": {n_bad} of {value.size} variances are below 0") if n_bad else None
