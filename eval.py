@@ -45,7 +45,10 @@ def main(argv) -> None:
         raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
     keep_compiled(workdir)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    summaries, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
+    try:
+        summaries, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
+    except UserError as error:
+        raise UserError(f"the network in {workdir}, step {step}: {error}") from error
     results = evaluation.describe(parts, name, extra, step) | summaries
     splits = {config.data.train_split, config.data.test_split}
     results["official_lists"] = splits <= pipeline.official_splits(data_dir)

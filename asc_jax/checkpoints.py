@@ -178,13 +178,7 @@ def save_config(
     """
     path = pathlib.Path(workdir) / "config.json"
     if path.exists():
-        saved = load_config(workdir)[1]
-        differing = _differences(saved.to_dict(), config.to_dict())
-        if differing:
-            raise UserError(
-                f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
-                "Choose another --workdir, or go on with the config it was started with"
-            )
+        check_config(workdir, config)
         return
     content = {
         "name": name,
@@ -196,6 +190,27 @@ def save_config(
     with writing_to(workdir):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def check_config(
+    workdir: str | os.PathLike, config: ml_collections.ConfigDict, *, flag: str = "--workdir"
+) -> None:
+    """Hold the config of the run in a workdir against another.
+
+    Args:
+      workdir: of a run.
+      config: what would be run now.
+      flag: the command's flag that chooses the workdir.
+
+    Raises:
+      UserError: they differ (the values are named), or the run's cannot be read.
+    """
+    differing = _differences(load_config(workdir)[1].to_dict(), config.to_dict())
+    if differing:
+        raise UserError(
+            f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
+            f"Choose another {flag}, or go on with the config it was started with"
+        )
 
 
 def load_config(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:

@@ -81,7 +81,7 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
       [n_clips, n_scenes])` of the stored dtype.
 
     Raises:
-      UserError: a value overflows the stored dtype.
+      UserError: a value overflows the stored dtype, or logits are not finite.
     """
     stored = experiment.config.precision.stored
     evaluate = make_evaluator(experiment)
@@ -96,6 +96,7 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
             continue
         deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
         results[dtype], filenames, logits = evaluate(deployed, clips)
+        require_finite(logits, f"stored in {dtype}, it")
         if dtype == "float32":
             full_logits = logits
         if dtype == stored:
@@ -107,6 +108,17 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
             "rounding": [dataclasses.asdict(r) for r in precision.rounding(variables, rounded)],
         }
     return results, predictions
+
+
+def require_finite(logits: np.ndarray, what: str) -> None:
+    """Refuse logits `[n_clips, n_scenes]` of which some are no numbers; `what` gave them."""
+    n_bad = int(np.sum(~np.isfinite(logits).all(axis=-1)))
+    if n_bad:
+        raise UserError(
+            f"{what} gives NaN or inf for {n_bad:,} of {len(logits):,} clips: its training "
+            "diverged or its weights are spoilt. Take --checkpoint best, if there is one, or train "
+            "again at a lower --config.optim.peak_lr"
+        )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

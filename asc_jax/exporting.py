@@ -1,9 +1,11 @@
 """A finished run → files that run elsewhere, written only after they have been compared.
 
-Every file is run back in its own runtime and held against the same parameters in JAX; what
-`eval.py` evaluates (rounded before the BatchNorms are folded) is stated beside it.
+Every file is run back in its own runtime and held against the same parameters in JAX, and these
+against what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
 """
 
+import contextlib
+import errno
 import functools
 import os
 import pathlib
@@ -55,8 +57,9 @@ def export_run(
       Lines for a person: files, sizes, comparison.
 
     Raises:
-      UserError: no such kind, run or package; the network is over the budget; or what the
-        files compute differs from ours. Nothing is written then.
+      UserError: no such kind, run or package; the network is over the budget or gives no
+        numbers; what the files compute differs from ours; or they cannot be written. Nothing is
+        written then.
     """
     for name, value, known in (("kind", kind, KINDS), ("weights", weights, WEIGHTS)):
         if value not in known:
@@ -76,10 +79,7 @@ def export_run(
     out = pathlib.Path(out_dir or (workdir / "best_checkpoint" if best else workdir) / "export")
     over = ".over_budget" if "budget" in deployment.metadata else ""
     paths = {out / f"{stem}{over}{extension}": data for stem, data in files.items()}
-    with checkpoints.writing_to(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for path, data in paths.items():
-            checkpoints.write_atomically(path, data)
+    write_together(paths)
     return summary(kind, deployment, tally, paths, config.precision.stored)
 
 
@@ -89,10 +89,19 @@ def deploy(
     """Fold the BatchNorms, round to the dtype `weights`, and name what it is.
 
     Raises:
-      UserError: a value overflows the dtype.
+      UserError: a value overflows the dtype or is not finite.
     """
     config = parts.config
-    params = precision.cast(fold_batch_norm(variables)["params"], weights)
+    with np.errstate(all="ignore"):  # what comes of it is looked at
+        folded = fold_batch_norm(variables)["params"]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(folded):
+        if not np.all(np.isfinite(leaf)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(
+                f"{name}, its BatchNorm folded in, holds NaN or inf: the run's training diverged "
+                "or its weights are spoilt. Take --checkpoint best, if there is one, or train again"
+            )
+    params = precision.cast(folded, weights)
     metadata = {
         "scenes": " ".join(SCENES),
         "sample_rate": str(config.features.sample_rate),
@@ -110,6 +119,33 @@ def deploy(
         features=config.features.to_dict(),
         metadata=metadata,
     )
+
+
+def write_together(paths: Mapping[pathlib.Path, bytes]) -> None:
+    """Write files of one folder, which is made if need be: all of them or none.
+
+    Raises:
+      UserError: they cannot be written; those that were there before still are.
+    """
+    parts = {path: path.with_name(f"{path.name}.part") for path in paths}
+    (folder,) = {path.parent for path in paths}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, part in parts.items():
+            if path.is_dir():  # only this could stop the renaming halfway
+                raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
+            part.write_bytes(paths[path])
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; free some space, or choose "
+            "another --out"
+        ) from error
+    finally:
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def summary(

@@ -1,9 +1,11 @@
 """A PyTorch file → a run that can be evaluated and trained on, and a run → a PyTorch file."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 
 import jax
 import ml_collections
@@ -13,6 +15,8 @@ from asc_jax import checkpoints, evaluation, experiment, precision
 from asc_jax.errors import UserError
 from asc_jax.interop import torch, torch_config, torch_files
 from asc_jax.interop.torch_layout import counter_names
+
+RUN = ("config.json", "checkpoints")  # what makes a workdir a run
 
 
 def run_from_torch(
@@ -37,10 +41,11 @@ def run_from_torch(
       from.
 
     Raises:
-      UserError: the file or the workdir will not do, or the network is over budget.
+      UserError: the file or the workdir will not do, or the network is over budget. Nothing
+        is left behind then.
     """
     workdir, path, overrides = pathlib.Path(workdir), pathlib.Path(path), overrides or {}
-    for part in ("config.json", "checkpoints"):
+    for part in RUN:
         if (workdir / part).exists():
             raise UserError(f"{workdir} already holds a run ({part}): choose another --workdir")
     file = torch_files.read(path)
@@ -54,16 +59,17 @@ def run_from_torch(
         )
     name = name or "base.py"
     parts = experiment.make(config)
+    torch_config.check_front_end(file, config.features)
     extra = _origin(path) | {
         "over_budget": not parts.within_budget,
         "batch_counters": torch.read_counters(file.state_dict),
     }
-    manager = checkpoints.Checkpoints(workdir)
-    try:
-        manager.save(0, parts.new_state(variables, parts.tx(1)), extra)
-    finally:
-        manager.close()
-    checkpoints.save_config(workdir, name, config, over_budget=not parts.within_budget)
+    state = parts.new_state(variables, parts.tx(1))
+    with _whole_or_nothing(workdir):
+        _require_room(workdir, precision.tree_bytes(state)["total"])
+        with contextlib.closing(checkpoints.Checkpoints(workdir)) as manager:
+            manager.save(0, state, extra)
+        checkpoints.save_config(workdir, name, config, over_budget=not parts.within_budget)
     head = f"{path} → {workdir}: {parts.cost['n_params']:,} parameters, {rounding}"
     return [head, *_provenance(config, sources, overrides, name)]
 
@@ -110,6 +116,29 @@ def _base_config():
     return base.get_config()
 
 
+@contextlib.contextmanager
+def _whole_or_nothing(workdir: pathlib.Path) -> Iterator[None]:
+    """Take a run that was not finished away again: it would be in the way of the next try."""
+    was_there = workdir.exists()
+    try:
+        yield
+    except BaseException:
+        for path in [workdir / part for part in RUN] if was_there else [workdir]:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _require_room(workdir: pathlib.Path, n_bytes: int) -> None:
+    """Orbax's threads go on, and say much, where a disk is full: try with a plain file first."""
+    probe = workdir / "room.part"
+    with checkpoints.writing_to(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(bytes(2 * n_bytes))
+        finally:
+            probe.unlink(missing_ok=True)
+
+
 def _to_float32(variables) -> tuple[dict, str]:
     """Variables as a run keeps them, and what that cost in words."""
     with np.errstate(over="ignore", under="ignore"):
@@ -118,8 +147,15 @@ def _to_float32(variables) -> tuple[dict, str]:
         if not np.all(np.isfinite(leaf)):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise UserError(f"{name} holds values beyond float32's range, {np.finfo('f4').max:g}")
+    rows = precision.rounding(variables, narrow)
+    for row in rows:
+        if row.n_zero:
+            raise UserError(
+                f"{row.leaf}: {row.n_zero} values would become 0 in float32, whose smallest is "
+                "1.4e-45; where 0 will do, save model.float().state_dict() instead"
+            )
     dtypes = " and ".join(sorted({leaf.dtype.name for leaf in jax.tree.leaves(variables)}))
-    largest = max(row.max_relative for row in precision.rounding(variables, narrow))
+    largest = max(row.max_relative for row in rows)
     if largest:
         return narrow, f"{dtypes} rounded to float32, by up to {largest:.1e} of a value"
     return narrow, f"{dtypes} kept exactly in float32"

@@ -138,6 +138,41 @@ def mask_on_log():
     ]
 
 
+def _changed_mask(change):
+    """`change(start, width, axis)` gives what `augment.mask_band` gets instead."""
+    true = augment.mask_band
+
+    def mask_band(power, start, width, *, axis):
+        start, width, axis = change(start, width, axis)
+        return true(power, start, width, axis=axis)
+
+    return [(augment, "mask_band", mask_band)]
+
+
+def mask_too_wide():
+    """The last bin of a mask masked, too."""
+    return _changed_mask(lambda start, width, axis: (start, width + 1, axis))
+
+
+def mask_shifted():
+    """Bins counted from 1."""
+    return _changed_mask(lambda start, width, axis: (start + 1, width, axis))
+
+
+def mask_of_frames():
+    """Frames masked instead of mel bins."""
+    return _changed_mask(lambda start, width, axis: (start, width, 3 - axis))
+
+
+def one_mask_for_all():
+    """The first clip's mask for the whole batch."""
+
+    def first(start, width, axis):
+        return jnp.full_like(start, start[0]), jnp.full_like(width, width[0]), axis
+
+    return _changed_mask(first)
+
+
 def _moved_schedule(move):
     true = optim.warmup_cosine
 
@@ -189,6 +224,10 @@ FAULTS = {
     "symmetric Hann window": symmetric_hann,
     "window not centred in n_fft": window_at_the_start,
     "masks on the log-mel": mask_on_log,
+    "masks one bin too wide": mask_too_wide,
+    "masks one bin further up": mask_shifted,
+    "masks on frames": mask_of_frames,
+    "one mask for all clips": one_mask_for_all,
     "schedule off by one step": schedule_off_by_one,
     "step 0 not at rate 0": step_0_at_a_rate,
     "no weight decay on BatchNorm": no_decay_on_batch_norm,

@@ -6,11 +6,14 @@ import json
 import os
 import pathlib
 import re
+import resource
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from exported import moved_variables, save_run
+from small import small_config
 from tau_folder import write_tau
 
 from asc_jax import checkpoints, evaluation, experiment, features, torch_runs
@@ -188,6 +191,9 @@ def test_run_is_not_overwritten_nor_is_a_file(tmp_path, tensors):
         (("--to_torch=a", "--workdir=nowhere"), "no run in nowhere: config.json is missing"),
         (("--to_torch=a", "--workdir=x", "b"), "unexpected words on the command line: b"),
         (("--from_torch=no.pt", "--workdir=x"), "cannot read no.pt: No such file or directory"),
+        (("--from_torch=", "--workdir=x"), "--from_torch is empty: give it a value"),
+        (("--to_torch=", "--workdir=x"), "--to_torch is empty: give it a value"),
+        (("--to=c", "--workdir="), "--workdir is empty: give it a value"),
     ],
 )
 def test_wrong_command_line_is_named(tmp_path, args, expected):
@@ -199,6 +205,15 @@ def test_help_lists_the_flags(tmp_path):
     assert done.returncode == 0
     for name in (*convert.ACTIONS, "workdir", "checkpoint", "dtype", "out", "data_dir", "config"):
         assert f"--{name}:" in done.stdout
+
+
+HYPER_PARAMETERS = {
+    "recordings": {"orig_sample_rate": 16_000},
+    "truth for a number": {"hop_length": True},
+    "multiplier": {"channels_multiplier": float("nan")},
+    "expansion": {"expansion_rate": float("inf")},
+    "no rate": {"sample_rate": 0},
+}
 
 
 def spoil(tensors, front_end, what):
@@ -230,6 +245,16 @@ def spoil(tensors, front_end, what):
         hyper_parameters["hop_length"] = "500"
     elif what == "rate":
         hyper_parameters["sample_rate"], front_end = 44_100, {}
+    elif what == "prefixed window":
+        symmetric = np.hanning(3072).astype(np.float32)
+        front_end = {"model.mel.1.spectrogram.window": symmetric}
+    elif what == "empty filterbank":
+        front_end["mel.1.mel_scale.fb"] = np.zeros((0, 0), np.float32)
+    elif what == "tiny variance":
+        name = "in_c.0.1.running_var"
+        tensors[name] = tensors[name].astype(np.float64) * 1e-60
+    elif what in HYPER_PARAMETERS:
+        hyper_parameters |= HYPER_PARAMETERS[what]
     return tensors, front_end, hyper_parameters
 
 
@@ -250,6 +275,14 @@ def spoil(tensors, front_end, what):
         ("window", r"mel.1.spectrogram.window differs from ours by up to 0.00078"),
         ("hyper-parameter", r"the hyper-parameter hop_length is '500', expected int"),
         ("rate", r"config.features.sample_rate is 44100, expected 32000"),
+        ("prefixed window", r"mel.1.spectrogram.window differs from ours by up to 0.00078"),
+        ("empty filterbank", r"mel.1.mel_scale.fb has shape \(0, 0\), expected \(2049, 256\)"),
+        ("tiny variance", r"batch_stats/stem1/norm/var: 8 values would become 0 in float32"),
+        ("recordings", r"the hyper-parameter orig_sample_rate is 16000, expected 44100: data"),
+        ("truth for a number", r"the hyper-parameter hop_length is True, expected int"),
+        ("multiplier", r"the hyper-parameter channels_multiplier is nan, expected a finite float"),
+        ("expansion", r"the hyper-parameter expansion_rate is inf, expected a finite float"),
+        ("no rate", r"config.features.sample_rate is 0, expected 32000"),
     ],
 )
 def test_checkpoint_that_does_not_fit_is_refused_by_name(
@@ -259,6 +292,50 @@ def test_checkpoint_that_does_not_fit_is_refused_by_name(
     with pytest.raises(UserError, match=expected):
         torch_runs.run_from_torch(tmp_path / "m.ckpt", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_odd_n_fft_is_kept_where_it_has_the_bins_of_the_filterbank(tmp_path, tensors):
+    filterbank = features.mel_filterbank(4095, 256, 32_000, 0.0, 16_000.0)
+    told = {"hop_length": 472, "n_fft": 4095}
+    write_lightning(tmp_path / "m.ckpt", tensors, {"mel.1.mel_scale.fb": filterbank}, told)
+    assert values(run_of(tmp_path / "m.ckpt"))["features.n_fft"] == ("4095", "stored buffers")
+
+
+@pytest.mark.parametrize("workdir_was_there", [False, True])
+def test_failed_conversion_leaves_nothing_and_can_be_tried_again(
+    tmp_path, monkeypatch, tensors, workdir_was_there
+):
+    write_state_dict(tmp_path / "m.pt", tensors)
+    workdir = tmp_path / "m"
+    if workdir_was_there:
+        workdir.mkdir()
+        (workdir / "notes.txt").touch()
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(*args, **kwargs):
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save_config", fail)
+        with pytest.raises(UserError, match="the disk is full"):
+            run_of(tmp_path / "m.pt", name="base.py")
+    assert sorted(tmp_path.rglob("*")) == before
+    run_of(tmp_path / "m.pt", name="base.py")
+    assert (workdir / "config.json").exists()
+
+
+def test_full_disk_is_said_in_one_line(tmp_path, tensors, monkeypatch):
+    write_state_dict(tmp_path / "m.pt", tensors)
+
+    def limited(*args, run=subprocess.run, **kwargs):
+        limit = (2**18, 2**18)  # bytes of a file; a run of this network has three times as many
+        return run(
+            *args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit), **kwargs
+        )
+
+    monkeypatch.setattr(subprocess, "run", limited)
+    message = refused("--from_torch=m.pt", "--workdir=x", *BASE, cwd=tmp_path)
+    assert "cannot write to the workdir x: File too large; free some space" in message
 
 
 def test_malicious_checkpoint_ends_with_one_line_and_does_not_run(tmp_path):
@@ -348,3 +425,19 @@ def test_converted_run_is_evaluated_trained_on_and_exported(home):
     out = converted("--to=c", "--workdir=x", "--out=c", "--data_dir=data", cwd=home)
     assert "7" in out
     assert list((home / "c").iterdir())
+
+
+@pytest.mark.slow
+def test_network_that_gives_no_numbers_is_not_evaluated(home):
+    config = small_config(data__dir="data", data__train_split="train_5pct")
+    variables = moved_variables(experiment.make(config))
+    variables["params"]["head"]["kernel"][..., 3] = np.nan
+    save_run(home / "spoilt", config, variables)
+    done = start("--workdir=spoilt", cwd=home, module=(str(ROOT / "eval.py"),))
+    assert done.returncode == 2
+    assert (
+        "the network in spoilt, step 3: stored in float32, it gives NaN or inf for 7 of 7 clips"
+        in done.stderr
+    )
+    assert "--checkpoint best" in done.stderr
+    assert not (home / "spoilt" / "results.json").exists()

@@ -118,8 +118,8 @@ def test_whole_command_ends_with_0():
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)
-    assert (len(result["rows"]), result["failed"]) == (28, [])
-    assert len({row["stage"] for row in result["rows"]}) == 28
+    assert (len(result["rows"]), result["failed"]) == (30, [])
+    assert len({row["stage"] for row in result["rows"]}) == 30
     assert all(row["n_values"] and row["tolerance"] and row["basis"] for row in result["rows"])
 
 
@@ -141,6 +141,17 @@ def test_live_path_that_is_no_clip_is_refused(tmp_path):
         cli.read_clips(str(tmp_path))
     with pytest.raises(UserError, match="sample rate 16000, expected 44100"):
         cli.read_clips(write_wav(tmp_path / "slow.wav", rate=16_000))
+
+
+def test_live_without_a_value_is_refused():
+    with pytest.raises(UserError, match="--live is empty, expected a wav file or a folder"):
+        cli.read_clips("")
+
+
+def test_live_finds_upper_case_names_and_passes_over_folders_called_so(tmp_path):
+    write_wav(tmp_path / "A.WAV")
+    (tmp_path / "x.wav").mkdir()
+    assert cli.read_clips(str(tmp_path))[1] == f"1 of 1 clips in {tmp_path}"
 
 
 def test_live_takes_the_first_clips_of_a_folder_and_says_so(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """A finished run becomes files that were compared first, and refused where they differ."""
 
 import dataclasses
+import functools
+import pathlib
 
 import jax
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from exported import builder_of, kinds, moved_variables, save_run
 from small import noise, small_clips, small_config
 
-from asc_jax import experiment, export_check, exporting
+from asc_jax import evaluation, experiment, export_check, exporting
 from asc_jax.errors import UserError
 from asc_jax.interop import c_header, c_reader
 
@@ -70,6 +72,81 @@ def test_export_with_one_weight_changed_is_refused(monkeypatch, workdir, tmp_pat
     assert names_in(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("fault", ["a folder in the way", "disk full"])
+def test_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatch, fault):
+    one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
+    exporting.write_together({one: b"old"})
+    write = pathlib.Path.write_bytes
+
+    def full(path, data):
+        write(path, data[:1])
+        raise OSError(28, "No space left on device")
+
+    if fault == "disk full":
+        write(two, b"old")
+        monkeypatch.setattr(
+            pathlib.Path, "write_bytes", lambda p, d: full(p, d) if d == b"2" else write(p, d)
+        )
+        expected = "No space left on device; free some space, or choose another --out"
+    else:
+        two.mkdir()
+        expected = "two.onnx is a folder; free some space, or choose another --out"
+    with pytest.raises(UserError, match=f"^cannot write to {tmp_path}: {expected}"):
+        exporting.write_together({one: b"1", two: b"2"})
+    assert names_in(tmp_path) == ["one.onnx", "two.onnx"]
+    assert one.read_bytes() == b"old"
+
+
+def test_folder_that_cannot_be_made_is_called_out_not_workdir(workdir, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="^cannot write to .*file/x: .* choose another --out$"):
+        exporting.export_run(workdir, "c", out_dir=tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("params", "head", "kernel"), np.nan, "head/kernel"),
+        (("batch_stats", "b3", "expand", "norm", "var"), -1.0, "b3/expand/bias"),
+    ],
+)
+def test_network_that_gives_no_numbers_is_refused_by_name(tmp_path, path, value, named):
+    variables = experiment_variables()
+    functools.reduce(lambda tree, name: tree[name], path, variables)[..., 0] = value
+    save_run(tmp_path, small_config(), variables)
+    with pytest.raises(UserError, match=f"^{named}, its BatchNorm folded in, holds NaN or inf"):
+        exporting.export_run(tmp_path, "c")
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("spoilt", ["logits", "deployed"])
+def test_reference_that_is_no_number_is_said_plainly(spoilt):
+    logits = {"logits": np.eye(10, dtype="f4")[:4], "deployed": np.eye(10, dtype="f4")[:4]}
+    logits[spoilt] = logits[spoilt] * np.inf
+    batch = noise(4)[0], np.full(4, -1), np.ones(4, bool)
+    with pytest.raises(UserError, match="gives NaN or inf for 4 of 4 clips: its training diverged"):
+        export_check.compare(lambda audio: (audio, *logits.values()), {}, iter([batch]))
+
+
+@pytest.mark.parametrize(("n_other", "refused"), [(50, False), (51, True)])
+def test_network_unlike_the_evaluated_one_is_refused(n_other, refused):
+    """Of 1,000 clips, whatever the files themselves agree with."""
+    logits = np.eye(10, dtype=np.float32)[np.arange(1000) % 10]
+    deployed = logits.copy()
+    deployed[:n_other] = np.roll(logits[:n_other], 1, axis=1)
+    batch = np.zeros((1000, 8), np.float32), np.full(1000, -1), np.ones(1000, bool)
+    functions = {
+        "waveform_to_probs": lambda given: evaluation.softmax(logits),
+        "log_mel_to_logits": lambda given: logits,
+    }
+    tally = export_check.compare(lambda a: (a, logits, deployed), functions, iter([batch]))
+    if not refused:
+        export_check.require_agreement(tally)
+        return
+    with pytest.raises(UserError, match="not the one that eval.py evaluates.* 94.90 % of 1,000"):
+        export_check.require_agreement(tally)
+
+
 @pytest.mark.parametrize("spoil", [np.nan, np.inf, -np.inf])
 def test_results_that_are_no_numbers_are_refused(spoil):
     logits = np.eye(10, dtype=np.float32)[:4]
@@ -80,7 +157,7 @@ def test_results_that_are_no_numbers_are_refused(spoil):
 
     functions = dict.fromkeys(export_check.ARTEFACTS, lambda given: logits + spoil)
     tally = export_check.compare(reference, functions, iter([batch]))
-    with pytest.raises(UserError, match="is not our network"):
+    with pytest.raises(UserError, match="is not our network: logits are NaN or inf"):
         export_check.require_agreement(tally)
 
 

@@ -90,6 +90,21 @@ def test_every_kind_of_network_keeps_its_logits(kind, overrides):
     assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
 
 
+@pytest.mark.parametrize("kind", kinds(["stablehlo", "onnx", "c"]))
+def test_front_end_with_an_odd_n_fft_keeps_its_logits(kind):
+    build, load = builder_of(kind)
+    deployment = deploy_small(features__n_fft=4095)  # hop 2000: a frame at the very end
+    given, expected = results_in_jax(deployment, noise(4)[0])
+    assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
+
+
+@pytest.mark.parametrize("n_fft", [4095, 4000])
+def test_n_fft_that_litert_cannot_transform_is_refused_by_name(n_fft):
+    deployment = deploy_small(features__n_fft=n_fft)
+    with pytest.raises(UserError, match=f"config.features.n_fft is {n_fft}, and LiteRT's"):
+        exporting.KINDS["litert"][0](deployment)
+
+
 def test_network_in_onnx_is_float16_within_the_budget_and_well_formed(golden, report_parts):
     onnx = pytest.importorskip("onnx")
     build, _ = builder_of("onnx")

@@ -70,6 +70,39 @@ def test_each_counter_is_kept(golden):
         read_counters(tensors)
 
 
+@pytest.mark.parametrize("count", [-3, 2**62])
+def test_counter_that_counts_nothing_is_refused(count):
+    counter = {"model.in_c.0.1.num_batches_tracked": np.array(count)}
+    with pytest.raises(UserError, match=f"in_c.0.1.num_batches_tracked is {count}, expected a cou"):
+        read_counters(counter)
+
+
+@pytest.mark.parametrize("function", [from_torch, infer_config, read_counters])
+@pytest.mark.parametrize("name", ["in_c.0.0.weight", "in_c.0.1.num_batches_tracked"])
+def test_tensor_under_two_names_is_refused_and_both_are_named(golden, function, name):
+    tensors = golden("c_state_calib")
+    with pytest.raises(UserError, match=f"^{name} and model.{name} are both there: two networks"):
+        function(tensors | {f"model.{name}": tensors[name] + 1})
+    with pytest.raises(UserError, match="are both there, and 125 more such pairs"):
+        function(tensors | {f"model.{name}": value for name, value in tensors.items()})
+
+
+@pytest.mark.parametrize("prefix", ["net.", "module.", "model._orig_mod.", "model.model."])
+def test_prefix_of_a_wrapper_is_named_with_the_way_out(golden, prefix):
+    tensors = {prefix + name: value for name, value in golden("c_state_calib").items()}
+    with pytest.raises(UserError) as error:
+        from_torch(tensors)
+    assert f"Take {prefix!r} off where the file comes from: torch.save({{" in str(error.value)
+    assert f"name.removeprefix({prefix!r}): tensor for name, tensor in" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["width_multiplier", "expansion"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 1e300])
+def test_wanted_number_out_of_its_range_is_refused(golden, name, value):
+    with pytest.raises(UserError, match=f"{name} is .*, expected a number above 0 and at most 64"):
+        infer_config(golden("c_state_calib"), **{name: value})
+
+
 def test_to_torch_copies():
     variables = random_variables({})
     tensors = to_torch(variables)

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
     0: "types taxonomy errors jaxpr_walk mac_count primitive_costs",
-    1: "features augment losses metrics precision complexity table1 signals models.ops",
+    1: "features augment losses metrics precision complexity table1 signals models.ops statistics",
     2: "models.blocks state optim",
     3: "models models.cp_mobile models.folding steps",
     4: "experiment parallel checkpoints interop interop.optional interop.torch interop.torch_files"
@@ -19,7 +19,11 @@ FLOORS = {
     " interop.c_reader"
     " interop.parity interop.parity_checks interop.parity_front_end interop.parity_network"
     " interop.parity_optim interop.live interop.live_front_end",
-    5: "evaluation exporting export_check torch_runs report figures journal budget budget_figure",
+    5: "evaluation exporting export_check torch_runs report figures journal budget budget_figure"
+    " prediction prediction_lines prediction_figure"
+    " submission submission_author submission_check"
+    " run_results campaign campaign_runs campaign_progress"
+    " table1_collect table1_grids table1_figures table1_html table1_report",
     6: "loop",
     7: "cli",
 }

@@ -15,7 +15,7 @@ from asc_jax.interop.parity_checks import Check, Tolerance, judge, tolerance_tex
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CONSTANTS = (parity_front_end.hann_window, parity_front_end.mel_filterbank)
 SPECTRA = (*CONSTANTS, parity_front_end.log_mel)
-MASKS = (parity_front_end.log_mel, parity_front_end.masked_log_mel)
+MASKS = (parity_front_end.frequency_mask, parity_front_end.masked_log_mel)
 LOG_MELS = ["log-mel, hop 500", "log-mel, hop 472"]
 # Fault → the stages run under it, and the rows that must fail, all of them and no other.
 EXPECTED = {
@@ -28,7 +28,11 @@ EXPECTED = {
     "hop off by one": (SPECTRA, LOG_MELS),
     "symmetric Hann window": (SPECTRA, ["Hann window", *LOG_MELS]),
     "window not centred in n_fft": (SPECTRA, LOG_MELS),
-    "masks on the log-mel": (MASKS, ["masked log-mel"]),
+    "masks on the log-mel": ((parity_front_end.log_mel, *MASKS), ["masked log-mel"]),
+    "masks one bin too wide": (MASKS, ["frequency mask, applied"]),
+    "masks one bin further up": (MASKS, ["frequency mask, applied"]),
+    "masks on frames": (MASKS, ["frequency mask, applied", "masked log-mel, bands"]),
+    "one mask for all clips": (MASKS, ["frequency mask, applied", "masked log-mel, bands"]),
     "schedule off by one step": ((parity_optim.schedule,), ["schedule"]),
     "step 0 not at rate 0": ((parity_optim.schedule,), ["schedule"]),
     "no weight decay on BatchNorm": ((parity_optim.adamw_step,), ["one AdamW step"]),

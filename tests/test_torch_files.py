@@ -144,6 +144,31 @@ def test_spoilt_file_is_refused(path):
     refusal(path)
 
 
+@pytest.mark.parametrize("position", [0.3, 0.5, 0.9])
+def test_flipped_byte_among_the_values_is_refused(path, position):
+    whole = bytearray(save_whole(path))
+    whole[int(len(whole) * position)] ^= 0x40
+    path.write_bytes(whole)
+    torch.load(path, weights_only=True)  # PyTorch does not look
+    assert "is cut short, damaged or not a file of PyTorch's: copy it again" in refusal(path)
+
+
+def test_file_without_checksums_is_read(path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        save_whole(path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    np.testing.assert_array_equal(read_state_dict(path)["a.weight"], np.arange(5000.0))
+
+
+@pytest.mark.parametrize("value", [["hop_length"], "abc", 3, torch.ones(2)])
+def test_hyper_parameters_without_names_are_refused(path, value):
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": value}, path)
+    expected = f"hyper_parameters is of type {type(value).__name__}, expected values by name"
+    assert expected in refusal(path)
+
+
 @pytest.mark.parametrize("content", [b"no zip, no pickle\n" * 9, b"PK\x03\x04", b"\x80"])
 def test_other_files_are_refused(path, content):
     path.write_bytes(content)

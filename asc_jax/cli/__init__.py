@@ -51,6 +51,18 @@ def define_config_flag() -> None:
     flags.declare_key_flag("config")
 
 
+def read_config(name: str, overrides: Sequence[str]):
+    """The config that `train.py --config NAME OVERRIDES` would run, flags of this process aside."""
+    from ml_collections import config_flags
+
+    argv, values = _absolute_config(["", f"--config={name}", *overrides]), flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, lock_config=True, flag_values=values, sys_argv=argv
+    )
+    _parse(argv, values)
+    return values.config.copy_and_resolve_references()
+
+
 def keep_compiled(workdir: str | os.PathLike) -> None:
     """Keep compiled programs beside the workdir, for its next start and for its siblings."""
     import jax
@@ -98,14 +110,14 @@ def _fail(error: Exception) -> None:
     sys.exit(2)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parse flags; whatever is wrong with them becomes a `UserError`."""
     try:
-        return flags.FLAGS(list(argv))
+        return values(list(argv))
     except SystemExit as stop:  # absl ends with 1 after --help, which is no error
         raise SystemExit(0) from stop
     except flags.Error as error:
-        needs_config = "config" in flags.FLAGS and flags.FLAGS["config"].value is None
+        needs_config = "config" in values and values["config"].value is None
         hint = "--config comes first; " if needs_config and "'config." in str(error) else ""
         raise UserError(f"{error} ({hint}--help lists the flags)") from error
     except (AttributeError, KeyError) as error:  # an unknown key: the message names near misses

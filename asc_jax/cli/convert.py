@@ -73,6 +73,9 @@ def _action(given, words: Sequence[str]) -> str:
     for name in {name for names in ACTIONS.values() for name in names} - {*ACTIONS[asked[0]]}:
         if given[name].value is not None:
             raise UserError(f"--{name} does not go with --{asked[0]}")
+    for name in (asked[0], "workdir", *ACTIONS[asked[0]]):
+        if given[name].value == "":
+            raise UserError(f"--{name} is empty: give it a value, or leave it out")
     return asked[0]
 
 

@@ -66,9 +66,14 @@ def read_clips(path: str) -> tuple[np.ndarray, str]:
     from asc_jax.data.wav import read_wav
 
     found = pathlib.Path(path)
+    if not path:
+        raise UserError("--live is empty, expected a wav file or a folder of them")
     if not found.exists():
         raise UserError(f"--live {path}: no such file or folder")
-    files = sorted(found.rglob("*.wav")) if found.is_dir() else [found]
+    files = [found]
+    if found.is_dir():
+        wavs = (file for file in found.rglob("*") if file.suffix.lower() == ".wav")
+        files = sorted(file for file in wavs if file.is_file())
     if not files:
         raise UserError(f"--live {path}: no .wav file in this folder")
     name = f"{min(len(files), MAX_CLIPS)} of {len(files)} clips in {path}"

@@ -23,9 +23,10 @@ with values have them in ASC_VALUES: a convolution its kernel [kf][kt][c_in][c_o
 [3][3][c_out]) from `values` on, then c_out biases; ASC_GRN gamma and beta. 3x3 windows are padded
 by 1 with zeros, which ASC_AVG_POOL counts. `activation` says whether ASC_ACTIVATION follows.
 
-The log-mel [ASC_N_MELS][ASC_N_FRAMES] of ASC_N_SAMPLES samples: reflect ASC_N_FFT / 2 samples at
-either end; frame t starts at t * ASC_HOP_LENGTH; times the window of ASC_WIN_LENGTH, which is
-centred in ASC_N_FFT; power P of the Fourier transform; bin k adds ASC_MEL_HERE[k] * P[k] to band
+The log-mel [ASC_N_MELS][ASC_N_FRAMES] of ASC_N_SAMPLES samples: reflect ASC_N_FFT / 2 samples,
+rounded down, at the start and the rest of ASC_N_FFT at the end; frame t starts at t *
+ASC_HOP_LENGTH; times the window of ASC_WIN_LENGTH, which is centred in ASC_N_FFT, at (ASC_N_FFT -
+ASC_WIN_LENGTH) / 2; power P of the Fourier transform; bin k adds ASC_MEL_HERE[k] * P[k] to band
 ASC_MEL_BAND[k] and ASC_MEL_BELOW[k] * P[k] to the band before it; then ln(mel + ASC_LOG_OFFSET)."""
 
 

@@ -88,7 +88,8 @@ def _log_mel(text: str, waveform: np.ndarray) -> np.ndarray:
     window = np.zeros(n_fft, np.float32)
     left = (n_fft - win_length) // 2
     window[left : left + win_length] = _array(text, "WINDOW")
-    padded = np.pad(waveform, ((0, 0), (n_fft // 2, n_fft // 2)), mode="reflect")
+    half = n_fft // 2
+    padded = np.pad(waveform, ((0, 0), (half, n_fft - half)), mode="reflect")
     frames = np.stack([padded[:, t * hop : t * hop + n_fft] for t in range(n_frames)], axis=1)
     power = np.abs(np.fft.rfft(frames * window)) ** 2  # [b, t, bin]
     band = _array(text, "MEL_BAND")

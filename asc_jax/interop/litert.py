@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from asc_jax.errors import UserError
 from asc_jax.features import LOG_OFFSET
 from asc_jax.interop.graph import (
     ARTEFACTS,
@@ -38,8 +39,14 @@ def build(deployment: Deployment) -> dict[str, bytes]:
     JSON in the entry "asc_jax".
 
     Raises:
-      UserError: TensorFlow is not installed.
+      UserError: TensorFlow is not installed, or n_fft is no power of two.
     """
+    n_fft = deployment.features["n_fft"]
+    if n_fft.bit_count() != 1:
+        raise UserError(
+            f"config.features.n_fft is {n_fft}, and LiteRT's Fourier transform takes powers of two "
+            "only: export to another kind, or train with such an n_fft"
+        )
     tf = _import_tensorflow()
 
     def waveform_to_probs(waveform):
@@ -133,7 +140,7 @@ def _log_mel(
 ):
     """`[b, 32000]` → `[b, n_mels, n_frames, 1]`."""
     half = n_fft // 2
-    padded = tf.pad(waveform, [[0, 0], [half, half]], "REFLECT")
+    padded = tf.pad(waveform, [[0, 0], [half, n_fft - half]], "REFLECT")
     starts = range(0, N_SAMPLES + 1, hop_length)
     frames = tf.stack([padded[:, start : start + n_fft] for start in starts], 1)
     spectrum = tf.signal.rfft(frames * padded_window(n_fft, win_length), [n_fft])

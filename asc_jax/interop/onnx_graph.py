@@ -127,7 +127,7 @@ def _log_mel(
 ) -> str:
     """`[b, 32000]` → `[b, 1, n_mels, n_frames]`."""
     half = n_fft // 2
-    pads = w.constant(np.array([0, half, 0, half]))
+    pads = w.constant(np.array([0, half, 0, n_fft - half]))
     padded = w.node("Pad", waveform, pads, mode="reflect")
     signal = w.node("Unsqueeze", padded, w.constant(np.array([2])))
     window = w.constant(padded_window(n_fft, win_length), "window")

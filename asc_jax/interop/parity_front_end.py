@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import augment, features, steps
-from asc_jax.interop.parity_checks import Check, Reference, Tolerance
+from asc_jax.interop.parity_checks import Check, Reference, Tolerance, joined
 
 RATES = (44_100, 32_000)  # Hz, of a recording and of the network
 HOPS = (500, 472)  # samples: the official baseline's, the report's
@@ -97,19 +97,32 @@ def log_mel_float64(reference: Reference, limits=LOG_MEL64_LIMITS) -> list[Check
 
 
 def frequency_mask(reference: Reference) -> list[Check]:
-    """Where the band begins and ends, from the same uniform draws."""
+    """Where the band begins and ends, from the same uniform draws, and what it leaves."""
     arrays = reference("b_freqmask")
     uniform = np.stack([np.ravel(arrays["u1"]), np.ravel(arrays["u2"])], axis=1)
     start, width = augment.band_from_uniform(jnp.asarray(uniform), MEL["n_mels"], MAX_FREQ_MASK)
     ours = np.stack([start, start + width])
     expected = np.stack([np.ravel(arrays["start"]), np.ravel(arrays["end"])])
-    tolerance = Tolerance("integers")
-    return [Check("frequency mask", "start and end of 6 bands", ours, expected, tolerance)]
+    ones = np.ones((len(start), MEL["n_mels"], 4), np.float32)
+    first, end = expected.astype(np.int32)
+    left = augment.mask_band(
+        jnp.asarray(ones), jnp.asarray(first), jnp.asarray(end - first), axis=1
+    )
+    mel_bin = np.arange(MEL["n_mels"])[:, None]
+    inside = (mel_bin >= first[:, None, None]) & (mel_bin < end[:, None, None])
+    size = "ones, 6 × 256 × 4"
+    return [
+        Check("frequency mask", "start and end of 6 bands", ours, expected, Tolerance("integers")),
+        Check("frequency mask, applied", size, left, ones * ~inside, Tolerance("zeros and ones")),
+    ]
 
 
 def masked_log_mel(reference: Reference) -> list[Check]:
-    """A mask on linear power leaves log 1e-5 behind: the values that it changes, in our step."""
-    waveform = jnp.asarray(reference("b_frontend")["resampled"])
+    """What a mask changes in our step: to log 1e-5, in one band of mel bins over all frames.
+
+    The clips are of faint noise, which is far from log 1e-5, and from 0, everywhere.
+    """
+    waveform = 1e-3 * jax.random.normal(jax.random.key(1), (4, RATES[1]))
     rest = {
         "key": jax.random.key(0),
         "waveform": waveform,
@@ -124,10 +137,19 @@ def masked_log_mel(reference: Reference) -> list[Check]:
         np.asarray(steps.augmented_log_mel(**rest, max_freq_mask=width))
         for width in (0, MAX_FREQ_MASK)
     )
-    ours = masked[np.abs(masked - plain) > 1e-3]
+    changed = np.abs(masked - plain)[..., 0] > 1e-3  # [b, f, t]
+    ours = masked[changed]
     expected = np.full_like(ours, np.log(1e-5))
-    tolerance = Tolerance("float32 rounding of log 1e-5", relative=1e-6)
-    return [Check("masked log-mel", "masked values", ours, expected, tolerance)]
+    bins = changed.any(axis=2)
+    band = np.logical_or.accumulate(bins, 1) & np.logical_or.accumulate(bins[:, ::-1], 1)[:, ::-1]
+    whole_bands = changed, np.broadcast_to(band[..., None], changed.shape)
+    n_different = len(np.unique(bins, axis=0)), len(bins)
+    rounding = Tolerance("float32 rounding of log 1e-5", relative=1e-6)
+    bands = joined([whole_bands, n_different])
+    return [
+        Check("masked log-mel", "masked values", ours, expected, rounding),
+        Check("masked log-mel, bands", "all frames; by clip", *bands, Tolerance("one to a clip")),
+    ]
 
 
 def mixstyle(reference: Reference) -> list[Check]:

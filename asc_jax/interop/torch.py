@@ -6,7 +6,7 @@ else changes, so that the values stay equal bit for bit. Strides and activation 
 a state dict: they are taken to be the baseline's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "FRONT_END_BUFFERS",
     "from_torch",
     "infer_config",
+    "plain_names",
     "read_counters",
     "to_torch",
     "torch_names",
@@ -26,6 +27,23 @@ __all__ = [
 
 # The front end's constants, which a Lightning checkpoint holds beside the network.
 FRONT_END_BUFFERS = ("mel.0.kernel", "mel.1.spectrogram.window", "mel.1.mel_scale.fb")
+MAX_COUNT = 2**53  # beyond it not every reader of JSON keeps a whole number
+
+
+def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by the baseline's own names, which a Lightning module puts `model.` before.
+
+    Raises:
+      UserError: a tensor is there with and without it.
+    """
+    twice = [name for name in state_dict if f"model.{name}" in state_dict]
+    if twice:
+        more = f", and {len(twice) - 1} more such pairs" if len(twice) > 1 else ""
+        raise UserError(
+            f"{twice[0]} and model.{twice[0]} are both there{more}: two networks in one; leave "
+            "one of them out where the file comes from"
+        )
+    return {name.removeprefix("model."): np.asarray(x) for name, x in state_dict.items()}
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
@@ -40,8 +58,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
 
     Raises:
       UserError: a tensor is missing, unknown, not of the shape that the other tensors imply,
-        not floating, not finite or a negative variance (all of them are named), or no `CPMobile`
-        has such shapes.
+        not floating, not finite or a negative variance (all of them are named), or there with
+        and without prefix, or no `CPMobile` has such shapes.
     """
     values, _, _ = _match(state_dict)
     return traverse_util.unflatten_dict(values)
@@ -91,15 +109,18 @@ def infer_config(
 
     Args:
       state_dict: as for `from_torch`.
-      width_multiplier, expansion: taken wherever they fit the shapes; otherwise that number
-        with the fewest decimals, nearest to them, which fits.
+      width_multiplier, expansion: above 0 and at most 64. Taken wherever they fit the shapes;
+        otherwise that number with the fewest decimals, nearest to them, which fits.
 
     Returns:
       `width`, `width_multiplier`, `expansion`, `n_classes`, `grn`.
 
     Raises:
-      UserError: as `from_torch`.
+      UserError: as `from_torch`, or a number out of its range.
     """
+    for name, wanted in (("width_multiplier", width_multiplier), ("expansion", expansion)):
+        if not 0 < wanted <= 64:
+            raise UserError(f"{name} is {wanted!r}, expected a number above 0 and at most 64")
     _, sizes, grn = _match(state_dict)
     inferred = attributes(sizes, width_multiplier, expansion)
     return inferred | {"n_classes": sizes["n_classes"], "grn": grn}
@@ -109,22 +130,21 @@ def read_counters(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Training batches that each BatchNorm has seen, by name; those missing are left out.
 
     Raises:
-      UserError: a counter is not a whole number.
+      UserError: a counter is no whole number from 0 to 2⁵³.
     """
-    counters = {}
-    for name, value in state_dict.items():
-        name, value = name.removeprefix("model."), np.asarray(value)
-        if name not in counter_names():
-            continue
+    found = plain_names(state_dict)
+    counters = {name: found[name] for name in counter_names() if name in found}
+    for name, value in counters.items():
         if value.shape or not np.issubdtype(value.dtype, np.integer):
             raise UserError(f"{name} is {value.dtype} {value.shape}, expected one whole number")
-        counters[name] = int(value)
-    return counters
+        if not 0 <= value <= MAX_COUNT:
+            raise UserError(f"{name} is {value}, expected a count of batches, 0 … {MAX_COUNT}")
+    return {name: int(value) for name, value in counters.items()}
 
 
 def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, int], bool]:
     """Our values by path, the channel counts by name, and whether there is response norm."""
-    found = {name.removeprefix("model."): np.asarray(value) for name, value in state_dict.items()}
+    found = plain_names(state_dict)
     for name in (*FRONT_END_BUFFERS, *counter_names()):
         found.pop(name, None)
     tensors = layout(grn=any(".after_block_norm." in name for name in found))
@@ -132,6 +152,7 @@ def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict
         raise UserError(
             f"none of the tensors ({', '.join(list(found)[:3]) or 'there are none'} …) is one of "
             f"the baseline's network ({tensors[0].name}, {tensors[1].name} …)"
+            f"{_prefix_hint(state_dict, tensors[0].name)}"
         )
     sizes = vote(found, tensors)
     values, problems = {}, []
@@ -150,6 +171,18 @@ def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict
         )
     attributes(sizes)
     return values, sizes, ("params", "b1", "grn", "gamma") in values
+
+
+def _prefix_hint(names: Iterable[str], known: str) -> str:
+    """How to take off what a wrapper put before every name, if that is what is wrong."""
+    prefixes = [name.removesuffix(known) for name in names if name.endswith(f".{known}")]
+    if not prefixes:
+        return ""
+    prefix = repr(prefixes[0])
+    return (
+        f". Take {prefix} off where the file comes from: torch.save({{name.removeprefix({prefix}): "
+        "tensor for name, tensor in state_dict.items()}, 'weights.pt')"
+    )
 
 
 def _problem(value: np.ndarray | None, shape: tuple, *, variance: bool) -> tuple[str, str] | None:

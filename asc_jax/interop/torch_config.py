@@ -1,5 +1,6 @@
 """The config that a PyTorch checkpoint was made with, as far as its file tells."""
 
+import math
 from collections.abc import Mapping
 
 import ml_collections
@@ -7,7 +8,7 @@ import numpy as np
 
 from asc_jax import features, taxonomy
 from asc_jax.errors import UserError
-from asc_jax.interop.torch import FRONT_END_BUFFERS, infer_config
+from asc_jax.interop.torch import FRONT_END_BUFFERS, infer_config, plain_names
 from asc_jax.interop.torch_files import TorchFile
 
 ORIG_RATE = 44_100  # Hz, of the recordings the baseline reads
@@ -43,11 +44,11 @@ def infer(
       A new locked config, and for every key that the file told, what in it did.
 
     Raises:
-      UserError: an override contradicts the tensors, the network has another number of
-        scenes, or the stored buffers are those of another front end.
+      UserError: an override contradicts the tensors, a hyper-parameter is of another type or
+        of recordings at another rate, or the network has another number of scenes.
     """
+    _require_recordings(file.hyper_parameters)
     config = config.copy_and_resolve_references().unlock()
-    buffers = {name: file.state_dict[name] for name in FRONT_END_BUFFERS if name in file.state_dict}
     told = {
         key: file.hyper_parameters[name]
         for key, name in HYPER_PARAMETERS.items()
@@ -56,7 +57,8 @@ def infer(
     sources = {key: "hyper-parameters" for key in told}
     for key, value in told.items():
         _set(config, key, value, f"the hyper-parameter {HYPER_PARAMETERS[key]}")
-    sources |= dict.fromkeys(_buffer_sizes(buffers), "stored buffers")
+    buffer_sizes = _buffer_sizes(_buffers(file), config.features.n_fft)
+    sources |= dict.fromkeys(buffer_sizes, "stored buffers")
     wanted = {name: config.model[name] for name in ("width_multiplier", "expansion")}
     network = infer_config(file.state_dict, **wanted)
     n_classes = network.pop("n_classes")
@@ -64,40 +66,26 @@ def infer(
         raise UserError(f"the network tells {n_classes} scenes apart, not {taxonomy.N_SCENES}")
     facts = {f"model.{name}": value for name, value in network.items()}
     sources |= dict.fromkeys(facts, "tensor shapes")
-    for key, value in (facts | _buffer_sizes(buffers)).items():
+    for key, value in (facts | buffer_sizes).items():
         if key in overrides and overrides[key] != value:
             raise UserError(
                 f"config.{key} is {overrides[key]!r}, but the tensors in the file say {value!r}: "
                 "leave it out"
             )
         _set(config, key, value, "the file")
-    _check_front_end(buffers, config.features)
     return config.lock(), sources
 
 
-def _set(config, key: str, value, whose: str) -> None:
-    section, name = key.split(".")
-    try:
-        config[section][name] = value
-    except (TypeError, ValueError) as error:
-        kind = type(config[section][name]).__name__
-        raise UserError(f"{whose} is {value!r}, expected {kind} for config.{key}") from error
+def check_front_end(file: TorchFile, f: ml_collections.ConfigDict) -> None:
+    """Hold the stored constants of a front end against ours for these features.
 
+    Args:
+      file: as `torch_files.read` gives it.
+      f: section `features` of a config that `experiment.make` accepts.
 
-def _buffer_sizes(buffers: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Lengths of the front end that the shapes of its constants give away."""
-    sizes = {}
-    window, filterbank = (buffers.get(name, np.zeros(())) for name in FRONT_END_BUFFERS[1:])
-    if window.ndim == 1:
-        sizes["features.win_length"] = window.shape[0]
-    if filterbank.ndim == 2:
-        sizes["features.n_fft"] = 2 * (filterbank.shape[0] - 1)
-        sizes["features.n_mels"] = filterbank.shape[1]
-    return sizes
-
-
-def _check_front_end(buffers: Mapping[str, np.ndarray], f: ml_collections.ConfigDict) -> None:
-    """Hold the stored constants of a front end against ours for these features."""
+    Raises:
+      UserError: they are those of another front end.
+    """
     rate = f.sample_rate
     ours_of = {
         FRONT_END_BUFFERS[0]: lambda: features.resample_kernel(ORIG_RATE, rate),
@@ -106,7 +94,7 @@ def _check_front_end(buffers: Mapping[str, np.ndarray], f: ml_collections.Config
             f.n_fft, f.n_mels, rate, f.f_min, f.f_max
         ),
     }
-    for name, stored in buffers.items():
+    for name, stored in _buffers(file).items():
         ours = ours_of[name]()
         # Two machines' sines differ in the last bit; 16 bits round to 2⁻⁸ of a value at worst.
         tolerance = 1e-6 if stored.dtype.itemsize >= 4 else 2**-8
@@ -123,3 +111,50 @@ def _check_front_end(buffers: Mapping[str, np.ndarray], f: ml_collections.Config
             f"n_fft {f.n_fft}, win_length {f.win_length}, n_mels {f.n_mels}, {f.f_min:g} to "
             f"{f.f_max:g} Hz (HTK mel without norm, periodic Hann, resampled from {ORIG_RATE} Hz)"
         )
+
+
+def _require_recordings(hyper_parameters: Mapping) -> None:
+    """Refuse a network of recordings at another rate than those that data sets are made of."""
+    rate = hyper_parameters.get("orig_sample_rate")
+    if rate is not None and not (isinstance(rate, int | float) and rate == ORIG_RATE):
+        raise UserError(
+            f"the hyper-parameter orig_sample_rate is {rate!r}, expected {ORIG_RATE}: data sets "
+            f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
+            "spectrum than the network was trained on"
+        )
+
+
+def _set(config, key: str, value, whose: str) -> None:
+    """Set a value of the config's own type; a float must be finite."""
+    section, name = key.split(".")
+    kind = type(config[section][name])
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    try:
+        if infinite or isinstance(value, bool) != (kind is bool):
+            raise ValueError
+        config[section][name] = value
+    except (TypeError, ValueError) as error:
+        expected = f"a finite {kind.__name__}" if infinite else kind.__name__
+        raise UserError(f"{whose} is {value!r}, expected {expected} for config.{key}") from error
+
+
+def _buffers(file: TorchFile) -> dict[str, np.ndarray]:
+    """The front end's stored constants, by name."""
+    tensors = plain_names(file.state_dict)
+    return {name: tensors[name] for name in FRONT_END_BUFFERS if name in tensors}
+
+
+def _buffer_sizes(buffers: Mapping[str, np.ndarray], n_fft: int) -> dict[str, int]:
+    """Lengths of the front end that the shapes of its constants give away.
+
+    An odd and an even n_fft have as many bins; `n_fft` is kept where it has the right number.
+    """
+    sizes = {}
+    window, filterbank = (buffers.get(name, np.zeros(())) for name in FRONT_END_BUFFERS[1:])
+    if window.ndim == 1 and window.size:
+        sizes["features.win_length"] = window.shape[0]
+    if filterbank.ndim == 2 and filterbank.size:
+        n_bins, n_mels = filterbank.shape
+        sizes["features.n_fft"] = n_fft if n_fft // 2 + 1 == n_bins else 2 * (n_bins - 1)
+        sizes["features.n_mels"] = n_mels
+    return sizes

@@ -42,13 +42,10 @@ def read(path: str | os.PathLike) -> TorchFile:
       UserError: PyTorch is not installed; the file is missing, damaged, or no state dict; or it
         asks for more than tensors and plain values, which could run code and is not done.
     """
-    content = _load(pathlib.Path(path))
-    hyper_parameters = {}
+    content, hyper_parameters = _load(pathlib.Path(path)), None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        hyper_parameters = content.get("hyper_parameters") or {}
+        hyper_parameters = content.get("hyper_parameters")
         content = content["state_dict"]
-    if isinstance(hyper_parameters, argparse.Namespace):
-        hyper_parameters = vars(hyper_parameters)
     tensor = require("torch").Tensor
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, {_EXPECTED}")
@@ -57,7 +54,7 @@ def read(path: str | os.PathLike) -> TorchFile:
         what = f"besides tensors {', '.join(other)}" if other else "nothing"
         raise UserError(f"{path} holds {what}, {_EXPECTED}")
     state_dict = {str(name): _to_array(path, name, value) for name, value in content.items()}
-    return TorchFile(state_dict, dict(hyper_parameters))
+    return TorchFile(state_dict, _by_name(path, hyper_parameters))
 
 
 def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]) -> None:
@@ -91,6 +88,19 @@ _EXPECTED = "expected a state dict or a Lightning checkpoint: tensors by name"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # how PyTorch names what it refused to call
 
 
+def _by_name(path, hyper_parameters) -> dict:
+    """Hyper-parameters as Lightning keeps them: a mapping, a `Namespace` or nothing."""
+    if isinstance(hyper_parameters, argparse.Namespace):
+        return vars(hyper_parameters)
+    if hyper_parameters is not None and not isinstance(hyper_parameters, Mapping):
+        raise UserError(
+            f"{path}: hyper_parameters is of type {type(hyper_parameters).__name__}, expected "
+            "values by name; where the file comes from, save the weights alone: "
+            "torch.save(model.state_dict(), 'weights.pt')"
+        )
+    return dict(hyper_parameters or {})
+
+
 def _load(path: pathlib.Path):
     """What the file holds, of tensors, plain values and `argparse.Namespace`."""
     torch = require("torch")
@@ -106,7 +116,10 @@ def _load(path: pathlib.Path):
     try:
         with allowed, warnings.catch_warnings(action="ignore"):
             mmap = zipfile.is_zipfile(path)  # mapped, a large file of something else costs nothing
-            return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+            content = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+            if mmap:
+                _require_checksums(path)  # which PyTorch writes and does not read
+            return content
     except Exception as error:  # a damaged file makes PyTorch raise whatever comes to hand
         wanted = _GLOBAL.search(str(error))
         if wanted:
@@ -118,6 +131,14 @@ def _load(path: pathlib.Path):
             f"{path} is cut short, damaged or not a file of PyTorch's: copy it again, or save it "
             "again with torch.save(model.state_dict(), 'weights.pt')"
         ) from error
+
+
+def _require_checksums(path: pathlib.Path) -> None:
+    """Raises BadZipFile where a part of the file is not what was written."""
+    with zipfile.ZipFile(path) as file:
+        # PyTorch can be told to leave the checksums out; all of them are 0 then.
+        if any(part.CRC for part in file.infolist()) and file.testzip() is not None:
+            raise zipfile.BadZipFile
 
 
 def _to_array(path, name: str, tensor) -> np.ndarray:
