@@ -57,13 +57,7 @@ def same_padding():
 
 def biased_variance():
     """Flax's running variance: divided by n."""
-    true = blocks._batch_norm
-
-    def batch_norm(*args):
-        y, mean, var, count = true(*args)
-        return y, mean, var * (count - 1) / count, count  # the caller multiplies it back
-
-    return [(blocks, "_batch_norm", batch_norm)]
+    return [(blocks, "unbiased_variance", lambda var, count: var)]
 
 
 def biased_mixstyle():

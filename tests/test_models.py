@@ -8,7 +8,7 @@ import pytest
 from asc_jax import state
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile, blocks
+from asc_jax.models import CPMobile, blocks, chunks
 from asc_jax.models.folding import fold_batch_norm
 
 BODIES = ["lax", "shifts"]
@@ -75,10 +75,10 @@ def test_number_of_parameters(grn, expected):
 def test_response_norm_starts_as_the_identity_and_has_finite_gradients():
     module = blocks.GlobalResponseNorm()
     x = jnp.zeros((2, 4, 5, 3)).at[..., 0].set(1.0)  # two silent channels
-    params = module.init(jax.random.key(0), x)
-    np.testing.assert_array_equal(module.apply(params, x), x)
-    moved = jax.tree.map(jnp.ones_like, params)
-    grads = jax.grad(lambda p, x: jnp.sum(module.apply(p, x)), argnums=(0, 1))(moved, x)
+    response = module.apply(module.init(jax.random.key(0)))
+    np.testing.assert_array_equal(blocks.response_norm(x, *response), x)
+    moved = jax.tree.map(jnp.ones_like, response)
+    grads = jax.grad(lambda r, x: jnp.sum(blocks.response_norm(x, *r)), argnums=(0, 1))(moved, x)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
 
 
@@ -106,7 +106,8 @@ def test_padding_rows_change_neither_logits_nor_statistics():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stats, padded_stats)
 
 
-def test_gradient_through_batch_norm_equals_autodiff(x64):
+@pytest.mark.parametrize("max_clips", [None, 2, 5])
+def test_gradient_through_batch_norm_equals_autodiff(x64, max_clips):
     x = jax.random.normal(jax.random.key(0), (5, 3, 4, 2), jnp.float64)
     scale, bias = jnp.array([1.5, 0.5]), jnp.array([0.1, -0.2])
     mask = jnp.array([1.0, 1, 1, 1, 0])
@@ -122,8 +123,13 @@ def test_gradient_through_batch_norm_equals_autodiff(x64):
         return jnp.sum(target * (y * scale[None, None, None] + bias[None, None, None]))
 
     def ours(x, scale, bias):
-        y, *_ = blocks._batch_norm(x, scale, bias, mask, jnp.array([0.3, 5.0]), None)
-        return jnp.sum(target * y)
+        shift = jnp.array([0.3, 5.0])
+        (y,), mean, var, n_values = chunks.layer(
+            lambda clips, _: (clips,), max_clips, None, x, scale, mask, shift
+        )
+        assert n_values == 4 * 3 * 4
+        factor = scale / jnp.sqrt(var + 1e-5)
+        return jnp.sum(target * blocks.scale_shift(y, blocks.Affine(mean, factor, bias)))
 
     for a, b in zip(
         jax.grad(plain, (0, 1, 2))(x, scale, bias),

@@ -13,7 +13,7 @@ from asc_jax import checkpoints, evaluation, experiment, loop, optim, parallel, 
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
-BATCH, N_STEPS = 32, 70
+BATCH, N_STEPS = 32, 120
 
 
 def test_cast_makes_a_new_tree_and_refuses_overflow_by_name():
@@ -69,10 +69,10 @@ def trained_nothing():
 
 def test_evaluation_gives_every_format_side_by_side(trained_nothing):
     parts, variables, clips = trained_nothing
-    results, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
+    results, predictions = evaluation.evaluate_precisions(parts, variables, clips)
     formats = results["formats"]
     assert list(formats) == ["float32", "bfloat16", "float16"]
-    assert (len(filenames), probs.shape) == (12, (12, 10))
+    assert (len(predictions.filenames), predictions.logits.shape) == (12, (12, 10))
     n_params = precision.n_params(variables["params"])
     assert [formats[name]["bytes"] for name in formats] == [
         4 * n_params,
@@ -165,7 +165,7 @@ def test_every_compute_format_converges_to_within_one_point_of_float32():
     for compute in experiment.COMPUTE_DTYPES:
         final, losses, _ = train(compute, N_STEPS)
         variables = {"params": final.params, "batch_stats": final.batch_stats}
-        accuracy[compute] = evaluate(variables, clips)[0]["accuracy"]
+        accuracy[compute] = evaluate(variables, clips).summary["accuracy"]
         assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
         assert np.all(np.isfinite(losses))
     assert accuracy["float32"] > 0.98

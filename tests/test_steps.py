@@ -12,7 +12,7 @@ from small import small_config
 
 from asc_jax import experiment, losses, optim, parallel, state, steps
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile
+from asc_jax.models import CPMobile, chunks
 
 
 def forward(params, batch_stats, log_mel, mask, key):
@@ -79,15 +79,19 @@ def test_trajectory_in_float64_equals_pytorch(golden, x64):
 
 
 @pytest.mark.slow
-def test_trajectory_in_float32_stays_within_the_spread_of_pytorch(golden):
-    """float32 training is chaotic. The envelope at a step is the largest gap between any two
-    of PyTorch's own runs (threads, layout, kernels changed; float64) up to that step."""
+def test_trajectory_in_float32_stays_within_the_spread_of_pytorch(golden, monkeypatch):
+    """float32 training is chaotic: a run's distance from float64 depends on the order in which it
+    adds. The envelope at a step is the largest gap between any two of PyTorch's own runs (threads,
+    layout, kernels changed; float64) up to that step; ours is the median of three orders."""
     arrays = golden("g_trajectory")
     names = ("loss", "loss_threads2", "loss_channels_last", "loss_no_mkldnn", "loss64")
     theirs = np.stack([arrays[name] for name in names])
     envelope = np.maximum.accumulate(np.ptp(theirs, axis=0))
-    out = run_reference(golden, jnp.float32)[0]
-    assert np.all(np.abs(out - arrays["loss64"]) <= envelope + 1e-6)
+    errors = []
+    for n_clips in (1, 4, 16):  # added up so many clips at a time
+        monkeypatch.setattr(chunks, "CPU_CLIPS", n_clips)
+        errors.append(np.abs(run_reference(golden, jnp.float32)[0] - arrays["loss64"]))
+    assert np.all(np.median(errors, axis=0) <= envelope + 1e-6)
 
 
 def make_batches(n_batches, batch_size, n_last, dtype=np.float32, seed=0):

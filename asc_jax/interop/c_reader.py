@@ -73,8 +73,8 @@ def _network(layers, values: np.ndarray, activation: str, log_mel: Array) -> Arr
         elif kind == "add":
             y = x + outputs[other]
         elif kind == "grn":
-            params = {"gamma": values[first : first + 1], "beta": values[first + 1 : first + 2]}
-            y = blocks.GlobalResponseNorm().apply({"params": params}, x)
+            gamma, beta = np.split(values[first : first + 2], 2)
+            y = blocks.response_norm(x, gamma, beta)
         else:
             y = jnp.mean(x, axis=(1, 2))
         outputs.append(blocks.activate(activation, y) if activated else y)

@@ -1,12 +1,13 @@
 """What the network is built of: batch normalisation, convolution blocks, residual blocks."""
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models import ops
+from asc_jax.models import chunks, ops
 from asc_jax.types import Array
 
 BATCH_NORM_EPS = 1e-5
@@ -39,6 +40,75 @@ def kaiming_fan_out(key: Array, shape, dtype=jnp.float32) -> Array:
     return jax.random.normal(key, shape, dtype) * (2.0 / (c_out * kf * kt)) ** 0.5
 
 
+class Affine(NamedTuple):
+    """`factor · (x − mean) + bias`, each `[c]`; None for `mean` or `factor` leaves it out."""
+
+    mean: Array | None
+    factor: Array | None
+    bias: Array
+
+
+class Pending(NamedTuple):
+    """An activation not computed yet: the layer that takes it computes it as it goes along.
+
+    `activation(affine(x) + pool(shortcut))`, response normalisation before the activation.
+    Reading and writing it once less is what makes the network fast where memory is slow, and a
+    compiler for accelerators fuses it in any case.
+    """
+
+    x: Array
+    affine: Affine | None = None
+    shortcut: Array | None = None
+    strides: tuple[int, int] = (1, 1)  # of the shortcut's pool
+    response: tuple[Array, Array] | None = None
+    activation: str | None = None
+
+    def compute(self) -> Array:
+        """The activation, `[b, f, t, c]`, in the dtype of `x`."""
+        y = self.x if self.affine is None else scale_shift(self.x, self.affine)
+        if self.shortcut is not None:
+            strided = self.strides != (1, 1)
+            pooled = ops.avg_pool3x3(self.shortcut, strides=self.strides)
+            y = y + (pooled if strided else self.shortcut)
+        if self.response is not None:
+            y = response_norm(y, *self.response)
+        return y if self.activation is None else activate(self.activation, y)
+
+
+@jax.custom_vjp
+def scale_shift(x: Array, affine: Affine) -> Array:
+    """Apply an `Affine` to `x [b, f, t, c]`: computed in its dtype, returned in that of x."""
+    y = x.astype(affine.bias.dtype)
+    if affine.mean is not None:
+        y = y - ops.channels(affine.mean)
+    if affine.factor is not None:
+        y = y * ops.channels(affine.factor)
+    return (y + ops.channels(affine.bias)).astype(x.dtype)
+
+
+def _scale_shift_forward(x, affine):
+    return scale_shift(x, affine), (x, affine)
+
+
+def _scale_shift_backward(residuals, dy):
+    """Autodiff would sum over all positions three times, and once more than is needed."""
+    x, (mean, factor, bias) = residuals
+    dx = dy = jax.lax.optimization_barrier(dy).astype(bias.dtype)
+    dbias, dmean, dfactor = ops.column_sums(dy), None, None
+    if factor is not None:
+        dx = dy * ops.channels(factor)
+        centred = x.astype(bias.dtype)
+        if mean is not None:
+            centred = centred - ops.channels(mean)
+        dfactor = ops.column_sums(dy * centred)
+    if mean is not None:
+        dmean = -dbias if factor is None else -dbias * factor
+    return dx.astype(x.dtype), Affine(dmean, dfactor, dbias)
+
+
+scale_shift.defvjp(_scale_shift_forward, _scale_shift_backward)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation with PyTorch's running statistics, over the global batch.
 
@@ -46,89 +116,36 @@ class BatchNorm(nn.Module):
     variance is the unbiased one (Flax keeps the biased). Statistics are at least float32.
     """
 
-    axis_name: str | None = None
+    n_channels: int
 
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
-        """`x [b, f, t, c]`, `mask [b]` (False: not counted) → same shape and dtype."""
-        n_channels = x.shape[-1]
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, (n_channels,))
-        bias = self.param("bias", nn.initializers.zeros, (n_channels,))
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (n_channels,))
-        var = self.variable("batch_stats", "var", jnp.ones, (n_channels,))
-        if not train:
-            factor = scale.astype(dtype) * jax.lax.rsqrt(var.value.astype(dtype) + BATCH_NORM_EPS)
-            shift = bias - mean.value * factor
-            return x * _channels(factor, x) + _channels(shift, x)
-        mask = jnp.ones(x.shape[0], dtype) if mask is None else mask.astype(dtype)
-        y, batch_mean, batch_var, count = _batch_norm(
-            x, scale, bias, mask, mean.value, self.axis_name
-        )
+    def setup(self) -> None:
+        self.scale = self.param("scale", nn.initializers.ones, (self.n_channels,))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.n_channels,))
+        self.mean = self.variable("batch_stats", "mean", jnp.zeros, (self.n_channels,))
+        self.var = self.variable("batch_stats", "var", jnp.ones, (self.n_channels,))
+
+    def shift(self) -> Array:
+        """`[c]`, near the batch's mean if training is under way, the same on every replica."""
+        return self.mean.value.astype(jnp.promote_types(self.mean.value.dtype, jnp.float32))
+
+    def running(self) -> Affine:
+        """The normalisation by the running statistics, for evaluation."""
+        scale = self.scale.astype(jnp.promote_types(self.scale.dtype, jnp.float32))
+        factor = scale * jax.lax.rsqrt(self.var.value.astype(scale.dtype) + BATCH_NORM_EPS)
+        return Affine(None, factor, self.bias - self.mean.value * factor)
+
+    def __call__(self, mean: Array, var: Array, n_values: Array) -> Affine:
+        """The normalisation by the batch's moments `[c]`; updates the running ones."""
         if not self.is_initializing():
-            unbiased = batch_var * count / jnp.maximum(count - 1, 1)
-            mean.value += BATCH_NORM_MOMENTUM * (batch_mean - mean.value)
-            var.value += BATCH_NORM_MOMENTUM * (unbiased - var.value)
-        return y
+            unbiased = unbiased_variance(var, n_values)
+            self.mean.value += BATCH_NORM_MOMENTUM * (mean - self.mean.value)
+            self.var.value += BATCH_NORM_MOMENTUM * (unbiased - self.var.value)
+        return Affine(mean, self.scale * jax.lax.rsqrt(var + BATCH_NORM_EPS), self.bias)
 
 
-def _channels(vector: Array, like: Array) -> Array:
-    """`[c]` → `[1, 1, 1, c]` in the dtype of `like`."""
-    return vector.astype(like.dtype)[None, None, None]
-
-
-def _psum(value, axis_name):
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _batch_norm(x, scale, bias, mask, shift, axis_name):
-    return _batch_norm_forward(x, scale, bias, mask, shift, axis_name)[0]
-
-
-def _batch_norm_forward(x, scale, bias, mask, shift, axis_name):
-    """One pass over `x`: sums of d and d² around `shift`, which may be anything near the mean.
-
-    The running mean serves: it is the same on every replica, and subtracting it first keeps
-    the digits that E[x²] − E[x]² would lose.
-    """
-    weight = mask[:, None, None, None]
-    count = _psum(jnp.sum(mask), axis_name) * (x.shape[1] * x.shape[2])
-    d = (x.astype(weight.dtype) - _channels(shift, weight)) * weight
-    sums = _psum(jnp.stack([jnp.sum(d, (0, 1, 2)), jnp.sum(d * d, (0, 1, 2))]), axis_name)
-    offset, square = sums / count
-    mean, var = shift + offset, jnp.maximum(square - offset * offset, 0)
-    inverse = jax.lax.rsqrt(var + BATCH_NORM_EPS)
-    factor = inverse * scale
-    y = x * _channels(factor, x) + _channels(bias - mean * factor, x)
-    return (y, mean, var, count), (x, scale, mask, mean, inverse, count)
-
-
-def _batch_norm_backward(axis_name, residuals, cotangents):
-    """Gradient of `y` alone: the statistics returned beside it only feed running averages.
-
-    The gradients of scale and bias are this replica's share (the step adds the replicas'
-    gradients up); that of x needs the sums over all replicas.
-    """
-    x, scale, mask, mean, inverse, count = residuals
-    dtype = mean.dtype
-    dy = jax.lax.optimization_barrier(cotangents[0]).astype(dtype)
-    normalised = (x.astype(dtype) - _channels(mean, mean)) * _channels(inverse, inverse)
-    local = jnp.stack([jnp.sum(dy, (0, 1, 2)), jnp.sum(dy * normalised, (0, 1, 2))])
-    dbias, dscale = _psum(local, axis_name) / count
-    weight = mask[:, None, None, None]
-    dx = dy - weight * (_channels(dbias, mean) + normalised * _channels(dscale, mean))
-    dx = dx * _channels(inverse * scale, mean)
-    return (
-        dx.astype(x.dtype),
-        local[1].astype(scale.dtype),
-        local[0].astype(scale.dtype),
-        jnp.zeros_like(mask),
-        jnp.zeros_like(mean),
-    )
-
-
-_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+def unbiased_variance(var: Array, n_values: Array) -> Array:
+    """Of a biased one of so many values."""
+    return var * n_values / jnp.maximum(n_values - 1, 1)
 
 
 class ConvBn(nn.Module):
@@ -147,24 +164,58 @@ class ConvBn(nn.Module):
     folded: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
+    def __call__(
+        self, inputs: Pending, *, train: bool, mask: Array, keep: bool = False
+    ) -> tuple[Pending, Array | None]:
+        """`inputs` of `[b, f, t, c_in]`, `mask [b]` (False: not counted).
+
+        Returns:
+          The result, its normalisation and activation pending; and `inputs`, computed, if they
+          are to be kept.
+        """
+        if self.kind not in CONVOLUTIONS:
+            raise ValueError(f"unknown kind {self.kind!r}; known: {', '.join(CONVOLUTIONS)}")
         size = 1 if self.kind == "pointwise" else 3
-        c_in = 1 if self.kind == "depthwise" else x.shape[-1]
+        c_in = 1 if self.kind == "depthwise" else inputs.x.shape[-1]
         kernel = self.param("kernel", kaiming_fan_out, (size, size, c_in, self.n_channels))
-        kernel = kernel.astype(x.dtype)
-        if self.kind == "pointwise":
-            x = ops.pointwise_conv(x, kernel, body=self.body)
-        elif self.kind == "depthwise":
-            x = ops.depthwise_conv(x, kernel, strides=self.strides, body=self.body)
-        elif self.kind == "conv3x3":
-            x = ops.conv3x3(x, kernel, strides=self.strides, body=self.body)
-        else:
-            raise ValueError(f"unknown kind {self.kind!r}; known: conv3x3, pointwise, depthwise")
+        options = {} if self.kind == "pointwise" else {"strides": self.strides}
+        conv = functools.partial(CONVOLUTIONS[self.kind], body=self.body, **options)
+        static = inputs._replace(x=None, affine=None, shortcut=None, response=None)
+        fn = functools.partial(_convolve, conv, static, keep)
+        clips = inputs.x, inputs.shortcut
+        shared = inputs.affine, inputs.response, kernel
+        if not train:
+            y, computed = fn(clips, shared)
+            return Pending(y, self._running(y), activation=self.activation), computed
+        norm = BatchNorm(self.n_channels, name="norm")
+        shift = jax.lax.stop_gradient(norm.shift())
+        weight = mask.astype(shift.dtype)
+        max_clips = chunks.CPU_CLIPS if ops.resolve_body(self.body) == "shifts" else None
+        (y, computed), *moments = chunks.layer(
+            fn, max_clips, self.axis_name, clips, shared, weight, shift
+        )
+        return Pending(y, norm(*moments), activation=self.activation), computed
+
+    def _running(self, y: Array) -> Affine:
         if self.folded:
-            x = x + _channels(self.param("bias", nn.initializers.zeros, x.shape[-1:]), x)
-        else:
-            x = BatchNorm(axis_name=self.axis_name, name="norm")(x, train=train, mask=mask)
-        return x if self.activation is None else activate(self.activation, x)
+            return Affine(None, None, self.param("bias", nn.initializers.zeros, y.shape[-1:]))
+        return BatchNorm(self.n_channels, name="norm").running()
+
+
+CONVOLUTIONS = {
+    "conv3x3": ops.conv3x3,
+    "pointwise": ops.pointwise_conv,
+    "depthwise": ops.depthwise_conv,
+}
+
+
+def _convolve(conv, static: Pending, keep: bool, clips, shared) -> tuple[Array, Array | None]:
+    """A convolution of an activation pending, and that activation if it is to be kept."""
+    (x, shortcut), (affine, response, kernel) = clips, shared
+    inputs = static._replace(x=x, affine=affine, shortcut=shortcut, response=response)
+    computed = jax.lax.optimization_barrier(inputs.compute())
+    # Cast here, so that the chunks' gradients are added up in the dtype of the parameters.
+    return conv(computed, kernel.astype(x.dtype)), computed if keep else None
 
 
 def activate(name: str, x: Array) -> Array:
@@ -175,21 +226,25 @@ def activate(name: str, x: Array) -> Array:
 
 
 class GlobalResponseNorm(nn.Module):
-    """x + γ · x · n + β, n = each channel's norm over its mean over channels; γ, β scalars.
+    """The two scalars of `response_norm`; at first they make it the identity."""
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        return tuple(self.param(name, nn.initializers.zeros, (1,)) for name in ("gamma", "beta"))
+
+
+def response_norm(x: Array, gamma: Array, beta: Array) -> Array:
+    """x + γ · x · n + β, n = each channel's norm over its mean over channels; γ, β `[1]`.
 
     Source: CP-Mobile (Schmid et al. 2023), after ConvNeXt V2 (Woo et al. 2023).
     """
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        gamma = self.param("gamma", nn.initializers.zeros, (1,)).astype(x.dtype)[0]
-        beta = self.param("beta", nn.initializers.zeros, (1,)).astype(x.dtype)[0]
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # float16 ends at 65,504
-        square = jnp.sum(wide * wide, axis=(1, 2), keepdims=True)
-        # sqrt has no slope at 0, where a channel is silent: its gradient there is set to 0.
-        norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-        ratio = (norm / (jnp.mean(norm, axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
-        return x + gamma * (x * ratio) + beta
+    gamma, beta = gamma.astype(x.dtype)[0], beta.astype(x.dtype)[0]
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # float16 ends at 65,504
+    square = jnp.sum(wide * wide, axis=(1, 2), keepdims=True)
+    # sqrt has no slope at 0, where a channel is silent: its gradient there is set to 0.
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    ratio = (norm / (jnp.mean(norm, axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
+    return x + gamma * (x * ratio) + beta
 
 
 class InvertedResidual(nn.Module):
@@ -209,25 +264,27 @@ class InvertedResidual(nn.Module):
     folded: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
-        c_in = x.shape[-1]
+    def __call__(self, inputs: Pending, *, train: bool, mask: Array) -> Pending:
+        c_in = inputs.x.shape[-1]
         n_expanded = make_divisible(c_in * self.expansion)
         conv = functools.partial(
             ConvBn, axis_name=self.axis_name, body=self.body, folded=self.folded
         )
         rest = {"train": train, "mask": mask}
-        y = conv("pointwise", n_expanded, activation=self.activation, name="expand")(x, **rest)
-        y = conv(
+        expand = conv("pointwise", n_expanded, activation=self.activation, name="expand")
+        depthwise = conv(
             "depthwise",
             n_expanded,
             strides=self.strides,
             activation=self.activation,
             name="depthwise",
-        )(y, **rest)
-        y = conv("pointwise", self.n_channels, activation=None, name="project")(y, **rest)
-        if c_in == self.n_channels:
-            strided = self.strides != (1, 1)
-            y = y + (ops.avg_pool3x3(x, strides=self.strides) if strided else x)
-        if self.grn:
-            y = GlobalResponseNorm(name="grn")(y)
-        return activate(self.activation, y)
+        )
+        y, shortcut = expand(inputs, keep=c_in == self.n_channels, **rest)
+        y, _ = depthwise(y, **rest)
+        y, _ = conv("pointwise", self.n_channels, name="project")(y, **rest)
+        return y._replace(
+            shortcut=shortcut,
+            strides=self.strides,
+            response=GlobalResponseNorm(name="grn")() if self.grn else None,
+            activation=self.activation,
+        )

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from asc_jax.models.blocks import ConvBn, InvertedResidual, make_divisible
+from asc_jax.models.blocks import ConvBn, InvertedResidual, Pending, make_divisible
 from asc_jax.types import Array
 
 # Stage by stage, the strides (mel, time) of its blocks.
@@ -72,22 +72,24 @@ class CPMobile(nn.Module):
             raise ValueError("a folded network has no batch statistics: it cannot be trained")
         common = {"axis_name": self.axis_name, "body": self.body, "folded": self.folded}
         conv = functools.partial(ConvBn, **common)
+        mask = jnp.ones(x.shape[0], bool) if mask is None else mask
         rest = {"train": train, "mask": mask}
+        y = Pending(x)
         width = make_divisible(self.width)
         for index, n_channels in enumerate((width // 4, width)):
-            x = conv(
+            y, _ = conv(
                 "conv3x3",
                 n_channels,
                 strides=(2, 2),
                 activation=self.activation,
                 name=f"stem{index + 1}",
-            )(x, **rest)
+            )(y, **rest)
         index = 0
         for stage, strides_of_blocks in enumerate(STAGES):
             n_channels = make_divisible(width * self.width_multiplier**stage)
             for strides in strides_of_blocks:
                 index += 1
-                x = InvertedResidual(
+                y = InvertedResidual(
                     n_channels,
                     self.expansion,
                     strides,
@@ -95,7 +97,8 @@ class CPMobile(nn.Module):
                     activation=self.activation,
                     name=f"b{index}",
                     **common,
-                )(x, **rest)
-        x = conv("pointwise", self.n_classes, activation=None, name="head")(x, **rest)
+                )(y, **rest)
+        y, _ = conv("pointwise", self.n_classes, activation=None, name="head")(y, **rest)
+        x = y.compute()
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.mean(x, axis=(1, 2))

@@ -58,7 +58,24 @@ def depthwise_conv(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto
 
 def avg_pool3x3(x: Array, *, strides=(1, 1)) -> Array:
     """Mean over 3×3 windows; the padding counts as zeros in it. `x [b, f, t, c]`."""
-    return sum(_windows(_pad(x), strides, x.shape)) / 9
+    return _avg_pool(x, tuple(strides))
+
+
+def column_sums(x: Array) -> Array:
+    """`[b, f, t, c]` → `[c]`: rows by products with ones, then the sum of those.
+
+    Products run at the speed of the memory, which a CPU's reductions do not, and summing in two
+    stages keeps the digits that one long sum in float32 loses.
+    """
+    rows = x.reshape(-1, *x.shape[-2:])
+    ones = jnp.ones((rows.shape[0], 1, rows.shape[1]), x.dtype)
+    sums = jax.lax.dot_general(ones, rows, (((2,), (1,)), ((0,), (0,))), precision=EXACT)
+    return jnp.sum(sums, axis=(0, 1))
+
+
+def channels(vector: Array) -> Array:
+    """`[c]` → `[1, 1, 1, c]`."""
+    return vector[None, None, None]
 
 
 def _lax_conv(x, kernel, strides, padding, groups=1):
@@ -108,10 +125,18 @@ def _dot_forward(x, matrix):
 def _dot_backward(residuals, dy):
     x, matrix = residuals
     x, dy = jax.lax.optimization_barrier((x, dy))
-    # Contracted in this order XLA transposes x, the smaller of the two more often than not.
-    # A sum over all positions of all clips: 16 bits would lose its end.
+    # A sum over all positions of all clips: 16 bits would lose its end. The narrower operand
+    # first, because XLA transposes that one.
+    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    dmatrix = jax.lax.dot_general(x, dy, (((0, 1, 2), (0, 1, 2)), ((), ())), EXACT, wide)
+    product = functools.partial(
+        jax.lax.dot_general,
+        dimension_numbers=(((0,), (0,)), ((), ())),
+        precision=EXACT,
+        preferred_element_type=wide,
+    )
+    narrow = rows.shape[1] <= drows.shape[1]
+    dmatrix = product(rows, drows) if narrow else product(drows, rows).T
     return jnp.dot(dy, matrix.T, precision=EXACT), dmatrix.astype(matrix.dtype)
 
 
@@ -120,8 +145,8 @@ _dot.defvjp(_dot_forward, _dot_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise_shifts(x: Array, kernel: Array, strides) -> Array:
-    x = jax.lax.optimization_barrier(x)
-    windows = _windows(_pad(x), strides, x.shape)
+    padded = jax.lax.optimization_barrier(_pad(x))
+    windows = _windows(padded, strides, x.shape)
     return sum(w * kernel[i, j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
 
 
@@ -132,20 +157,41 @@ def _depthwise_forward(x, kernel, strides):
 def _depthwise_backward(strides, residuals, dy):
     x, kernel = residuals
     x, dy = jax.lax.optimization_barrier((x, dy))
-    windows = _windows(_pad(x), strides, x.shape)
-    dkernel = jnp.stack([jnp.sum(w * dy, axis=(0, 1, 2)) for w in windows])
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    padded = jax.lax.optimization_barrier(_pad(x))
+    products = ((w * dy).astype(wide) for w in _windows(padded, strides, x.shape))
+    dkernel = jnp.stack([column_sums(product) for product in products])
     # The input's gradient is a stride-1 depthwise convolution of dy, its rows and columns
     # spread by the stride, with the mirrored kernel.
-    (sf, st), (_, f, t, _) = strides, x.shape
-    nf, nt = _out_size(x.shape, strides)
+    windows = _windows(_spread(dy, strides, x.shape), (1, 1), x.shape)
+    dx = sum(w * kernel[2 - i, 2 - j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
+    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _spread(dy: Array, strides, shape) -> Array:
+    """`dy` where its windows' centres were in the input of that shape, zeros elsewhere, padded."""
+    (sf, st), (_, f, t, _) = strides, shape
+    nf, nt = _out_size(shape, strides)
     ends = (f - 1 - sf * (nf - 1), t - 1 - st * (nt - 1))
     zero = jnp.zeros((), dy.dtype)
-    spread = jax.lax.pad(
-        dy, zero, ((0, 0, 0), (1, 1 + ends[0], sf - 1), (1, 1 + ends[1], st - 1), (0, 0, 0))
-    )
-    windows = _windows(spread, (1, 1), x.shape)
-    dx = sum(w * kernel[2 - i, 2 - j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
-    return dx, dkernel.reshape(kernel.shape)
+    edges = ((0, 0, 0), (1, 1 + ends[0], sf - 1), (1, 1 + ends[1], st - 1), (0, 0, 0))
+    return jax.lax.optimization_barrier(jax.lax.pad(dy, zero, edges))
 
 
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _avg_pool(x: Array, strides) -> Array:
+    return sum(_windows(_pad(x), strides, x.shape)) / 9
+
+
+def _avg_pool_forward(x, strides):
+    return _avg_pool(x, strides), x.shape
+
+
+def _avg_pool_backward(strides, shape, dy):
+    return (sum(_windows(_spread(dy, strides, shape), (1, 1), shape)) / 9,)
+
+
+_avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)

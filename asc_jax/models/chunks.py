@@ -1,0 +1,125 @@
+"""A layer computed a few clips at a time, so that on a CPU its work stays in the cache.
+
+One clip's widest activation is 278 kB: a few of them fit a core's cache, those of a batch do
+not, and an operation that runs over the whole batch waits for memory. Batch normalisation needs
+the whole batch between two convolutions and nothing else does. So a layer is: finish the
+previous normalisation, activate, convolve, and add up what the next normalisation needs, for a
+few clips at once; only the convolution's result is kept. The backward pass computes the rest
+again, for the same few clips, from what the layer was given.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from asc_jax.models.ops import channels, column_sums
+from asc_jax.types import Array
+
+CPU_CLIPS = 3  # with their widest activations and gradients, about what a core's cache holds
+
+
+def chunk_size(n_clips: int, max_clips: int) -> int:
+    """The largest divisor of `n_clips` that is at most `max_clips`."""
+    return max(n for n in range(1, max_clips + 1) if n_clips % n == 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def layer(fn: Callable, max_clips: int | None, axis_name: str | None, clips, shared, weight, shift):
+    """`fn` on a few clips at a time, and the moments of its first result over the global batch.
+
+    Args:
+      fn: `(clips, shared) -> tuple of arrays [n, f, t, c] or None`, for any number n of clips, of
+        which each is computed by itself.
+      max_clips: at most so many at a time; None: all at once.
+      axis_name: replica axis that the moments are taken over, under pmap.
+      clips: pytree of arrays `[b, …]`.
+      shared: pytree of what all clips use, such as a kernel.
+      weight: `[b]`, 1 for a clip that counts in the moments and 0 for padding; no gradient.
+      shift: `[c]`, at least float32, anything near the mean: subtracted before summing, so that
+        one pass keeps the digits that E[y²] − E[y]² would lose; no gradient.
+
+    Returns:
+      `fn`'s results for all clips; mean and (biased) variance, `[c]` each, in the dtype of
+      `shift`; and the number of values they are of, which has no gradient.
+    """
+    return _forward(fn, max_clips, axis_name, clips, shared, weight, shift)[0]
+
+
+def _forward(fn, max_clips, axis_name, clips, shared, weight, shift):
+    def step(sums, chunk):
+        clips, weight = chunk
+        results = jax.lax.optimization_barrier(fn(clips, shared))
+        d = (results[0].astype(shift.dtype) - channels(shift)) * _per_clip(weight)
+        return sums + jnp.stack([column_sums(d), column_sums(d * d)]), results
+
+    zero = jnp.zeros((2, *shift.shape), shift.dtype)
+    sums, results = _over_chunks(step, zero, (clips, weight), max_clips, fill=shared)
+    y = results[0]
+    n_values = jnp.sum(weight) * (y.shape[1] * y.shape[2])
+    sums, n_values = _psum((sums, n_values), axis_name)
+    offset, square = sums / n_values
+    mean, var = shift + offset, jnp.maximum(square - offset * offset, 0)
+    return (results, mean, var, n_values), (clips, shared, weight, shift, y, mean, n_values)
+
+
+def _backward(fn, max_clips, axis_name, residuals, cotangents):
+    clips, shared, weight, shift, y, mean, n_values = residuals
+    (dy, *rest), dmean, dvar, _ = cotangents
+    dmean, dvar = _psum(jnp.stack([dmean, dvar]), axis_name) / n_values
+
+    def step(dshared, chunk):
+        clips, weight, y, dy, rest = chunk
+        centred = y.astype(shift.dtype) - channels(mean)
+        through = channels(dmean) + 2 * channels(dvar) * centred
+        dy = (dy.astype(shift.dtype) + _per_clip(weight) * through).astype(y.dtype)
+        _, pull = jax.vjp(fn, clips, shared)
+        dclips, more = pull((jax.lax.optimization_barrier(dy), *rest))
+        return jax.tree.map(jnp.add, dshared, more), dclips
+
+    zero = jax.tree.map(jnp.zeros_like, shared)
+    chunks = (clips, weight, y, dy, tuple(rest))
+    dshared, dclips = _over_chunks(step, zero, chunks, max_clips, fill=shared)
+    return dclips, dshared, jnp.zeros_like(weight), jnp.zeros_like(shift)
+
+
+layer.defvjp(_forward, _backward)
+
+
+def _psum(tree, axis_name):
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def _per_clip(weight: Array) -> Array:
+    return weight[:, None, None, None]
+
+
+def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, fill):
+    """`lax.scan` of `step` over chunks of the clips, whose results are joined again.
+
+    `lax.scan` would start its results as zeros shared by all layers, and so copy them for each;
+    here they start as a number that only this layer has, and each is written in place.
+    """
+    n_clips = jax.tree.leaves(clips)[0].shape[0]
+    size = chunk_size(n_clips, max_clips or n_clips)
+    if size == n_clips:
+        return step(carry, clips)
+
+    def chunk(index):
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=size)
+        return jax.tree.map(lambda x: cut(x, index * size), clips)
+
+    def empty(like):
+        number = jax.tree.leaves(fill)[0].ravel()[-1]
+        return jnp.full((n_clips, *like.shape[1:]), number, like.dtype)
+
+    def body(index, state):
+        carry, results = state
+        carry, parts = step(carry, chunk(index))
+        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+        write = lambda whole, part: put(whole, part, index * size)  # noqa: E731
+        return carry, jax.tree.map(write, results, parts)
+
+    shapes = jax.eval_shape(lambda: step(carry, chunk(0))[1])
+    return jax.lax.fori_loop(0, n_clips // size, body, (carry, jax.tree.map(empty, shapes)))
