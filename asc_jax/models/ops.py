@@ -21,6 +21,7 @@ from asc_jax.types import Array
 BODIES = ("auto", "lax", "shifts")
 # float32 means float32: by default GPUs round products to TensorFloat-32 and TPUs to bfloat16.
 EXACT = jax.lax.Precision.HIGHEST
+FOLD = 4  # rows of a product added up before it is written
 TAPS = tuple(itertools.product(range(3), range(3)))
 
 
@@ -59,6 +60,33 @@ def depthwise_conv(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto
 def avg_pool3x3(x: Array, *, strides=(1, 1)) -> Array:
     """Mean over 3×3 windows; the padding counts as zeros in it. `x [b, f, t, c]`."""
     return _avg_pool(x, tuple(strides))
+
+
+@jax.custom_vjp
+def written_out(x: Array) -> Array:
+    """`x`, computed once and written to memory, however many take it from there.
+
+    XLA drops its own barrier on a CPU before it fuses, and then computes a chain of operations
+    again in each of its consumers. It cannot see through a loop that may run, and never does.
+    """
+    first = x[(0,) * x.ndim]
+
+    def body(state):
+        x, _ = state
+        return x.at[(0,) * x.ndim].set(0), False
+
+    return jax.lax.while_loop(lambda state: state[1], body, (x, jnp.isnan(first) & (first == 0)))[0]
+
+
+def _written_out_forward(x):
+    return written_out(x), None
+
+
+def _written_out_backward(_, dy):
+    return (dy,)
+
+
+written_out.defvjp(_written_out_forward, _written_out_backward)
 
 
 def column_sums(x: Array) -> Array:
@@ -106,10 +134,8 @@ def _windows(padded: Array, strides, shape) -> list[Array]:
     ]
 
 
-# The barriers in the hand-written backward passes keep XLA from two follies on a CPU: fusing
-# the whole chain that leads to an operand into every consumer (and so computing it once per
-# tap), and sharing the shifted windows of the forward pass with the backward one, for which
-# it would have to write all nine of them out.
+# XLA's barriers in the hand-written backward passes keep it from sharing the shifted windows of
+# the forward pass with the backward one, for which it would have to write all nine of them out.
 
 
 @jax.custom_vjp
@@ -159,13 +185,21 @@ def _depthwise_backward(strides, residuals, dy):
     x, dy = jax.lax.optimization_barrier((x, dy))
     wide = jnp.promote_types(x.dtype, jnp.float32)
     padded = jax.lax.optimization_barrier(_pad(x))
-    products = ((w * dy).astype(wide) for w in _windows(padded, strides, x.shape))
+    products = (_folded_product(w, dy, wide) for w in _windows(padded, strides, x.shape))
     dkernel = jnp.stack([column_sums(product) for product in products])
     # The input's gradient is a stride-1 depthwise convolution of dy, its rows and columns
     # spread by the stride, with the mirrored kernel.
     windows = _windows(_spread(dy, strides, x.shape), (1, 1), x.shape)
     dx = sum(w * kernel[2 - i, 2 - j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
     return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _folded_product(x: Array, y: Array, dtype) -> Array:
+    """`x * y`, `[b, f, t, c]`, of which up to FOLD rows are added up: `[b, f / n, t, c]`."""
+    n = next(n for n in range(FOLD, 0, -1) if x.shape[1] % n == 0)
+    rows = x.shape[1] // n
+    parts = [slice(start, start + rows) for start in range(0, x.shape[1], rows)]
+    return sum((x[:, part] * y[:, part]).astype(dtype) for part in parts)
 
 
 def _spread(dy: Array, strides, shape) -> Array:
