@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from asc_jax import checkpoints, metrics, parallel, precision, state
+from asc_jax import calibration, checkpoints, metrics, parallel, precision, state
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.types import Params
@@ -16,29 +17,46 @@ from asc_jax.types import Params
 BATCH_SIZE = 128  # over all replicas
 
 
-def make_evaluator(experiment: Experiment):
-    """A compiled `(variables, clips) -> (summary, filenames, logits)`, reusable.
+class Predictions(NamedTuple):
+    """What a network says of the clips of a split.
 
-    `clips` is anything with `in_order(batch_size)`, as `data.pipeline` opens it. `summary` is
-    `metrics.summarize`; `logits [n_clips, n_scenes]` float32 in the order of `filenames`.
+    summary: `metrics.summarize`. filenames: `[n_clips]`, in the split's order; in the same
+    order logits: `[n_clips, n_scenes]` float32, label, device_id: `[n_clips]` int, -1 unknown.
+    """
+
+    summary: dict[str, Any]
+    filenames: list[str]
+    logits: np.ndarray
+    label: np.ndarray
+    device_id: np.ndarray
+
+
+def make_evaluator(experiment: Experiment):
+    """A compiled `(variables, clips) -> Predictions`, reusable.
+
+    `clips` is anything with `in_order(batch_size)`, as `data.pipeline` opens it.
     """
     n = parallel.n_replicas()
     step = parallel.pmap_eval(experiment.eval_step(axis_name=parallel.AXIS), n)
     return functools.partial(_evaluate, step, n)
 
 
-def _evaluate(step, n_replicas: int, variables: Params, clips):
-    sums, filenames, logits = None, [], []
+def _evaluate(step, n_replicas: int, variables: Params, clips) -> Predictions:
+    sums, filenames, columns = None, [], []
     for batch in clips.in_order(min(BATCH_SIZE, max(len(clips), 1))):
         batch_sums, batch_logits = step(variables, parallel.shard(batch, n_replicas))
         batch_sums = parallel.unreplicate(batch_sums)
         sums = batch_sums if sums is None else metrics.add(sums, batch_sums)
         valid = batch["mask"]
-        logits.append(parallel.gather_rows(batch_logits, len(valid))[valid])
+        logits = parallel.gather_rows(batch_logits, len(valid))
+        columns.append([rows[valid] for rows in (logits, batch["label"], batch["device_id"])])
         filenames += [str(name) for name in batch["filename"][valid]]
     if sums is None:
         raise UserError("the split holds no clips: nothing to evaluate")
-    return metrics.summarize(sums), filenames, np.concatenate(logits)
+    logits, label, device_id = map(np.concatenate, zip(*columns, strict=True))
+    exact = metrics.tally(calibration.log_probs(logits), label, device_id)
+    summary = metrics.summarize({**sums, "log_loss": exact["log_loss"]})
+    return Predictions(summary, filenames, logits, label, device_id)
 
 
 def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
@@ -67,7 +85,9 @@ def abstract_state(experiment: Experiment) -> state.TrainState:
     return jax.eval_shape(lambda: experiment.new_state(experiment.variables(), experiment.tx(1)))
 
 
-def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tuple[dict, tuple]:
+def evaluate_precisions(
+    experiment: Experiment, variables: Params, clips
+) -> tuple[dict, Predictions]:
     """Evaluate the network as trained (float32) and as stored in each number format.
 
     The stored values are computed with in float32, the features too: what is measured is
@@ -77,8 +97,8 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
       `stored_dtype`; by dtype name a `metrics.summarize`; and `formats`, by dtype name `bytes`
       (parameters), `bytes_with_statistics`, `changed_top_scene` (clips that get another scene
       than in float32) and `rounding`, what `precision.rounding` says of each leaf. A format that
-      a value overflows has `refused` alone there, the reason. Then `(filenames, probs
-      [n_clips, n_scenes])` of the stored dtype.
+      a value overflows has `refused` alone there, the reason. Then the `Predictions` of the
+      stored dtype.
 
     Raises:
       UserError: a value overflows the stored dtype, or logits are not finite.
@@ -95,12 +115,13 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
             results["formats"][dtype] = {"refused": str(error)}
             continue
         deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
-        results[dtype], filenames, logits = evaluate(deployed, clips)
+        given = evaluate(deployed, clips)
+        results[dtype], logits = given.summary, given.logits
         require_finite(logits, f"stored in {dtype}, it")
         if dtype == "float32":
             full_logits = logits
         if dtype == stored:
-            predictions = filenames, softmax(logits)
+            predictions = given
         results["formats"][dtype] = {
             "bytes": precision.tree_bytes(rounded["params"])["total"],
             "bytes_with_statistics": precision.tree_bytes(rounded)["total"],
@@ -108,6 +129,13 @@ def evaluate_precisions(experiment: Experiment, variables: Params, clips) -> tup
             "rounding": [dataclasses.asdict(r) for r in precision.rounding(variables, rounded)],
         }
     return results, predictions
+
+
+def evaluate_stored(experiment: Experiment, variables: Params, clips) -> Predictions:
+    """Evaluate the network in its stored dtype alone, computed with in float32."""
+    rounded = precision.cast(variables, experiment.config.precision.stored)
+    deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
+    return make_evaluator(experiment)(deployed, clips)
 
 
 def require_finite(logits: np.ndarray, what: str) -> None:

@@ -4,13 +4,13 @@ matplotlib is imported only when a picture is drawn, here and in `budget_figure`
 global is touched: `Figure` objects render themselves to PNG, without a display.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asc_jax import json_object
 from asc_jax.table1 import published
 from asc_jax.taxonomy import DEVICE_GROUPS, SCENES
 
@@ -51,7 +51,7 @@ def write_figures(
     """
     import matplotlib
 
-    log = _read_log(metrics_jsonl_path)
+    log = read_log(metrics_jsonl_path)
     draws = {"confusion": _confusion, "devices": _devices}
     if log["train"]:
         draws["learning_curve"] = lambda r: _learning_curve(r, log)
@@ -65,15 +65,15 @@ def write_figures(
     return paths
 
 
-def _read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
+def read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
     """Lines of a training log by kind, in order; the last line of an epoch counts."""
-    by_epoch: dict[str, dict[int, dict]] = {"train": {}, "test": {}}
+    by_epoch: dict[str, dict[int, dict]] = {"train": {}, "test": {}, "validation": {}}
     text = Path(path).read_text("utf-8", errors="replace") if Path(path).exists() else ""
     for line in text.splitlines():
         try:
-            entry = json.loads(line)
-            by_epoch[entry["kind"]][entry["epoch"]] = entry
-        except (ValueError, KeyError, TypeError):
+            entry = json_object.parse(line)
+            by_epoch[entry["kind"]][int(entry["epoch"])] = entry
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
     return {kind: [es[epoch] for epoch in sorted(es)] for kind, es in by_epoch.items()}
 
@@ -86,6 +86,8 @@ def _new_figure(results: Mapping[str, Any], size: tuple[float, float], title: st
     macro = results[results["stored_dtype"]]["macro_accuracy"]
     average = "–" if macro is None else f"{100 * macro:.1f} %"
     run = f"{results['config']} · {results['stored_dtype']} · macro average {average}"
+    if results.get("checkpoint") == "best":
+        run += f" · {results['selection']}"
     figure.text(0.02, 1 - 0.16 / size[1], title, size=13, weight="bold", va="top")
     figure.text(0.02, 1 - 0.46 / size[1], run, size=9.5, color=GREY, va="top")
     if results["over_budget"]:
@@ -176,10 +178,11 @@ def _learning_curve(results: Mapping[str, Any], log: Mapping[str, list[dict]]):
     line = {"lw": 1.8, "marker": "o" if len(epochs) < 3 else ""}  # one point has no line
     train = {"color": BLUE, "label": "training, augmented clips", **line}
     axes[0].plot(epochs, 100 * _column(log["train"], "accuracy"), **train)
-    if log["test"]:
-        test = {"color": RED, "label": "test, macro average", "lw": 1.8, "mec": "white"}
-        accuracy = 100 * _column(log["test"], "macro_accuracy")
-        axes[0].plot(_column(log["test"], "epoch"), accuracy, "o-", **test)
+    for kind in ("test", "validation"):
+        if log[kind]:
+            watched = {"color": RED, "label": f"{kind}, macro average", "lw": 1.8, "mec": "white"}
+            accuracy = 100 * _column(log[kind], "macro_accuracy")
+            axes[0].plot(_column(log[kind], "epoch"), accuracy, "o-", **watched)
     axes[0].legend(loc="lower right")
     axes[1].plot(epochs, _column(log["train"], "loss"), **train)
     axes[2].plot(epochs, 1000 * _column(log["train"], "lr"), color=GREY, **line)

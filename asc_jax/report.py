@@ -5,12 +5,14 @@ A `results` dict holds one evaluated run: `config`, `split`, `test_split` (names
 `seed`, `code_version`, `over_budget`, `complexity` (`macs`, `n_params`, `bytes`,
 `bytes_with_statistics`, `max_macs`, `max_bytes`), and what `evaluation.evaluate_precisions`
 returns: `stored_dtype` (a dtype's name), a `metrics.summarize` under each dtype's name, and
-`formats`, what each costs.
+`formats`, what each costs. `eval.py` adds `checkpoint` ("last" or "best"), `selection` (what
+chose that), and `validation`, `segments`, `calibration` and `most_confused`, see `analysis`.
 """
 
 import json
 import math
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ from asc_jax.complexity import OVER_BUDGET
 from asc_jax.table1 import published
 from asc_jax.taxonomy import DEVICE_GROUPS, N_SCENES, SCENES
 
-__all__ = ["published", "results_table", "write_output_csv", "write_results"]
+__all__ = ["decimals", "percent", "published", "results_table", "write_output_csv", "write_results"]
 
 _NONE = "–"
+_WIDTH = 92  # columns
 
 
 def results_table(results: Mapping[str, Any]) -> str:
@@ -57,6 +60,8 @@ def results_table(results: Mapping[str, Any]) -> str:
         lines[-2] += f" ± {100 * known['baseline']['spread']:.2f}"
     for kind in ("scenes", "devices", "groups"):
         lines += ["", kind, *_section(kind, ours, theirs)]
+    if "segments" in results:
+        lines += ["", *_segments(results["segments"]), *_calibration(results["calibration"])]
     lines += ["", *_formats(results)]
     if known and known["note"]:
         lines += ["", f"note: {known['note']}"]
@@ -78,6 +83,14 @@ def _about(results: Mapping[str, Any]) -> list[str]:
         f"{c['bytes_with_statistics']:,} with batch statistics",
         f"MACs        {_of(c['macs'], c['max_macs'])} per clip",
     ]
+    if results.get("validation"):
+        held_out = results["validation"]
+        lines.append(
+            f"held out    {len(held_out['locations']):,} training locations, "
+            f"{held_out['n_clips']:,} clips: macro average {percent(held_out['macro_accuracy'])}"
+        )
+    if results.get("checkpoint") == "best":
+        lines.append(f"selection   {results['selection']}")
     return lines + [OVER_BUDGET] * bool(results["over_budget"])
 
 
@@ -87,9 +100,9 @@ def _of(value: int, limit: int) -> str:
 
 def _overall(label: str, prefix: str, ours: Sequence[Mapping], theirs: Sequence) -> str:
     """The row of an average over everything: `prefix` is "macro_" or empty."""
-    accuracies = [_percent(summary[f"{prefix}accuracy"]) for summary in ours]
-    others = [_percent(system.get(f"{prefix}accuracy")) for system in theirs]
-    log_loss = _decimals(ours[-1][f"{prefix}log_loss"])
+    accuracies = [percent(summary[f"{prefix}accuracy"]) for summary in ours]
+    others = [percent(system.get(f"{prefix}accuracy")) for system in theirs]
+    log_loss = decimals(ours[-1][f"{prefix}log_loss"])
     return _row(label, f"{ours[-1]['n_clips']:,}", accuracies, log_loss, others)
 
 
@@ -102,10 +115,37 @@ def _section(kind: str, ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> l
             label = name.upper()
         elif kind == "groups":
             label += f" ({' '.join(DEVICE_GROUPS[name]).upper()})"
-        accuracies = [_percent(summary[kind][name]["accuracy"]) for summary in ours]
-        others = [_percent(system.get(kind, {}).get(name)) for system in theirs]
-        log_loss = _decimals(last["log_loss"])
+        accuracies = [percent(summary[kind][name]["accuracy"]) for summary in ours]
+        others = [percent(system.get(kind, {}).get(name)) for system in theirs]
+        log_loss = decimals(last["log_loss"])
         lines.append(_row(f"  {label}", f"{last['n_clips']:,}", accuracies, log_loss, others))
+    return lines
+
+
+def _segments(segments: Mapping[str, Any]) -> list[str]:
+    """Accuracy of whole recordings, or why there is none."""
+    if "missing" in segments:
+        return textwrap.wrap(f"no segments: {segments['missing']}", _WIDTH)
+    figures = (f"{segments['n_segments']:>7,}", f"{percent(segments['macro_accuracy']):>9}")
+    log_loss = f"log loss {decimals(segments['log_loss'])}"
+    return [f"{'segments, macro average':<24}{''.join(figures)}   {log_loss}"]
+
+
+def _calibration(calibration: Mapping[str, Any]) -> list[str]:
+    """Expected calibration error and log loss, as they are and with a temperature."""
+    lines = []
+    temperature = calibration["temperature"]
+    rows = {"as trained": calibration["as_trained"]}
+    if temperature is not None:
+        rows[f"temperature {temperature:.3f}"] = calibration["with_temperature"]
+    for label, row in rows.items():
+        if row is not None:
+            lines.append(
+                f"{label:<24}calibration error {percent(row['ece'])} %, log loss "
+                f"{decimals(row['log_loss'])}, sure to {percent(row['confidence'])} %"
+            )
+    if temperature is None:
+        lines += textwrap.wrap(f"no temperature: {calibration['why_not']}", _WIDTH)
     return lines
 
 
@@ -123,8 +163,8 @@ def _formats(results: Mapping[str, Any]) -> list[str]:
             continue
         summary, leaves = results[dtype], cost["rounding"]
         largest = max((leaf["max_relative"] for leaf in leaves), default=0)
-        accuracies = (_percent(summary[name]) for name in ("macro_accuracy", "accuracy"))
-        figures = (*accuracies, _decimals(summary["log_loss"]), f"{cost['changed_top_scene']:,}")
+        accuracies = (percent(summary[name]) for name in ("macro_accuracy", "accuracy"))
+        figures = (*accuracies, decimals(summary["log_loss"]), f"{cost['changed_top_scene']:,}")
         rows.append((dtype, f"{cost['bytes']:,}", *figures, f"{largest:.1e}" if largest else "0"))
         n_subnormal, n_zero = (
             sum(leaf[key] for leaf in leaves) for key in ("n_subnormal", "n_zero")
@@ -140,11 +180,13 @@ def _row(label: str, clips: str, ours: Iterable, log_loss: str, theirs: Sequence
     return "".join(cells + ["   "] * bool(theirs) + [f"{cell:>10}" for cell in theirs])
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | None) -> str:
+    """In percent, two decimals; "–" for None."""
     return _NONE if fraction is None else f"{100 * fraction:.2f}"
 
 
-def _decimals(value: float | None) -> str:
+def decimals(value: float | None) -> str:
+    """With three decimals; "–" for None."""
     return _NONE if value is None else f"{value:.3f}"
 
 

@@ -28,25 +28,29 @@ def make_results(**changes):
     } | changes
 
 
-def write_log(path, n_epochs=4):
+def write_log(path, n_epochs=4, kind="test"):
     lines = []
     for epoch in range(1, n_epochs + 1):
         entry = {"epoch": epoch, "step": 90 * epoch, "accuracy": 0.1 * epoch}
         lines.append({"kind": "train", "loss": 2 / epoch, "lr": 1e-3, **entry})
-        lines.append({"kind": "test", "macro_accuracy": 0.1, "log_loss": 2.0, **entry})
+        lines.append({"kind": kind, "macro_accuracy": 0.1, "log_loss": 2.0, **entry})
     path.write_text("\n".join(map(json.dumps, lines)) + '\n7\n{"kind": "train", "epo')
     return path
 
 
+BEST = {"checkpoint": "best", "selection": "selected on training locations held out"}
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "kind"),
     [
-        {},
-        {"official_lists": False, "over_budget": True, "float16": make_summary(0)},
+        ({}, "test"),
+        ({"official_lists": False, "over_budget": True, "float16": make_summary(0)}, "test"),
+        (BEST, "validation"),
     ],
 )
-def test_figures_are_pngs(tmp_path, changes):
-    log = write_log(tmp_path / "metrics.jsonl")
+def test_figures_are_pngs(tmp_path, changes, kind):
+    log = write_log(tmp_path / "metrics.jsonl", kind=kind)
     paths = figures.write_figures(make_results(**changes), log, tmp_path / "figures")
     names = ["confusion.png", "devices.png", "learning_curve.png"]
     assert sorted(path.name for path in paths) == names
@@ -78,6 +82,6 @@ def test_figures_of_one_epoch_without_a_test(tmp_path):
 def test_log_of_a_resumed_run_keeps_the_last_line_of_an_epoch(tmp_path):
     lines = [{"kind": "train", "epoch": e, "loss": i} for i, e in enumerate((1, 2, 3, 2))]
     (tmp_path / "log").write_text("\n".join(map(json.dumps, lines)))
-    log = figures._read_log(tmp_path / "log")
+    log = figures.read_log(tmp_path / "log")
     assert [(e["epoch"], e["loss"]) for e in log["train"]] == [(1, 0), (2, 3), (3, 2)]
     assert log["test"] == []

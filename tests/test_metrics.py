@@ -167,3 +167,36 @@ def test_summary_refuses_other_shapes():
     zeros = np.zeros((3, N_SCENES, N_SCENES))
     with pytest.raises(ValueError, match=r"\(3, 10, 10\)"):
         metrics.summarize({"confusion": zeros, "log_loss": zeros[:, 0]})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tally_equals_scikit_learn_device_by_device(seed):
+    reference = pytest.importorskip("sklearn.metrics")
+    logits, labels, device_id, known = random_clips(500, seed)
+    labels = np.where(known, labels, -1)
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    found = metrics.summarize(metrics.tally(log_probs, labels, device_id))
+    probs = np.exp(log_probs.astype(float))
+    probs /= probs.sum(1, keepdims=True)
+    for number, device in enumerate(DEVICES):
+        rows = known & (device_id == number)
+        truth, named = labels[rows], probs[rows].argmax(1)
+        ours = found["devices"][device]
+        assert ours["n_clips"] == rows.sum()
+        recalls = reference.recall_score(truth, named, average=None, labels=np.unique(truth))
+        assert ours["macro_accuracy"] == pytest.approx(recalls.mean(), rel=0, abs=1e-9)
+    found = metrics.summarize(metrics.tally(np.log(probs), labels, device_id))
+    for number, scene in enumerate(SCENES):
+        rows = labels == number
+        expected = reference.log_loss(labels[rows], probs[rows], labels=range(N_SCENES))
+        assert found["scenes"][scene]["log_loss"] == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_tally_counts_what_counts_counts():
+    logits, labels, device_id, mask = random_clips()
+    labels[::7], device_id[::11], labels[~mask] = -1, -1, -1
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    assert_same(
+        metrics.tally(log_probs, labels, device_id),
+        counts_jit(logits, labels, device_id, np.ones_like(mask)),
+    )

@@ -140,6 +140,36 @@ def test_table_marks_what_has_no_clips():
     assert row(table, "unseen (S4 S5 S6)")[:4] == ["0", "–", "–", "–"]
 
 
+RELIABILITY = {"ece": 0.2, "log_loss": 1.25, "confidence": 0.6}
+CALIBRATION = {"as_trained": RELIABILITY, "temperature": None, "why_not": "no clips " * 20}
+
+
+def test_table_has_segments_and_calibration():
+    segments = {"n_segments": 270, "macro_accuracy": 0.75, "log_loss": 1.0}
+    calibration = CALIBRATION | {"temperature": 0.5, "with_temperature": RELIABILITY | {"ece": 0.1}}
+    table = report.results_table(make_results(segments=segments, calibration=calibration))
+    assert row(table, "segments, macro average") == ["270", "75.00", "log", "loss", "1.000"]
+    assert "as trained              calibration error 20.00 %, log loss 1.250" in table
+    assert "temperature 0.500       calibration error 10.00 %" in table
+
+
+def test_table_says_why_there_are_no_segments_and_no_temperature():
+    segments = {"missing": "the clip '0.wav' is not named " + "<field>-" * 12}
+    table = report.results_table(make_results(segments=segments, calibration=CALIBRATION))
+    assert "no segments: the clip '0.wav'" in table
+    assert "no temperature: no clips" in table
+    assert max(map(len, table.splitlines())) <= 92
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "best"])
+def test_table_says_what_was_held_out_and_what_selected(checkpoint):
+    changes = {"checkpoint": checkpoint, "selection": "selected on training locations held out"}
+    held_out = {"locations": ["lyon-1", "lyon-2"], "n_clips": 400, "macro_accuracy": 0.5}
+    table = report.results_table(make_results(**changes, validation=held_out))
+    assert "held out    2 training locations, 400 clips: macro average 50.00" in table
+    assert ("selection   selected on training" in table) == (checkpoint == "best")
+
+
 def test_results_json_reads_back(tmp_path):
     path = report.write_results(make_results(), tmp_path / "run")
     assert path == tmp_path / "run" / "results.json"

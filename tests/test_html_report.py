@@ -1,0 +1,226 @@
+"""`report.html`: what it says, and how it looks and reads in a real browser."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+from browser import Browser
+from test_analysis import predictions
+from test_report import make_results
+
+from asc_jax import analysis, html_report, report_figures
+from asc_jax.figures import write_figures
+
+AXES = {"duration_s": 1.0, "f_min": 0.0, "f_max": 16_000.0}
+HELD_OUT = {"locations": ["lyon-1000", "paris-1010"], "n_clips": 400, "macro_accuracy": 0.5,
+            "accuracy": 0.5, "log_loss": 1.3}  # fmt: skip
+
+
+def whole_results(given=None, held_out=None, **changes):
+    given = given or predictions()
+    return make_results(
+        evaluated_with="1a2b3c4",
+        checkpoint="last",
+        selection="the last epoch: nothing was selected",
+        validation=None,
+        segments=analysis.by_segment(given),
+        calibration=analysis.calibrate(given, held_out),
+        most_confused=analysis.most_confused(given),
+    ) | dict(changes)
+
+
+def page(results, log="", learning_curve=None):
+    rng = np.random.default_rng(0)
+    log_mels = [rng.normal(-5, 3, (256, 68)) for _ in results["most_confused"]]
+    return html_report.as_html(
+        results, log_mels, AXES, metrics_jsonl_path=log, learning_curve=learning_curve
+    )
+
+
+def words(content):
+    """The text of a page, as one line."""
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", content, flags=re.S).split())
+
+
+@pytest.fixture(scope="module")
+def fullest(tmp_path_factory):
+    """A page with all it can have, in a file."""
+    folder = tmp_path_factory.mktemp("report")
+    line = '{{"kind": "train", "epoch": {0}, "loss": 1.{0}, "accuracy": 0.{0}, "lr": 0.001}}\n'
+    (folder / "metrics.jsonl").write_text("".join(map(line.format, range(1, 5))))
+    results = whole_results(
+        held_out=predictions(500, seed=1, sharpness=4.0),
+        official_lists=False,
+        over_budget=True,
+        checkpoint="best",
+        selection="selected on training locations held out",
+        validation=HELD_OUT | {"locations": [f"stockholm-{1000 + k}" for k in range(60)]},
+    )
+    curve = write_figures(results, folder / "metrics.jsonl", folder)[-1]
+    path = folder / "report.html"
+    path.write_text(page(results, folder / "metrics.jsonl", curve), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+def test_page_says_what_results_json_says():
+    results = whole_results()
+    said = words(page(results))
+    for figure in (
+        results["float16"]["macro_accuracy"],
+        results["segments"]["macro_accuracy"],
+        results["calibration"]["as_trained"]["ece"],
+        results["float16"]["devices"]["s4"]["accuracy"],
+    ):
+        assert f"{100 * figure:.2f}" in said
+    assert "Evaluation of splits/5pct.py" in said
+    assert "45.79" in said  # published, metro station
+    assert all(clip["filename"].removeprefix("audio/") in said for clip in results["most_confused"])
+
+
+def test_warnings_stand_before_any_figure(fullest):
+    said = words(fullest.read_text("utf-8"))
+    for warning in ("OVER BUDGET", "Not comparable", "selected on training locations held out"):
+        assert said.index(warning) < said.index("In brief")
+
+
+def test_page_without_clips_held_out_says_how_to_get_a_temperature():
+    said = words(page(whole_results()))
+    assert "No temperature: no clips to fit one on: train with --config.data.vali" in said
+    assert "This epoch was" not in said
+
+
+def test_an_epoch_selected_on_the_test_list_is_a_warning():
+    best = {"checkpoint": "best", "selection": "selected on the test list: not a result to report"}
+    for validation, look in ((None, ' class="warning" role="note"'), (HELD_OUT, "")):
+        content = page(whole_results(**best, validation=validation))
+        assert f"<p{look}>This epoch was selected on the test list" in content
+
+
+def test_page_tells_before_and_after_a_temperature(fullest):
+    said = words(fullest.read_text("utf-8"))
+    assert re.search(r"Reliability diagram, with temperature \d\.\d{3}: calibration error", said)
+    assert re.search(r"fitted on 500 clips of training locations held out", said)
+
+
+def test_page_does_without_what_is_missing():
+    given = predictions()
+    unnamed = given._replace(filenames=[f"{i}.wav" for i in range(200)])
+    assert "There are none: the clip" in words(page(whole_results(unnamed)))
+    right = given._replace(logits=50 * np.eye(10, dtype=np.float32)[given.label])
+    assert "Every clip was named rightly." in words(page(whole_results(right)))
+    unlabelled = given._replace(label=np.full(200, -1))
+    assert "Calibration" in words(page(whole_results(unlabelled)))
+
+
+def test_names_cannot_inject_anything():
+    given = predictions()
+    evil = given._replace(filenames=[f"<script>alert({i})</script>&" for i in range(200)])
+    content = page(whole_results(evil, config="<b>mine</b>"))
+    assert "<script" not in content
+    assert "<b>" not in content
+
+
+def test_page_needs_nothing_but_itself(fullest):
+    addresses = re.findall(r'(?:href|src|url)[=(]"?([^")\s>]+)', fullest.read_text("utf-8"))
+    assert {a.split(":")[0] if ":" in a else a[0] for a in addresses} == {"data", "#"}
+
+
+class Structure(html.parser.HTMLParser):
+    """What stands in a page, tag by tag."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags = []
+        self.feed(content)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_every_picture_and_table_has_its_words(fullest):
+    tags = Structure(fullest.read_text("utf-8")).tags
+    names = [tag for tag, _ in tags]
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in tags:
+        if tag == "img":
+            assert len(attrs["alt"]) > 40
+        if tag == "svg":
+            assert attrs["aria-labelledby"] in ids
+            assert attrs["aria-describedby"] in ids
+        if tag == "th":
+            assert attrs["scope"] in ("row", "col")
+    assert names.count("table") == names.count("caption") > 8
+    assert names.count("svg") >= 12 + 2 + 1
+    headings = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
+    assert headings[0] == 1
+    assert all(b - a <= 1 for a, b in zip(headings, headings[1:], strict=False))
+
+
+def luminance(colour):
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+
+def test_cells_of_the_matrix_are_legible():
+    for share in np.linspace(0, 1, 101):
+        look = report_figures.heat(share)
+        ground = [int(c) for c in re.findall(r"\d+", look.split(";")[0])]
+        ink = [255] * 3 if look.endswith("#fff") else [0] * 3
+        dark, light = sorted(map(luminance, (ground, ink)))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_page_in_a_browser_is_quiet_whole_and_legible(browser, fullest, width):
+    page = browser.open(fullest, width=width)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.errors() == []
+    assert page.cut_off() == []
+    assert page.pale_words() == []
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+
+
+def test_screen_reader_meets_landmarks_and_named_pictures(browser, fullest):
+    spoken = browser.open(fullest, width=1280).spoken()
+    roles = {role for role, _ in spoken}
+    assert {"banner", "navigation", "main", "region", "table", "caption", "note"} <= roles
+    assert "rowheader" in roles
+    pictures = [name for role, name in spoken if role in ("image", "img", "graphics-document")]
+    assert len(pictures) >= 15
+    assert all(pictures)
+
+
+def test_keyboard_reaches_links_and_scrolls_wide_tables(browser, fullest):
+    page = browser.open(fullest, width=360)
+    seen = []
+    for _ in range(40):
+        page.press("Tab")
+        seen.append(page.evaluate(
+            "[document.activeElement.tagName, getComputedStyle(document.activeElement)"
+            ".outlineStyle, document.activeElement.getAttribute('aria-labelledby')]"
+        ))  # fmt: skip
+        if seen[-1][2] == "by-scenes":
+            break
+    assert {"A", "DIV"} <= {tag for tag, _, _ in seen}
+    assert {outline for _, outline, _ in seen} == {"solid"}
+    assert seen[-1][2] == "by-scenes"
+    for _ in range(3):
+        page.press("ArrowRight")
+    scrolled = "new Promise(r => setTimeout(() => r(document.activeElement.scrollLeft), 500))"
+    found = page.call("Runtime.evaluate", expression=scrolled, awaitPromise=True)
+    assert found["result"]["value"] > 0
+
+
+def test_page_prints_whole(browser, fullest):
+    page = browser.open(fullest, width=1280)
+    page.print_preview()
+    assert page.cut_off() == []
+    assert page.pdf().startswith(b"%PDF")
