@@ -1,0 +1,118 @@
+"""Predictions as lines: a table for people, CSV and JSON Lines for programs.
+
+Each kind is a class with the same three methods, called in the order of a recording: `head`,
+`window` for each window, `whole`. They return text without the last newline, or None.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from asc_jax.complexity import OVER_BUDGET
+from asc_jax.data.recordings import OpenRecording
+from asc_jax.prediction import top_k
+from asc_jax.taxonomy import SCENES
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """k: how many scenes a line names. over_budget: stamp it on what is written."""
+
+    k: int
+    over_budget: bool = False
+
+    def top(self, probs: np.ndarray) -> list[tuple[str, float]]:
+        return [(SCENES[i], p) for i, p in top_k(probs, self.k)]
+
+    def start(self) -> str | None:
+        """Before the first recording."""
+        return None
+
+    def head(self, name: str) -> str | None:
+        """Before the windows of a recording."""
+        return None
+
+
+class Table(Lines):
+    """Aligned columns, percent."""
+
+    def start(self):
+        return OVER_BUDGET if self.over_budget else None
+
+    def head(self, name):
+        return name
+
+    def window(self, name, start_s, end_s, probs):
+        return f"{start_s:>9.2f} –{end_s:>9.2f} s  {self._scenes(probs)}"
+
+    def whole(self, name, duration_s, n_windows, probs, notes: Sequence[str]):
+        lines = [f"  note: {note}" for note in notes]
+        mean = f"mean of {n_windows:,}"
+        return "\n".join([*lines, f"  {mean:<20}  {self._scenes(probs)}", ""])
+
+    def _scenes(self, probs) -> str:
+        return "  ".join(f"{s.replace('_', ' '):<17} {100 * p:5.1f} %" for s, p in self.top(probs))
+
+
+class Csv(Lines):
+    """A line per window and, with what = recording, one per recording; probabilities as numbers."""
+
+    def start(self):
+        ranks = [f"{what}_{i}" for i in range(1, self.k + 1) for what in ("scene", "p")]
+        columns = ["recording", "what", "start_s", "end_s", *ranks]
+        return _csv_line(columns + ["budget"] * self.over_budget)
+
+    def window(self, name, start_s, end_s, probs, what="window"):
+        cells = [cell for scene, p in self.top(probs) for cell in (scene, f"{p:.9g}")]
+        stamp = ["over budget"] * self.over_budget
+        return _csv_line([name, what, f"{start_s:.10g}", f"{end_s:.10g}", *cells, *stamp])
+
+    def whole(self, name, duration_s, n_windows, probs, notes):
+        return self.window(name, 0, duration_s, probs, what="recording")
+
+
+class Json(Lines):
+    """One object a line: `what` is "window" or "recording", `top` the scenes, best first."""
+
+    def window(self, name, start_s, end_s, probs, what="window", **more):
+        top = [{"scene": scene, "p": float(f"{p:.9g}")} for scene, p in self.top(probs)]
+        entry = {"recording": name, "what": what, "start_s": start_s, "end_s": end_s, "top": top}
+        stamp = {"over_budget": True} if self.over_budget else {}
+        return json.dumps(entry | more | stamp, ensure_ascii=False)
+
+    def whole(self, name, duration_s, n_windows, probs, notes):
+        more = {"n_windows": n_windows, "notes": list(notes)}
+        return self.window(name, 0.0, duration_s, probs, what="recording", **more)
+
+
+KINDS = {"table": Table, "csv": Csv, "json": Json}
+
+
+def make_notes(recording: OpenRecording, n_heard: int, peak: float, sample_rate: int) -> list[str]:
+    """What was done to a recording, and what about it makes its scene doubtful."""
+    rate, notes = recording.rate, []
+    if recording.n_channels > 1:
+        notes.append(f"{recording.n_channels} channels averaged to one")
+    if rate != sample_rate:
+        notes.append(f"resampled from {rate:,} to {sample_rate:,} Hz")
+    if rate < sample_rate:
+        notes.append(f"holds nothing above {rate / 2:,.0f} Hz, which the network was trained on")
+    if n_heard < rate:
+        notes.append(f"only {n_heard / rate:.2f} s long: filled up to one second with silence")
+    if recording.n_samples is not None and n_heard != recording.n_samples:
+        notes.append(f"{n_heard:,} samples read, its header says {recording.n_samples:,}")
+    if peak == 0:
+        notes.append("silent: every sample is zero")
+    if peak > 1:
+        notes.append(f"loudest sample {peak:.3g}, expected at most 1: is it scaled right?")
+    return notes
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(cells)
+    return out.getvalue()
