@@ -1,0 +1,143 @@
+"""Make the package that DCASE 2024 Task 1 asks for, or check one.
+
+python -m asc_jax.cli.submission --example_author_file > author.yaml      # yours to edit
+python -m asc_jax.cli.submission --author author.yaml --out submission runs/splits/*pct
+python -m asc_jax.cli.submission --check submission
+
+Takes one run for each training list, in any order, trained to its end and evaluated by eval.py as
+it now is. Each predicts the evaluation list as it would be deployed; its accuracies and log losses
+on the development set come from results.json. Nothing is written unless the strict check of
+--check finds no problem. The technical report is yours to add, as a pdf beside the other files.
+
+Exit status: 0 nothing to object to; 2 wrong input, or problems, which are listed.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from asc_jax import submission_check
+from asc_jax.cli import keep_compiled, run
+from asc_jax.data import pipeline
+from asc_jax.data.pipeline import Clips
+from asc_jax.data.tau_folder import EVALUATION_FOLDER
+from asc_jax.errors import UserError
+from asc_jax.submission import rank_score, write_package
+from asc_jax.submission_author import EXAMPLE, read_author
+from asc_jax.submission_runs import Run, open_runs
+
+USAGE = (
+    "python -m asc_jax.cli.submission --author author.yaml --out submission "
+    "runs/splits/{5,10,25,50,100}pct"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print an author file, check a package, or make one."""
+    given, workdirs = flags.FLAGS, argv[1:]
+    if given.example_author_file:
+        print(EXAMPLE, end="")
+    elif given.check is not None:
+        if workdirs:
+            raise UserError(f"--check looks at a finished package alone, not at {workdirs[0]}")
+        check(given.check, practice=given.practice)
+    elif not workdirs or given.author is None or given.out is None:
+        raise UserError(f"which author file, which runs, and where to? For example: {USAGE}")
+    else:
+        keep_compiled(workdirs[0])
+        make(given.author, workdirs, given.out, data_dir=given.data_dir, practice=given.practice)
+
+
+def make(
+    author: str,
+    workdirs: Sequence[str],
+    out: str,
+    *,
+    data_dir: str | None = None,
+    practice: bool = False,
+) -> None:
+    """Make a package; what can be known before the long computation is checked before it.
+
+    Raises:
+      UserError: the author file, a run, the data set or the finished package is not as it must be.
+    """
+    who = read_author(author)
+    runs = open_runs(workdirs, practice=practice)
+    clips = [_evaluation_clips(run, data_dir) for run in runs]
+    if not practice and len(clips[0]) != submission_check.N_EVALUATION_CLIPS:
+        raise UserError(
+            f"the evaluation list has {len(clips[0]):,} clips here, the challenge's has "
+            f"{submission_check.N_EVALUATION_CLIPS:,}; --practice makes a package that cannot be "
+            "handed in"
+        )
+    total = sum(map(len, clips))
+    with tqdm(total=total, unit=" clips", desc="submission", mininterval=0.5) as bar:
+        counted = [_Counted(of_run, bar) for of_run in clips]
+        folder = write_package(who, runs, counted, out, practice=practice)
+    _print_results(runs)
+    print(f"\nwritten to {folder}; no problem found" + ", for practice only" * practice)
+    print(f"still to add: the technical report, {folder.name}.technical_report.pdf")
+
+
+def check(out: str, *, practice: bool = False) -> None:
+    """Check every entry in a folder; several problems get a line each on stderr.
+
+    Raises:
+      UserError: there is none, or one has problems.
+    """
+    problems = submission_check.check(Path(out), practice=practice)
+    if len(problems) == 1:
+        raise UserError(f"{out} cannot be handed in: {problems[0]}")
+    if problems:
+        print(*problems, sep="\n", file=sys.stderr)
+        raise UserError(f"{out} cannot be handed in: {len(problems)} problems, see above")
+    print(f"{out}: no problem found" + ", for practice only" * practice)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counted:
+    """Clips that say how many of them have been taken."""
+
+    clips: Clips
+    bar: tqdm
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def in_order(self, batch_size: int) -> Iterator[dict]:
+        for batch in self.clips.in_order(batch_size):
+            yield batch
+            self.bar.update(int(batch["mask"].sum()))
+
+
+def _print_results(runs: Sequence[Run]) -> None:
+    print("\ntraining list     accuracy  log loss   development set, macro average")
+    for each in runs:
+        accuracy, log_loss = (each.summary[f"macro_{key}"] for key in ("accuracy", "log_loss"))
+        print(f"{each.percent:>11} %   {100 * accuracy:>10.2f}{log_loss:>10.3f}")
+    print(f"{'mean, the rank':<16}{100 * rank_score(runs):>10.2f}")
+
+
+def _evaluation_clips(run: Run, data_dir: str | None) -> Clips:
+    try:
+        return pipeline.open_split(data_dir or run.parts.config.data.dir, "evaluation")
+    except UserError as error:
+        raise UserError(
+            f"{error}. To build the evaluation list by itself, unpack {EVALUATION_FOLDER} beside "
+            "TAU's folder, run prepare_data with --splits evaluation --data_dir data/evaluation, "
+            "and give --data_dir data/evaluation here"
+        ) from error
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("author", None, "Author file; --example_author_file prints one.")
+    flags.DEFINE_string("out", None, "Folder for the package: DIR/task1/<label>/.")
+    flags.DEFINE_string("data_dir", None, "Built data set, when it has moved since training.")
+    flags.DEFINE_bool("practice", False, "Take other clips than TAU's, for trying out.")
+    flags.DEFINE_string("check", None, "Only check the package in this folder.")
+    flags.DEFINE_bool("example_author_file", False, "Print an author file and end.")
+    run(main)

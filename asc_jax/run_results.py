@@ -1,0 +1,137 @@
+"""What `eval.py` left in a workdir, read back clip by clip and checked against itself."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asc_jax import json_object, statistics
+from asc_jax.errors import UserError, short
+from asc_jax.segments import NAME_FORM
+from asc_jax.taxonomy import DEVICES, SCENES
+
+
+class RunResults(NamedTuple):
+    """One evaluated run.
+
+    results: the content of `results.json` (see `report`). filenames: `[n]`, in rising order.
+    scene: `[n]` int, the true scene. right: `[n]` bool, whether the run named it, with its
+    parameters as stored. segment, location: `[n]` str, which recording and place a clip is of;
+    what several devices recorded at once is one segment.
+    """
+
+    results: Mapping[str, Any]
+    filenames: np.ndarray
+    scene: np.ndarray
+    right: np.ndarray
+    segment: np.ndarray
+    location: np.ndarray
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Accuracies and log losses with the parameters as stored."""
+        return self.results[self.results["stored_dtype"]]
+
+
+def read_run(workdir: Path) -> RunResults:
+    """Read `results.json` and `output.csv`.
+
+    Raises:
+      UserError: a file is missing or damaged, a clip's name does not follow the data set's
+        form, or the two files are not of one evaluation.
+    """
+    results = _read_json(workdir / "results.json")
+    path = workdir / "output.csv"
+    named = _read_output(path)
+    fields = [name.removesuffix(".wav").split("-") for name, _ in named]
+    for (name, _), parts in zip(named, fields, strict=True):
+        if len(parts) != 6 or parts[0] not in SCENES:
+            raise UserError(f"{path}: the clip {name!r} is not named {NAME_FORM}")
+    scene = np.array([SCENES.index(parts[0]) for parts in fields])
+    run = RunResults(
+        results,
+        filenames=np.array([name for name, _ in named]),
+        scene=scene,
+        right=np.array([SCENES[s] == label for s, (_, label) in zip(scene, named, strict=True)]),
+        segment=np.array(["-".join(parts[:4]) for parts in fields]),
+        location=np.array(["-".join(parts[1:3]) for parts in fields]),
+    )
+    _check_agreement(run, workdir)
+    return run
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        results = json_object.parse(path.read_text("utf-8"))
+        _check_fields(results)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: evaluate the run with eval.py") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): evaluate the run again") from error
+    return results
+
+
+def _check_fields(results: dict[str, Any]) -> None:
+    """Raise a ValueError unless all that a table is made from is there, of its type."""
+    _check_types(results, _RUN)
+    summary = results.get(results["stored_dtype"])
+    _check_types(summary, _SUMMARY)
+    for part, names in (("scenes", SCENES), ("devices", DEVICES)):
+        if {*summary[part]} != {*names}:
+            raise ValueError(f"its {part} are not {', '.join(names)}")
+        for figures in summary[part].values():
+            _check_types(figures, {"accuracy": _FIGURE})
+
+
+_FIGURE = (float, int, type(None))
+_RUN = {
+    **dict.fromkeys(("config", "split", "test_split", "stored_dtype"), str),
+    **dict.fromkeys(("code_version", "evaluated_with"), str),
+    **dict.fromkeys(("official_lists", "over_budget"), bool),
+    "seed": int,
+    "complexity": dict,
+}
+_SUMMARY = {
+    **dict.fromkeys(("macro_accuracy", "accuracy", "log_loss"), _FIGURE),
+    "n_clips": int,
+    "scenes": dict,
+    "devices": dict,
+}
+
+
+def _check_types(content: Any, types: Mapping[str, Any]) -> None:
+    for key, kind in types.items():
+        value = content.get(key, _NOTHING) if isinstance(content, dict) else _NOTHING
+        number = value if isinstance(value, int | float) else 0
+        if not (isinstance(value, kind) and abs(number) < 2**53):  # nor is NaN
+            raise ValueError(f"{key} is {'missing' if value is _NOTHING else short(value)}")
+
+
+_NOTHING = object()
+
+
+def _read_output(path: Path) -> list[tuple[str, str]]:
+    """Clips and the scenes named for them, sorted by clip."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [tuple(row[:2]) for row in csv.reader(file, delimiter="\t")]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}): evaluate the run again") from error
+    if rows[:1] != [("filename", "scene_label")] or min(map(len, rows)) < 2 or len(rows) < 2:
+        raise UserError(
+            f"{path} does not begin with the columns filename and scene_label, separated by tabs, "
+            "or lists no clips: evaluate the run again"
+        )
+    return sorted(rows[1:])
+
+
+def _check_agreement(run: RunResults, workdir: Path) -> None:
+    """Both files give the same macro average, unless an evaluation was broken off between."""
+    totals = statistics.cluster_totals(run.right, run.scene, run.scene)
+    ours, theirs = statistics.macro_average(totals)[0], run.summary["macro_accuracy"]
+    if theirs is None or len(run.scene) != run.summary["n_clips"] or not abs(ours - theirs) <= 1e-9:
+        raise UserError(
+            f"{workdir}: output.csv and results.json are not of one evaluation: evaluate it again"
+        )

@@ -1,0 +1,159 @@
+"""The author file of a submission: what no run can tell."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asc_jax.errors import UserError, short
+
+LABEL = re.compile(r"[^\W\d_][\w-]*?_[\w-]+?_task1_[1-4]")
+MAX_ABBREVIATION = 10  # characters
+# What reading YAML may raise: its types take some values for granted.
+YAML_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+    yaml.YAMLError,
+)
+DESCRIPTION = (
+    *("input_sampling_rate", "acoustic_features", "data_augmentation"),
+    *("machine_learning_method", "external_data_usage", "complexity_management", "pipeline"),
+    *("framework", "split_adaptations", "system_adaptations"),
+)
+EXAMPLE = """\
+# Who hands in what; everything else of the meta file comes from the runs.
+submission:
+  label: Doe_UNI_task1_1    # <last name>_<institute>_task1_<number of the entry, 1 to 4>
+  name: A small network for small data
+  abbreviation: Small       # at most 10 characters
+  authors:                  # in order; exactly one is corresponding
+    - lastname: Doe
+      firstname: Jane
+      email: jane.doe@example.org
+      corresponding: true
+      affiliation:
+        abbreviation: UNI
+        institute: Example University
+        department: Department of Acoustics
+        location: Exampletown, Exampleland
+    - lastname: Roe
+      firstname: Richard
+      email: richard.roe@example.org
+      affiliation:
+        abbreviation: UNI
+        institute: Example University
+        department: Department of Acoustics
+        location: Exampletown, Exampleland
+external_datasets: []       # name, url and total_audio_length (minutes) of each
+source_code: null           # its address, if it is public
+description: {}             # any field of system.description, in place of what the runs say
+"""
+# What an author file holds: True where a value is needed.
+_SUBMISSION = {"label": True, "name": True, "abbreviation": True, "authors": True}
+_AUTHOR = {
+    "lastname": True, "firstname": True, "email": True, "affiliation": True, "corresponding": False,
+}  # fmt: skip
+_AFFILIATION = {"abbreviation": True, "institute": True, "department": False, "location": True}
+_FILE = {"submission": True, "external_datasets": False, "source_code": False, "description": False}
+
+
+def read_author(path: str | os.PathLike) -> dict[str, Any]:
+    """Read and check an author file, laid out as `EXAMPLE`.
+
+    Returns:
+      `submission`, `external_datasets` (list), `source_code` and `description` (dict).
+
+    Raises:
+      UserError: the file cannot be read, or says what a submission cannot hold; the first such
+        field is named.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text("utf-8"))
+    except YAML_ERRORS as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UserError(
+            f"author file {path} cannot be read: {reason}. --example_author_file prints one"
+        ) from error
+    problems = author_problems(content)
+    if problems:
+        raise UserError(f"author file {path}: {problems[0]}. --example_author_file prints one")
+    content = {key: content.get(key) for key in _FILE}
+    return content | {
+        "external_datasets": content["external_datasets"] or [],
+        "description": content["description"] or {},
+    }
+
+
+def author_problems(content: Any) -> list[str]:
+    """What is wrong with the content of an author file; empty if nothing is."""
+    problems = _fields(content, _FILE, "the file")
+    if problems:
+        return problems
+    problems = submission_problems(content["submission"])
+    if not isinstance(content.get("external_datasets") or [], list):
+        problems.append("external_datasets is not a list")
+    description = content.get("description") or {}
+    return problems + _fields(description, dict.fromkeys(DESCRIPTION, False), "description")
+
+
+def submission_problems(submission: Any) -> list[str]:
+    """What is wrong with the section `submission`, of an author file or of a meta file."""
+    problems = _fields(submission, _SUBMISSION, "submission")
+    if problems:
+        return problems
+    label, abbreviation = submission["label"], submission["abbreviation"]
+    if not LABEL.fullmatch(_text(label)):
+        problems.append(
+            f"submission.label is {short(label)}, expected <LastName>_<INST>_task1_<1..4>, for "
+            "example Doe_UNI_task1_1"
+        )
+    if len(_text(abbreviation)) > MAX_ABBREVIATION:
+        problems.append(
+            f"submission.abbreviation {short(abbreviation)} has {len(_text(abbreviation))} "
+            f"characters, expected at most {MAX_ABBREVIATION}"
+        )
+    authors = submission["authors"]
+    if not isinstance(authors, list):
+        return [*problems, "submission.authors is not a list"]
+    for number, author in enumerate(authors, 1):
+        problems += _author_problems(author, f"submission.authors, number {number}")
+    corresponding = [a for a in authors if isinstance(a, Mapping) and a.get("corresponding")]
+    if len(corresponding) != 1:
+        problems.append(
+            f"submission.authors has {len(corresponding)} corresponding authors, expected one"
+        )
+    return problems
+
+
+def _author_problems(author: Any, where: str) -> list[str]:
+    problems = _fields(author, _AUTHOR, where)
+    if problems:
+        return problems
+    if "@" not in _text(author["email"]):
+        problems.append(f"{where}: email is {short(author['email'])}, expected an address")
+    if author.get("corresponding") not in (None, True, False):
+        problems.append(
+            f"{where}: corresponding is {short(author['corresponding'])}, expected true"
+        )
+    return problems + _fields(author["affiliation"], _AFFILIATION, f"{where}: affiliation")
+
+
+def _text(value: Any) -> str:
+    """Text or a number as text; other values fit nothing."""
+    return value if isinstance(value, str) else short(value)
+
+
+def _fields(content: Any, known: Mapping[str, bool], where: str) -> list[str]:
+    """Unknown keys and missing values of a mapping."""
+    if not isinstance(content, Mapping):
+        return [f"{where} is {short(content)}, expected {', '.join(known)}"]
+    unknown = [key if isinstance(key, str) else short(key) for key in content if key not in known]
+    missing = [key for key, needed in known.items() if needed and content.get(key) in (None, "")]
+    problems = []
+    if unknown:
+        problems.append(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+    if missing:
+        problems.append(f"{where}: {', '.join(missing)} missing or empty")
+    return problems

@@ -1,0 +1,121 @@
+"""The runs of a submission, one for each training list, held against what `eval.py` said."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asc_jax import checkpoints, evaluation, experiment, json_object
+from asc_jax.errors import UserError
+from asc_jax.experiment import Experiment
+from asc_jax.taxonomy import TRAIN_PERCENTS
+from asc_jax.types import Params
+
+_PERCENTS = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished and evaluated run.
+
+    workdir: where it lies. percent: of the training list it was trained on. parts: its
+    `Experiment`, stored as it was evaluated. variables: `{"params", "batch_stats"}` as trained.
+    results: the content of `results.json` (see `report`).
+    """
+
+    workdir: Path
+    percent: int
+    parts: Experiment
+    variables: Params
+    results: Mapping[str, Any]
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Accuracies and log losses with the parameters as stored."""
+        return self.results[self.results["stored_dtype"]]
+
+
+def open_runs(workdirs: Sequence[str | os.PathLike], *, practice: bool = False) -> list[Run]:
+    """Open and check five runs.
+
+    Args:
+      workdirs: one for each training list, in any order.
+      practice: take runs on other lists than TAU's own.
+
+    Returns:
+      The runs, by rising size of their training lists.
+
+    Raises:
+      UserError: a list has no run or two, or a run is not trained to its end, not evaluated,
+        evaluated in another state, or over the budget.
+    """
+    found = {}
+    for workdir in map(Path, workdirs):
+        split = checkpoints.load_config(workdir)[1].data.train_split
+        if split not in _PERCENTS:
+            raise UserError(
+                f"{workdir} was trained on {split!r}, a submission takes {', '.join(_PERCENTS)}"
+            )
+        if split in found:
+            raise UserError(f"{found[split]} and {workdir} were both trained on {split}: give one")
+        found[split] = workdir
+    missing = [split for split in _PERCENTS if split not in found]
+    if missing:
+        raise UserError(
+            f"no run trained on {', '.join(missing)}: a submission holds a run for each of "
+            f"{', '.join(_PERCENTS)}"
+        )
+    return [_open_run(found[split], practice) for split in _PERCENTS]
+
+
+def _open_run(workdir: Path, practice: bool) -> Run:
+    again = f"evaluate it: python eval.py --workdir {workdir}"
+    results = _read_results(workdir / "results.json", again)
+    name, config = checkpoints.load_config(workdir)
+    config = config.copy_and_resolve_references()
+    config.precision.stored = results["stored_dtype"]
+    parts = experiment.make(config)
+    cost = parts.cost
+    if not parts.within_budget:
+        raise UserError(
+            f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "
+            f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be handed in"
+        )
+    state, extra, step = evaluation.restore(parts, workdir)
+    _check_fresh(results, evaluation.describe(parts, name, extra, step), workdir, again)
+    epoch, n_epochs = results["epoch"], results["n_epochs"]
+    if epoch < n_epochs and "converted_from" not in results:
+        raise UserError(
+            f"{workdir} is trained for {epoch} of {n_epochs} epochs: go on with train.py and the "
+            "same --workdir"
+        )
+    if not practice and not results.get("official_lists"):
+        raise UserError(
+            f"{workdir} was not trained and tested on TAU's own lists: --practice makes a package "
+            "of it that cannot be handed in"
+        )
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return Run(workdir, _PERCENTS[config.data.train_split], parts, variables, results)
+
+
+def _check_fresh(results: Mapping, now: Mapping, workdir: Path, again: str) -> None:
+    """`results.json` must describe the run as it is now, to the code it was evaluated with."""
+    for key, value in json.loads(json.dumps(now)).items():
+        if results.get(key) != value:
+            raise UserError(
+                f"{workdir} is stale: {key} is {results.get(key)!r} in results.json, but now "
+                f"{value!r}; {again}"
+            )
+
+
+def _read_results(path: Path, again: str) -> dict[str, Any]:
+    try:
+        results = json_object.parse(path.read_text("utf-8"))
+        results[results["stored_dtype"]]["macro_accuracy"]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; {again}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r}); {again}") from error
+    return results
