@@ -1,0 +1,137 @@
+"""Many runs, one after the other: which are done, and doing the rest.
+
+Each run is trained and evaluated by processes of its own, so that the crash of one hurts no
+other, and a command that was broken off at any moment goes on when it is given again. Beside
+each workdir lies `<workdir>.log`; whoever works on the run holds a lock on it, also when the
+command that started it is gone.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from asc_jax import checkpoints
+from asc_jax.campaign_progress import Progress
+from asc_jax.campaign_runs import Run, unfinished
+from asc_jax.errors import Interrupted
+from asc_jax.signals import stop_signals
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+POLL_S = 0.2
+
+
+def carry_out(runs: Sequence[Run], cache: pathlib.Path) -> dict[str, str]:
+    """Train and evaluate all runs that are not done, in order.
+
+    Args:
+      runs: workdirs must differ. Nothing starts if one belongs to another config.
+      cache: folder for compiled programs, which runs of equal shapes share.
+
+    Returns:
+      Title of each run that failed → how it ended, the last line of its log and where that is.
+
+    Raises:
+      UserError: a workdir belongs to a run with another config, or cannot be written.
+      Interrupted: SIGTERM or Ctrl-C, passed on to the run, which saves first.
+    """
+    done = {run.title for run in runs if unfinished(run) is None}
+    failed = {}
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute()), **os.environ}
+    with Progress(runs, done) as progress, stop_signals() as stopped:
+        for number, run in enumerate(runs, 1):
+            if run.title in done:
+                continue
+            progress.say(f"{number}/{len(runs)}  {run.title} → {run.workdir}{progress.left()}")
+            with _locked(run, stopped, progress) as log:
+                # Another command may have done it while we waited.
+                reason = unfinished(run) and _train_and_evaluate(
+                    run, log, environment, stopped, progress
+                )
+            if reason:
+                failed[run.title] = f"{reason} (see {log.name})"
+                progress.say(f"failed: {run.title}: {failed[run.title]}")
+            progress.end(run)
+    return failed
+
+
+def _train_and_evaluate(
+    run: Run, log, environment: Mapping[str, str], stopped: list[int], progress: Progress
+) -> str | None:
+    """None if both processes ended well and left what was wanted, otherwise why not."""
+    workdir = f"--workdir={run.workdir}"
+    commands = (
+        ("train.py", f"--config={run.config_name}", *run.overrides, workdir),
+        ("eval.py", workdir),
+    )
+    for script, *args in commands:
+        command = [sys.executable, str(ROOT / script), *args]
+        status = _finish(command, log, environment, stopped, lambda: progress.within(run))
+        if status:
+            return f"{script} ended with status {status}; {_last_line(log.name)}"
+    return unfinished(run)
+
+
+def _finish(
+    command: Sequence[str], log, environment: Mapping[str, str], stopped: list[int], poll
+) -> int:
+    """Exit status of a process that inherits the log and the lock on it."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        process_group=0,  # Ctrl-C reaches it through us, once
+    )
+    try:
+        while process.poll() is None and not stopped:
+            poll()
+            time.sleep(POLL_S)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    _check_stop(stopped)
+    return process.returncode
+
+
+@contextlib.contextmanager
+def _locked(run: Run, stopped: list[int], progress: Progress) -> Iterator:
+    """The run's log, opened for writing at its end, once nobody else works on the run."""
+    path = pathlib.Path(f"{run.workdir}.log")
+    with checkpoints.writing_to(run.workdir):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("ab", buffering=0)
+    with log:
+        waited = False
+        while not _try_lock(log):
+            if not waited:
+                progress.say(f"waiting: another process still works on {run.workdir}")
+                waited = True
+            time.sleep(POLL_S)
+            _check_stop(stopped)
+        yield log
+
+
+def _try_lock(log) -> bool:
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _check_stop(stopped: list[int]) -> None:
+    if stopped:
+        raise Interrupted("stopped; run the same command again to go on", stopped[0])
+
+
+def _last_line(path: str) -> str:
+    text = pathlib.Path(path).read_text("utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"its last line: {lines[-1][-300:]}" if lines else "it said nothing"

@@ -1,0 +1,173 @@
+"""The report's whole Table 1: every split, both systems, several seeds, and what is certain.
+
+    python -m asc_jax.cli.table1 --out runs/table1
+    python -m asc_jax.cli.table1 --out runs/table1 --splits 5,10 --seeds 0,1 \\
+        --config.data.dir=DIR --config.train.n_epochs=50
+
+Runs lie in `OUT/<system>/<split>/seed<k>`; what is done is skipped, what was broken off goes
+on. Writes table1.json, .csv, .md, .tex and .html into OUT. `--ablation` adds the systems
+between the baseline and the report's: its loss, its hop length, its batch and rate, its
+warm-up share, one after the other. `--collect_only` runs nothing.
+
+Exit status: 0 done, 1 some runs failed and are missing in the table, 2 wrong input.
+"""
+
+import functools
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from asc_jax import campaign, table1_report
+from asc_jax.campaign_runs import Run
+from asc_jax.cli import read_config, run
+from asc_jax.data import pipeline
+from asc_jax.errors import UserError
+from asc_jax.table1_collect import collect
+from asc_jax.taxonomy import TRAIN_PERCENTS
+
+CONFIGS = {"report": "splits/{}pct.py", "baseline": "baseline/{}pct.py"}
+# From the baseline to the report's system: name → what it changes beside those before it.
+STEPS = {
+    "ablation_loss": "loss",
+    "ablation_hop": "hop length",
+    "ablation_batch": "batch and rate",
+    "report": "warm-up share",
+}
+LABELS = {
+    "report": "Gao & Lee",
+    "baseline": "official baseline",
+    "ablation_loss": "baseline + loss",
+    "ablation_hop": "baseline + loss, hop length",
+    "ablation_batch": "baseline + loss, hop length, batch and rate",
+}
+
+
+def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
+    """Run what is missing, then write the table."""
+    given = flags.FLAGS
+    if argv[1:]:
+        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+    percents = _numbers("splits", given.splits, TRAIN_PERCENTS)
+    seeds = _numbers("seeds", given.seeds)
+    systems = _known("systems", given.systems, CONFIGS)
+    if given.ablation:
+        systems = ["baseline", *STEPS]
+    _check_overrides(overrides)
+    _keep_accelerator_free()
+    out = pathlib.Path(given.out)
+    runs = [
+        plan(out, system, percent, seed, overrides, counted=not given.collect_only)
+        for seed in seeds  # so that a whole table, of one seed, is there first
+        for percent in percents
+        for system in systems
+    ]
+    failed = {} if given.collect_only else campaign.carry_out(runs, out / ".jax_cache")
+    comparisons = [("report", "baseline")] if {"report", "baseline"} <= {*systems} else []
+    steps = list(zip(STEPS.values(), STEPS, ["baseline", *STEPS][:-1], strict=True))
+    table = collect(runs, LABELS, comparisons, steps if given.ablation else ())
+    paths = table1_report.write(table, out)
+    print(table1_report.as_text(table))
+    print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
+    if failed:
+        for title, reason in failed.items():
+            print(f"failed: {title}: {reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+def plan(
+    out: pathlib.Path,
+    system: str,
+    percent: int,
+    seed: int,
+    overrides: Sequence[str],
+    *,
+    counted: bool = True,
+) -> Run:
+    """One run of the table; `counted` says whether its training clips are to be counted."""
+    n_clips = 0
+    if counted or system not in CONFIGS:
+        data = read_config(CONFIGS["baseline"].format(percent), overrides).data
+        n_clips = _n_clips(data.dir, data.train_split)
+    name = CONFIGS.get(system, CONFIGS["baseline"]).format(percent)
+    changes = [] if system in CONFIGS else _changes(system, percent, overrides, n_clips)
+    given = (*overrides, *changes, f"--config.seed={seed}")
+    workdir = out / system / f"{percent}pct" / f"seed{seed}"
+    return Run(system, percent, seed, name, given, read_config(name, given), workdir, n_clips)
+
+
+@functools.cache
+def _n_clips(data_dir: str, split: str) -> int:
+    return len(pipeline.open_split(data_dir, split))
+
+
+def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) -> list[str]:
+    """What makes the baseline the given system of the ablation.
+
+    A smaller batch means more steps, of which as many warm-up steps are a smaller share: with
+    batch and rate the baseline's share is kept, so that both can be told apart.
+    """
+    base, ours = (
+        read_config(CONFIGS[name].format(percent), overrides) for name in ("baseline", "report")
+    )
+    changed = list(STEPS)[: list(STEPS).index(system) + 1]
+    out = [f"--config.loss.gamma={ours.loss.gamma}"]
+    if "ablation_hop" in changed:
+        out += [f"--config.features.hop_length={ours.features.hop_length}"]
+    if "ablation_batch" in changed:
+        steps = [pipeline.n_batches(n_clips, c.data.batch_size) for c in (base, ours)]
+        warmup_steps = round(base.optim.warmup_steps * steps[1] / steps[0])
+        out += [
+            f"--config.data.batch_size={ours.data.batch_size}",
+            f"--config.optim.peak_lr={ours.optim.peak_lr}",
+            f"--config.optim.warmup_steps={warmup_steps}",
+        ]
+    return out
+
+
+def _keep_accelerator_free() -> None:
+    """This process only reads files; the runs, in their own, need all of the accelerator."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _known(flag: str, values: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = [value for value in values if value not in known]
+    if unknown or not values or len({*values}) < len(values):
+        raise UserError(
+            f"--{flag}={','.join(values)}: expected some of {','.join(known)}, each once"
+        )
+    return list(values)
+
+
+def _numbers(flag: str, values: Sequence[str], known: Sequence[int] | None = None) -> list[int]:
+    if known is not None:
+        return [int(value) for value in _known(flag, values, [str(k) for k in known])]
+    if not values or not all(value.isdecimal() for value in values):
+        raise UserError(f"--{flag}={','.join(values)}: expected whole numbers from 0, with commas")
+    return [int(value) for value in _known(flag, values, sorted({*values}))]
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse what has no value, or what this command sets itself."""
+    for arg in overrides:
+        key, equals, _ = arg.lstrip("-").partition("=")
+        if not equals:
+            raise UserError(f"{arg}: expected --{key}=value, in one word")
+        if key in ("config.seed", "config.data.train_split"):
+            flag = "seeds" if key == "config.seed" else "splits"
+            raise UserError(f"--{key} differs from run to run: choose with --{flag}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "runs/table1", "Folder for the runs and the table.")
+    flags.DEFINE_list("splits", [str(p) for p in TRAIN_PERCENTS], "Training lists, in percent.")
+    flags.DEFINE_list("systems", list(CONFIGS), "Some of report,baseline.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of each system and split for each.")
+    flags.DEFINE_bool("ablation", False, "Also the systems between baseline and report.")
+    flags.DEFINE_bool("collect_only", False, "Run nothing: a table of what is done.")
+    for_runs = [arg for arg in sys.argv[1:] if arg.lstrip("-").startswith("config.")]
+    sys.argv = [arg for arg in sys.argv if arg not in for_runs]
+    run(functools.partial(main, overrides=for_runs))

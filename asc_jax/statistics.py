@@ -1,0 +1,216 @@
+"""How sure a difference is: cluster bootstrap, paired test, mean and standard deviation.
+
+One-second clips of one recording are right or wrong together, so a clip is no independent
+observation: what is resampled are clusters of clips, the ten-second segments or the locations
+they were recorded at. The clusters of each scene are resampled among themselves, which keeps
+every scene in every replicate, as a macro average needs.
+
+Source: Rao and Wu, "Resampling inference with complex survey data", JASA 1988, for drawing one
+cluster fewer than there are; Cameron, Gelbach and Miller, "Robust inference with multiway
+clustering", JBES 2011, for counting chance that runs and clusters share only once.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+N_REPLICATES = 10_000
+LEVEL = 0.95
+
+
+class Totals(NamedTuple):
+    """Clips by cluster: `right [n_runs, n_clusters]`, `clips` and `scene [n_clusters]`."""
+
+    right: np.ndarray
+    clips: np.ndarray
+    scene: np.ndarray
+
+
+class Interval(NamedTuple):
+    """A confidence interval, and whether it holds the chance of training (several seeds)."""
+
+    low: float
+    high: float
+    with_training: bool
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation (n − 1 in the denominator) of at least one number.
+
+    Example:
+        >>> mean_sd([0.25, 0.75]), mean_sd([0.5])
+        ((0.5, 0.3535533905932738), (0.5, None))
+    """
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def cluster_totals(right: np.ndarray, scene: np.ndarray, cluster: np.ndarray) -> Totals:
+    """Add up the clips of each cluster; clips of two scenes are never of one cluster.
+
+    Args:
+        right: `[n_runs, n_clips]` bool, whether a run named the clip's scene.
+        scene: `[n_clips]` int, the true scene.
+        cluster: `[n_clips]` int or str, what the clip belongs to.
+    """
+    _, number = np.unique(cluster, return_inverse=True)
+    pairs = np.stack([scene, number.reshape(-1)])
+    (scenes, _), index = np.unique(pairs, axis=1, return_inverse=True)
+    index, n = index.reshape(-1), len(scenes)
+    sums = [np.bincount(index, row, minlength=n) for row in np.atleast_2d(right)]
+    return Totals(np.array(sums), np.bincount(index, minlength=n).astype(float), scenes)
+
+
+def macro_average(totals: Totals) -> np.ndarray:
+    """`[n_runs]` float64 in [0, 1]: the plain mean over scenes of the share of right clips."""
+    shares = [t.right.sum(1) / t.clips.sum() for t in _by_scene(totals)]
+    return np.mean(shares, axis=0)
+
+
+def confidence_interval(
+    totals: Totals,
+    n_first: int | None = None,
+    *,
+    level: float = LEVEL,
+    n_replicates: int = N_REPLICATES,
+    seed: int = 0,
+) -> Interval | None:
+    """Interval of a macro average, or of the difference of two, by cluster bootstrap.
+
+    A replicate draws, in each scene, one cluster fewer than there are, which gives a mean its
+    unbiased variance, for all runs alike; its distance from the estimate is stretched as Student's
+    t is wider than a normal distribution, since few clusters leave the variance itself uncertain.
+
+    With several seeds a replicate also draws the chance of training, from the spread over seeds
+    and Student's t (three seeds are too few to resample); two systems share one estimate of that
+    spread. Answers that come out otherwise with another seed show both in the clusters and in the
+    spread: the clusters' part is shrunk by them.
+
+    Args:
+        totals: of all runs; those of one system differ in nothing but the seed.
+        n_first: the first so many runs are one system, the rest another, and the interval is
+            that of the first minus the second; None: all are one system.
+        level: confidence, in (0, 1).
+        n_replicates: how many times to resample.
+        seed: of the resampling.
+
+    Returns:
+        The percentile interval, as fractions; None where a scene has a single cluster, whose
+        spread nothing tells.
+    """
+    if min(np.unique(totals.scene, return_counts=True)[1]) < 2:
+        return None
+    systems = [np.arange(len(totals.right))]
+    if n_first is not None:
+        systems = [systems[0][:n_first], systems[0][n_first:]]
+    contrast = np.concatenate(
+        [sign * np.full(len(s), 1 / len(s)) for s, sign in zip(systems, (1, -1), strict=False)]
+    )
+    rng = np.random.default_rng(seed)
+    estimate = macro_average(totals) @ contrast
+    replicates = estimate + _student(totals, contrast, n_replicates, rng) * (
+        _resampled(totals, n_replicates, rng) @ contrast - estimate
+    )
+    n_spare = sum(len(s) - 1 for s in systems)
+    if n_spare:
+        weight = float(contrast @ contrast)
+        training, shared = (weight * v for v in _variances(totals, systems, n_spare))
+        clusters = max(np.var(replicates), shared)
+        shrunk = math.sqrt(1 - shared / clusters) if clusters else 1.0
+        chance = math.sqrt(training) * rng.standard_t(n_spare, n_replicates)
+        replicates = estimate + shrunk * (replicates - estimate) + chance
+    tail = (1 - level) / 2
+    low, high = np.quantile(replicates, (tail, 1 - tail))
+    return Interval(float(low), float(high), n_spare > 0)
+
+
+def paired_test(
+    totals: Totals, n_first: int, *, n_replicates: int = N_REPLICATES, seed: int = 0
+) -> float:
+    """Two-sided p of "the two systems are equal on these clips", by randomisation.
+
+    If they are, their answers to a cluster might as well be swapped: the observed difference
+    of macro averages is held against those after random swaps. The answers of a system's
+    seeds are averaged first; the test is about these trained networks and says nothing of
+    what another seed would have given.
+
+    Args:
+        totals: of the runs of both systems.
+        n_first: how many runs are the first system's.
+        n_replicates: random swaps; p is a multiple of 1 / (n_replicates + 1).
+        seed: of the swaps.
+
+    Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989.
+    """
+    means = totals.right[:n_first].mean(0) - totals.right[n_first:].mean(0)  # [n_clusters]
+    scenes, index = np.unique(totals.scene, return_inverse=True)
+    share = means / (np.bincount(index, totals.clips)[index] * len(scenes))
+    rng = np.random.default_rng(seed)
+    limit = abs(share.sum()) - 1e-12  # sums in another order must not tell equal ones apart
+    n_as_far = 0
+    for first in range(0, n_replicates, 500):
+        n = min(500, n_replicates - first)
+        signs = rng.integers(0, 2, (n, len(share)), np.int8) * 2.0 - 1
+        n_as_far += int(np.sum(np.abs(signs @ share) >= limit))
+    return (n_as_far + 1) / (n_replicates + 1)
+
+
+def _by_scene(totals: Totals) -> list[Totals]:
+    return [
+        Totals(totals.right[:, of_scene], totals.clips[of_scene], totals.scene[of_scene])
+        for of_scene in (totals.scene == scene for scene in np.unique(totals.scene))
+    ]
+
+
+def _resampled(totals: Totals, n_replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """`[n_replicates, n_runs]` macro averages over resampled clusters."""
+    scenes = _by_scene(totals)
+    average = np.zeros((n_replicates, len(totals.right)))
+    for t in scenes:
+        k = len(t.clips)
+        drawn = rng.integers(0, k, (n_replicates, k - 1)) + k * np.arange(n_replicates)[:, None]
+        # Counted: rng.multinomial takes more than twice as long.
+        weights = np.bincount(drawn.ravel(), minlength=n_replicates * k).reshape(-1, k)
+        average += (weights @ t.right.T) / (weights @ t.clips)[:, None]
+    return average / len(scenes)
+
+
+def _student(
+    totals: Totals, contrast: np.ndarray, n_replicates: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`[n_replicates]` factors that make of a normal distribution Student's t.
+
+    Its degrees of freedom are Satterthwaite's, for a sum over scenes of unequal variances.
+    """
+    _, index, n_clusters = np.unique(np.sort(totals.scene), return_inverse=True, return_counts=True)
+    variances = np.bincount(index, (contrast @ _influence(totals)) ** 2)
+    if not variances.any():
+        return np.ones(n_replicates)
+    freedom = variances.sum() ** 2 / np.sum(variances**2 / (n_clusters - 1))
+    return np.sqrt(freedom / rng.chisquare(freedom, n_replicates))
+
+
+def _variances(totals: Totals, systems: Sequence[np.ndarray], n_spare: int) -> tuple[float, float]:
+    """Variance of a run's macro average over seeds, and its part due to single clusters.
+
+    Both are pooled over the systems, with `n_spare` degrees of freedom.
+    """
+    return tuple(
+        float(sum(np.sum((x[s] - x[s].mean(0)) ** 2) for s in systems)) / n_spare
+        for x in (macro_average(totals), _influence(totals))
+    )
+
+
+def _influence(totals: Totals) -> np.ndarray:
+    """`[n_runs, n_clusters]`: how far each cluster moves a run's macro average."""
+    scenes = _by_scene(totals)
+    parts = []
+    for t in scenes:
+        k, n = len(t.clips), t.clips.sum()
+        share = t.right.sum(1, keepdims=True) / n
+        parts.append((t.right - share * t.clips) / (n * len(scenes)) * math.sqrt(k / (k - 1)))
+    return np.concatenate(parts, axis=1)
