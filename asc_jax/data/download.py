@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from asc_jax import json_object
 from asc_jax.data.fetch import content_length, extract, fetch
 from asc_jax.data.staging import check_room
 from asc_jax.errors import UserError
@@ -117,9 +118,12 @@ def _has_clips(tau_dir: Path) -> bool:
     """Whether somebody already unpacked the data set here."""
     if not (tau_dir / "meta.csv").is_file() or any((tau_dir / "archives").iterdir()):
         return False
-    with (tau_dir / "meta.csv").open(encoding="utf-8-sig") as file:
+    with (tau_dir / "meta.csv").open(encoding="utf-8-sig", errors="replace") as file:
         names = [line.partition("\t")[0] for line in file][1:]
-    return all((tau_dir / name).is_file() for name in names)
+    try:
+        return all((tau_dir / name).is_file() for name in names)
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _record_path(tau_dir: Path, archive: Archive) -> Path:
@@ -129,11 +133,11 @@ def _record_path(tau_dir: Path, archive: Archive) -> Path:
 def _is_extracted(tau_dir: Path, archive: Archive) -> bool:
     """Whether all files of an archive are in place, by their names and sizes."""
     try:
-        record = json.loads(_record_path(tau_dir, archive).read_text(encoding="utf-8"))
+        record = json_object.parse(_record_path(tau_dir, archive).read_text(encoding="utf-8"))
         return record["md5"] == archive.md5 and all(
             (tau_dir / name).stat().st_size == size for name, size in record["files"].items()
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, AttributeError):
         return False
 
 

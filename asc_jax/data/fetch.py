@@ -4,10 +4,11 @@ import hashlib
 import os
 import shutil
 import stat
+import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
 import requests
@@ -17,6 +18,12 @@ from asc_jax.errors import UserError
 
 ATTEMPTS = 5  # in a row without a byte gained
 TIMEOUT_S = (10, 60)  # to connect, between two packets
+MAX_EXPANSION = 100  # bytes of all files per byte of an archive; sound gives about 1.25
+# What zipfile and the libraries under it raise for a file that is none of theirs.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),
+    *(ValueError, IndexError, OverflowError, struct.error),
+)
 CHUNK = 1 << 16  # bytes; when a connection breaks, those of the last chunk are lost
 
 
@@ -122,19 +129,42 @@ def extract(archive: Path, folder: Path, *, strip: str = "") -> dict[str, int]:
       Relative path → bytes of every file of the archive.
 
     Raises:
-      UserError: the archive is damaged or an entry leads out of `folder` or is a link; in
-        the latter case nothing is written.
+      UserError: the archive is damaged or `folder` cannot be written. Or, before anything is
+        written: an entry leads out of `folder`, is a link, has no name or is packed in another
+        way than zip files usually are, or all unpack to far more than they take.
     """
     try:
         with zipfile.ZipFile(archive) as file:
             entries = {_inside(entry, archive, strip): entry for entry in file.infolist()}
             entries = {name: entry for name, entry in entries.items() if not entry.is_dir()}
+            _check_size(archive, entries.values())
             for name, entry in tqdm(entries.items(), desc=archive.name, unit=" files"):
                 if _size(folder / name) != entry.file_size or not entry.file_size:
                     _write_entry(file, entry, folder / name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{archive} is damaged ({error}): delete it and run again") from error
+    except OSError as error:
+        raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
     return {name: entry.file_size for name, entry in entries.items()}
+
+
+def _check_size(archive: Path, entries: Collection[zipfile.ZipInfo]) -> None:
+    """Refuse what would fill the disk or the memory; more than entries say is never written."""
+    strange = [
+        e for e in entries if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ]
+    if strange:  # the dictionary of LZMA may take 4 GiB
+        raise UserError(
+            f"{archive}: the entry {strange[0].filename!r} is neither stored nor deflated: pack "
+            "the archive again; nothing was extracted"
+        )
+    n_bytes = sum(entry.file_size for entry in entries)
+    limit = MAX_EXPANSION * max(_size(archive), 2**20)
+    if n_bytes > limit:
+        raise UserError(
+            f"{archive} says that it holds {n_bytes:,} bytes, more than {MAX_EXPANSION} times its "
+            "own size; nothing was extracted"
+        )
 
 
 def _inside(entry: zipfile.ZipInfo, archive: Path, strip: str) -> str:
@@ -149,12 +179,17 @@ def _inside(entry: zipfile.ZipInfo, archive: Path, strip: str) -> str:
         )
     if name.parts[:1] == (strip,):
         name = PurePosixPath(*name.parts[1:])
+    if not name.parts and not entry.is_dir():
+        raise UserError(f"{archive}: the entry {entry.orig_filename!r} has no name")
     return str(name)
 
 
 def _write_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with file.open(entry) as source, part.open("wb") as target:
-        shutil.copyfileobj(source, target)
-    os.replace(part, path)
+    try:
+        with file.open(entry) as source, part.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -12,10 +12,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline=None) as file:
             reader = csv.DictReader(file, delimiter="\t")
+            found = reader.fieldnames or []
             rows = [{k: v for k, v in row.items() if k in columns} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    found = reader.fieldnames or []
     for column in columns:
         if column not in found:
             raise UserError(

@@ -102,7 +102,7 @@ def read_recordings(
                 _recording(root / name, name, meta.get(name), sizes) for name in names
             ]
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError(*problems)
     return recordings
 
 
@@ -167,10 +167,11 @@ def _file_problems(path: Path, root: Path, names: list[str], sizes: dict) -> lis
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    except (OSError, ValueError):  # not there, no folder, or a name that none can have
         return {}
-    with os.scandir(folder) as entries:
-        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
 
 def _problem(path: Path, bad: list[str], what: str) -> str:
