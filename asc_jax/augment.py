@@ -30,12 +30,14 @@ def time_roll(keys: Array, waveform: Array, *, max_shift: int) -> Array:
         return waveform
     n_samples = waveform.shape[-1]
 
-    def roll(key: Array, clip: Array) -> Array:
-        shift = jax.random.randint(key, (), -max_shift, max_shift + 1)
-        start = jnp.mod(-shift, n_samples)
+    def roll(clip_and_start: tuple[Array, Array]) -> Array:
+        clip, start = clip_and_start
         return jax.lax.dynamic_slice(jnp.concatenate([clip, clip]), (start,), (n_samples,))
 
-    return jax.vmap(roll)(keys, waveform)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (), -max_shift, max_shift + 1))
+    clips = waveform, jnp.mod(-draw(keys), n_samples)
+    # On a CPU one by one: two copies of a clip fit the cache.
+    return jax.lax.map(roll, clips) if jax.default_backend() == "cpu" else jax.vmap(roll)(clips)
 
 
 def mask_band(power: Array, start: Array, width: Array, *, axis: int) -> Array:

@@ -9,6 +9,7 @@ TUNED = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
     "glibc.malloc.trim_threshold=100000000000"
 }
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as train.py gives itself
 OURS = "ours"
 
 
@@ -22,9 +23,9 @@ class Contestant:
 
 
 def _known() -> dict[str, Contestant]:
-    known = {OURS: Contestant("ours", env={"JAX_NUM_CPU_DEVICES": "1"})}
-    for n in (2, 4):
-        env = {"JAX_NUM_CPU_DEVICES": str(n)}
+    known = {OURS: Contestant("ours", env=HUGE_PAGES)}
+    for n in (1, 2, 4):
+        env = {"JAX_NUM_CPU_DEVICES": str(n), **HUGE_PAGES}
         known[f"ours_{n}_replicas"] = Contestant("ours", {"n_replicas": n}, env)
     peers = {
         "torch": Contestant("peer", {"layout": "default"}),

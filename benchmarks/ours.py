@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import experiment, features, losses, parallel, steps
+from asc_jax import distributed, experiment, features, losses, parallel, steps
 from asc_jax.complexity import count_macs
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
@@ -17,6 +17,12 @@ from benchmarks.inputs import Job
 from benchmarks.reference import write_reference
 
 N_RUN_STEPS = 13_500  # of the schedule: a 5 % run
+
+
+def set_up(threads: int, n_replicas: int | None = None) -> None:
+    """As train.py starts: on a CPU one replica a core, unless the environment says otherwise."""
+    del threads, n_replicas  # the process has its cores, the environment its number
+    distributed.start()
 
 
 def model_step(spec: Mapping) -> Job:
@@ -91,8 +97,9 @@ def inference(spec: Mapping) -> Job:
         audio = inputs.log_mels(n_clips, *experiment.log_mel_shape(parts.config)[:2])[..., None]
         forward = functools.partial(_log_mel_eval_forward, config=parts.config)
         step = functools.partial(steps.eval_step, forward=forward, axis_name=parallel.AXIS)
-    evaluate, variables = parallel.pmap_eval(step), parts.variables()
-    batch = parallel.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)})
+    n = min(n_clips, parallel.n_replicas())
+    evaluate, variables = parallel.pmap_eval(step, n), parts.variables()
+    batch = parallel.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)}, n)
     return Job(lambda: jax.block_until_ready(evaluate(variables, batch)), n_clips)
 
 

@@ -7,6 +7,7 @@ from benchmarks.contestants import ON_GPU, OURS, TRAINERS
 from benchmarks.inputs import SPLITS, Size
 
 RUNTIMES = ("onnx", "onnx_tuned", "onnx_of_torch", "litert")
+REPLICAS = ("ours_1_replicas", "ours_2_replicas", "ours_4_replicas")
 BEST_PEER = "torch_channels_last_tuned"
 
 
@@ -35,7 +36,7 @@ def rows(part: str, size: Size, *, on_cpu: bool = True) -> list[Row]:
     found = list(PARTS[part][1](size))
     if on_cpu:
         return found
-    kept = {*ON_GPU, "ours_2_replicas", "ours_4_replicas"}
+    kept = {*ON_GPU, *REPLICAS}
     return [
         dataclasses.replace(row, contestants=tuple(n for n in row.contestants if n in kept))
         for row in found
@@ -102,9 +103,8 @@ def _growth(size: Size) -> Iterator[Row]:
     for split in SPLITS:
         spec = {"batch": size.batches[0], "split": split}
         yield Row("h", f"epoch from disk, {split}", "epoch", spec, some, needs_data=True)
-    names = (OURS, "ours_2_replicas", "ours_4_replicas")
     batch = size.batches[0]
-    yield Row("h", f"replicas, batch {batch}", "whole_step", {"batch": batch}, names)
+    yield Row("h", f"replicas, batch {batch}", "whole_step", {"batch": batch}, REPLICAS)
 
 
 def _counter(size: Size) -> Iterator[Row]:

@@ -35,12 +35,17 @@ class Worker:
         """Make a job ready to run; `work` is how much a run does."""
         if self.setting["module"] != "ours" and spec.get("memory"):
             self.not_its_own = _cost_of_import("asc_jax.interop.torch_twin")
+        module, options = self._module()
+        self.job = module.JOBS[job]({**spec, **options})
+        return {"work": self.job.work}
+
+    def _module(self):
+        """The contestant's module, set up, and its options."""
         module = importlib.import_module(f"benchmarks.{self.setting['module']}")
         options = {"threads": self.setting["threads"], **self.setting["options"]}
         if hasattr(module, "set_up"):
             module.set_up(**options)
-        self.job = module.JOBS[job]({**spec, **options})
-        return {"work": self.job.work}
+        return module, options
 
     def run(self, at_least_s: float = 0.0) -> dict:
         """Time the job; a short one is repeated until it has taken long enough."""
@@ -65,6 +70,7 @@ class Worker:
 
     def about(self) -> dict:
         """Which accelerator JAX sees."""
+        self._module()
         jax = importlib.import_module("jax")
         return {"backend": jax.default_backend(), "kind": jax.devices()[0].device_kind}
 
