@@ -4,15 +4,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup interop demo train test lint bench clean
+.PHONY: help setup interop demo train test nightly fuzz lock audit licences lint bench soak clean
 
 help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
 	@echo "make test    lint and run every test"
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
 	@echo "make bench   time ours beside PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
+	@echo "make nightly the tests and the fuzzing that take long, then the audit"
+	@echo "make fuzz    a million spoilt inputs to our readers; FUZZ_N, FUZZ_SEED"
+	@echo "make lock    write requirements.lock anew: every version and hash; make audit, make licences"
 	@echo "make setup   only make the virtual environment in $(VENV)"
 	@echo "make interop add PyTorch, ONNX and LiteRT to it: optional, and then tested too"
+	@echo "make soak    SOAK_MINUTES=60: train, kill, go on; same bits, no more memory than at first"
 	@echo "make clean   remove the demo's data and run"
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
@@ -54,8 +58,49 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+# What takes long; every day has inputs of its own, and goes on where it was broken off.
+nightly: setup
+	$(BIN)/python -m pytest -q -m nightly
+	$(MAKE) fuzz
+	$(MAKE) audit
+
+FUZZ_N ?= 1000000
+FUZZ_SEED ?= $(shell date +%Y%m%d)
+FUZZ_STATE ?= runs/fuzz/$(FUZZ_SEED)
+fuzz: interop
+	$(BIN)/python -m tests.fuzz --n $(FUZZ_N) --seed $(FUZZ_SEED) --state $(FUZZ_STATE)
+
+$(VENV)/.supply: $(VENV)/.installed requirements-supply.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-supply.txt
+	@touch $@
+
+# For every system and for Python 3.11 to 3.13; install with pip install --require-hashes -r.
+lock: $(VENV)/.supply
+	$(BIN)/uv pip compile requirements.txt --output-file requirements.lock --quiet --universal \
+	  --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command "make lock"
+
+# pip-audit takes a package it cannot look up for a sound one, unless it is told not to.
+audit: $(VENV)/.supply
+	@said=$$($(BIN)/pip-audit -r requirements.lock --disable-pip --strict --progress-spinner off 2>&1); \
+	  status=$$?; echo "$$said"; \
+	  if echo "$$said" | grep -qE "could not be audited|onnection"; then \
+	    echo "error: NOT AUDITED: the published advisories cannot be reached from here"; exit 3; fi; \
+	  exit $$status
+
+# A package that gives its whole licence for a name takes many rows; the first has the name.
+licences: $(VENV)/.supply
+	@{ sed '/^|/d' docs/licences.md; $(BIN)/pip-licenses --from=mixed --format=markdown \
+	  --order=license --packages $$(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' requirements.lock \
+	  | sort -u) | grep -v '^|  *|' | sed 's/  *|/ |/g'; } > docs/licences.md.part
+	@mv docs/licences.md.part docs/licences.md
+
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
+
+SOAK_MINUTES ?= 60
+soak: setup
+	$(BIN)/python tests/soak.py --minutes=$(SOAK_MINUTES)
 
 clean:
 	rm -rf data/demo runs/demo

@@ -2,14 +2,21 @@
 
 import contextlib
 import json
+import logging
+import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 
 import tensorboardX
 import tqdm
 
-from asc_jax import checkpoints
+from asc_jax import checkpoints, json_object
+
+log = logging.getLogger("asc_jax")
+
+NAME = "metrics.jsonl"
 
 
 class Journal:
@@ -19,6 +26,7 @@ class Journal:
       workdir: where the files go.
       step: steps done before; what was logged later than that is dropped.
       n_steps: steps of the whole run.
+      n_epochs: whole epochs done before; entries that are missing of them are named.
       over_budget: stamp every entry with it.
 
     Raises:
@@ -26,18 +34,25 @@ class Journal:
     """
 
     def __init__(
-        self, workdir: pathlib.Path, step: int, n_steps: int, *, over_budget: bool = False
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        n_steps: int,
+        *,
+        n_epochs: int = 0,
+        over_budget: bool = False,
     ):
         self._workdir, self._step, self._n_steps = workdir, step, n_steps
+        self._n_epochs = n_epochs
         self._stamp = {"over_budget": True} if over_budget else {}
         self._since, self._clips = None, 0
 
     def __enter__(self) -> "Journal":
-        path = self._workdir / "metrics.jsonl"
+        path = self._workdir / NAME
         logdir = str(self._workdir / "tensorboard")
         self._stack = contextlib.ExitStack()
         with checkpoints.writing_to(self._workdir):
-            _drop_after(path, self._step)
+            _drop_after(path, self._step, self._n_epochs)
             self._jsonl = self._stack.enter_context(path.open("a"))
             self._tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self._step + 1)
         self._stack.callback(self._tensorboard.close)
@@ -84,10 +99,11 @@ class Journal:
             self._since += time.perf_counter() - began
 
     def log(self, entry: dict) -> None:
-        """Append an entry with `kind` ("train" or "test") and `step`; floats are plotted."""
+        """Append an entry with `kind` (train, test, validation) and `step`; floats are plotted."""
         with checkpoints.writing_to(self._workdir):
             self._jsonl.write(json.dumps(entry | self._stamp) + "\n")
             self._jsonl.flush()
+            os.fsync(self._jsonl.fileno())  # a checkpoint that follows counts on it
         for name, value in entry.items():
             if isinstance(value, float):
                 self._tensorboard.add_scalar(f"{entry['kind']}/{name}", value, entry["step"])
@@ -100,16 +116,37 @@ class Journal:
             sys.stdout.flush()
 
 
-def _drop_after(path: pathlib.Path, step: int) -> None:
-    """Drop log lines of steps that will be run again, and a line that was cut off."""
+def has(workdir: pathlib.Path, *, kind: str, step: int) -> bool:
+    """Whether `metrics.jsonl` has an entry of this kind and step."""
+    return any((x.get("kind"), x["step"]) == (kind, step) for x, _ in _entries(workdir / NAME))
+
+
+def _drop_after(path: pathlib.Path, step: int, n_epochs: int) -> None:
+    """Drop entries of steps that will be run again, and lines that were damaged or cut off.
+
+    Says so if entries of the first `n_epochs` are then missing: nothing brings them back.
+    """
+    kept = [(entry, line) for entry, line in _entries(path) if entry["step"] <= step]
+    if path.exists():
+        checkpoints.write_atomically(path, "".join(line + "\n" for _, line in kept))
+    logged = [entry.get("epoch") for entry, _ in kept if entry.get("kind") == "train"]
+    missing = [str(epoch) for epoch in range(1, n_epochs + 1) if epoch not in logged]
+    if missing:
+        log.warning(
+            "%s lacks epoch %s: its lines were lost. The parameters are not concerned",
+            path,
+            ", ".join(missing),
+        )
+
+
+def _entries(path: pathlib.Path) -> Iterator[tuple[dict, str]]:
+    """The entries that can be read, each with its line."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
         try:
-            entry = json.loads(line)
+            entry = json_object.parse(line)
         except ValueError:
             continue
-        if entry.get("step", 0) <= step:
-            kept.append(line)
-    checkpoints.write_atomically(path, "".join(line + "\n" for line in kept))
+        if isinstance(entry.get("step"), int):
+            yield entry, line

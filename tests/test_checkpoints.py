@@ -1,6 +1,8 @@
 """Checkpoints and the config beside them: what was saved comes back, or a person is told."""
 
 import json
+import os
+import shutil
 
 import jax.numpy as jnp
 import ml_collections
@@ -139,6 +141,18 @@ def test_config_with_a_key_more_is_named(tmp_path):
         checkpoints.save_config(tmp_path, "base.py", more)
 
 
+def test_run_older_than_a_key_goes_on_as_it_began(tmp_path):
+    checkpoints.save_config(tmp_path, "base.py", small_config())
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["config"]["data"]["validation_locations"], content["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert checkpoints.load_config(tmp_path)[1] == small_config()
+    checkpoints.save_config(tmp_path, "base.py", small_config())
+    held_out = small_config(data__validation_locations=0.2)
+    with pytest.raises(UserError, match="validation_locations was 0.0, now 0.2"):
+        checkpoints.save_config(tmp_path, "base.py", held_out)
+
+
 def test_missing_config_says_how_to_train(tmp_path):
     with pytest.raises(UserError, match=r"no run in .*: config\.json is missing. Train first"):
         checkpoints.load_config(tmp_path)
@@ -153,3 +167,92 @@ def test_unreadable_config_is_an_error(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         checkpoints.load_config(tmp_path)
+
+
+def test_config_changed_behind_its_back_is_refused(tmp_path):
+    checkpoints.save_config(tmp_path, "base.py", small_config())
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"peak_lr": 0.005', '"peak_lr": 0.004'))
+    with pytest.raises(UserError, match="not the one it was written with. Put back"):
+        checkpoints.load_config(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A workdir with the checkpoints of steps 1 and 2."""
+    workdir = tmp_path_factory.mktemp("two")
+    manager = checkpoints.Checkpoints(workdir)
+    for step in (1, 2):
+        manager.save(step, {"kernel": np.full(3, step, np.float32)}, {"epoch": step, "seed": 0})
+    manager.close()
+    return workdir
+
+
+LIKE = {"kernel": np.zeros(3, np.float32)}
+
+
+def restored(workdir, **options):
+    manager = checkpoints.Checkpoints(workdir)
+    try:
+        return manager.restore(LIKE, **options)
+    finally:
+        manager.close()
+
+
+def test_no_flipped_bit_of_what_it_says_of_itself_passes(two, tmp_path):
+    workdir = shutil.copytree(two, tmp_path / "run")
+    path = workdir / "checkpoints/2/meta/metadata"
+    content = path.read_bytes()
+    manager = checkpoints.Checkpoints(workdir)
+    assert manager.newest_extra() == {"epoch": 2, "seed": 0}
+    for place in range(0, 8 * len(content), 5):  # 5: every byte, and all its bits in turn
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match="checkpoints/2 is damaged"):
+            print(place, manager.newest_extra())
+    assert manager.restore(LIKE)[1:] == ({"epoch": 1, "seed": 0}, 1)
+    manager.close()
+
+
+def test_checkpoint_of_another_step_is_not_taken_for_this_one(two, tmp_path):
+    workdir = shutil.copytree(two, tmp_path / "run")
+    shutil.move(workdir / "checkpoints/1", workdir / "checkpoints/3")
+    assert restored(workdir)[2] == 2
+
+
+def test_only_the_run_itself_puts_damaged_ones_aside_and_clears_up(two, tmp_path):
+    workdir = shutil.copytree(two, tmp_path / "run")
+    left = workdir / "checkpoints/3.orbax-checkpoint-tmp"
+    left.mkdir()
+    shutil.rmtree(workdir / "checkpoints/2/state")
+    assert restored(workdir)[2] == 1
+    assert left.exists()
+    assert not (workdir / "damaged").exists()
+    assert restored(workdir, mend=True)[2] == 1
+    assert not left.exists()
+    assert (workdir / "damaged/checkpoints-2/meta").is_dir()
+
+
+def test_clock_that_goes_backwards_changes_nothing(two, tmp_path):
+    workdir = shutil.copytree(two, tmp_path / "run")
+    for path in (workdir / "checkpoints").rglob("*"):
+        newer = "checkpoints/1" in str(path)
+        os.utime(path, (0, 2_000_000_000 if newer else 0))
+    metadata = workdir / "checkpoints/2/_CHECKPOINT_METADATA"
+    metadata.write_text(metadata.read_text().replace('timestamp_nsecs": 1', 'timestamp_nsecs": '))
+    assert restored(workdir)[2] == 2
+    manager = checkpoints.Checkpoints(workdir, keep=2)
+    manager.save(3, LIKE)
+    manager.close()
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    checkpoints.write_atomically(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.close(-1))  # the disk is full
+        with pytest.raises(OSError, match="Bad file"):
+            checkpoints.write_atomically(path, "new")
+    assert path.read_text() == "old"

@@ -222,3 +222,82 @@ def test_missing_tensorflow_is_a_user_error(data_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UserError, match="needs tensorflow: pip install"):
         pipeline.open_split(data_dir, "test")
+
+
+def _spoiled(path, spoil):
+    content = bytearray(path.read_bytes())
+    if spoil == "delete":
+        path.unlink()
+        return
+    if spoil == "cut":
+        del content[-1]
+    else:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _read_all(data_dir):
+    for split in ("test", "train_5pct", "train_100pct"):
+        list(pipeline.open_split(data_dir, split).in_order(8))
+
+
+@pytest.mark.parametrize("spoil", ["delete", "cut", "flip"])
+def test_no_file_of_a_data_set_can_be_spoiled_unnoticed(copy, spoil):
+    """Not even one that training never reads."""
+    (folder,) = copy.glob("tau22/*")
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        _spoiled(path, spoil)
+        with pytest.raises(UserError, match="damaged|no data set"):
+            _read_all(copy)
+        path.write_bytes(content)
+    assert len(list(pipeline.open_split(copy, "test").in_order(8))) == 1
+
+
+def test_flipped_bits_of_a_shard_give_the_same_clips_or_an_error(copy):
+    """Some bytes of a shard mean nothing; no other clip comes of any."""
+    expected = next(pipeline.open_split(copy, "train_5pct").in_order(5))
+    path = _shard(copy, "train_5pct")
+    content, rng, n_refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(20):
+        flipped = bytearray(content)
+        flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            _same(next(pipeline.open_split(copy, "train_5pct").in_order(5)), expected)
+        except UserError:
+            n_refused += 1
+    assert n_refused > 10
+
+
+def test_shard_of_another_data_set_is_refused(copy, tmp_path):
+    """Of the same size, and in itself intact."""
+    from asc_jax.data import tau22
+    from asc_jax.data.tau_folder import read_recordings
+
+    tau = write_tau(tmp_path / "tau")
+    for path in (tau / "audio").iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[:-3] + bytes(byte ^ 1 for byte in content[-3:]))
+    tau22.build(read_recordings(tau, ["test"]), tmp_path / "other")
+    assert pipeline.open_split(tmp_path / "other", "test").identity not in (
+        None, pipeline.open_split(copy, "test").identity
+    )  # fmt: skip
+    shutil.copy(_shard(tmp_path / "other", "test"), _shard(copy, "test"))
+    with pytest.raises(UserError, match="clip 0 is not the one that was stored"):
+        list(pipeline.open_split(copy, "test").in_order(8))
+
+
+def test_data_set_of_another_version_of_the_code_says_so(copy, monkeypatch):
+    from asc_jax.data import integrity
+
+    monkeypatch.setitem(integrity.CLIPS_ARE, "resampler", 2)
+    with pytest.raises(UserError, match="resampler is 1, this version has 2.*--overwrite"):
+        pipeline.open_split(copy, "test")
+
+
+def test_subset_has_an_identity_of_its_own(data_dir):
+    clips = pipeline.open_split(data_dir, "train_100pct")
+    some = {clips.subset(np.array(numbers)).identity for numbers in ([0, 1], [1, 0], [0])}
+    assert len({None, clips.identity, *some}) == 5
+    assert pipeline.open_split(data_dir, "train_100pct").identity == clips.identity

@@ -13,6 +13,7 @@ from tau_folder import clip_name, write_list, write_tau
 
 from asc_jax.cli import prepare_data
 from asc_jax.data import pipeline
+from asc_jax.data.tau_folder import read_recordings
 from asc_jax.errors import UserError
 
 pytest.importorskip("tensorflow_datasets")
@@ -144,3 +145,30 @@ def test_unwritable_data_dir_is_a_user_error(tau, tmp_path):
     for data_dir in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="cannot write to .*file"):
             prepare_data.prepare(tau, data_dir)
+
+
+def test_check_reads_every_clip(data_dir, capsys):
+    prepare_data.check(data_dir)
+    assert "12 clips, all as they were built" in capsys.readouterr().out
+    path = next(data_dir.glob("tau22/*/*test.array_record*"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        prepare_data.check(data_dir)
+
+
+def test_wav_replaced_while_it_is_read_is_refused(tau, tmp_path, monkeypatch):
+    """Before or after its turn: what was built is of neither folder."""
+    changing = shutil.copytree(tau, tmp_path / "dev")
+    from asc_jax.data import tau22
+
+    def replace(n_clips):
+        for path in sorted((changing / "audio").iterdir())[:1]:
+            shutil.copy(path, tmp_path / "new.wav")
+            os.replace(tmp_path / "new.wav", path)
+
+    recordings = read_recordings(changing, ["train_100pct", "test"])
+    with pytest.raises(UserError, match="1 of the files were replaced .* first .*wav: run"):
+        tau22.build(recordings, tmp_path / "data", replace)
+    assert list((tmp_path / "data").iterdir()) == []

@@ -142,7 +142,7 @@ def test_replacing_refuses_a_second_process(tmp_path):
     with replacing(tmp_path, "set", 0) as folder:
         (folder / "set").mkdir()
         with (
-            pytest.raises(UserError, match="another process"),
+            pytest.raises(UserError, match=r"in use by process \d+ on .*, since 2"),
             replacing(tmp_path, "set", 0),
         ):
             pass

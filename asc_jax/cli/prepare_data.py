@@ -2,23 +2,27 @@
 
     python -m asc_jax.cli.prepare_data --tau_dir DIR [--data_dir data/tau22] [--download]
 
-Can be interrupted at any time and run again.
+Can be interrupted at any time and run again. `--check` reads a data set once and says whether
+every clip is as it was built.
 """
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from asc_jax.cli import run
 from asc_jax.data.download import LISTS_SHA256, download
+from asc_jax.data.pipeline import DATASET
 from asc_jax.data.tau_folder import find_lists, read_recordings
 from asc_jax.errors import UserError
 from asc_jax.taxonomy import TRAIN_PERCENTS
 
 N_ROWS_100PCT = 139_620  # no hash of this list is published: it comes with the data set
+READ_AT_ONCE = 64  # clips, by --check
 SPLITS = {
     **{str(percent): f"train_{percent}pct" for percent in TRAIN_PERCENTS},
     "test": "test",
@@ -74,6 +78,26 @@ def prepare(
     _summarise(folder, {split: len(clips) for split, clips in recordings.items()})
 
 
+def check(data_dir: str) -> None:
+    """Read every clip of a data set; print how many there are.
+
+    Raises:
+      UserError: there is no data set, or it is not as it was built.
+    """
+    from asc_jax.data import stored  # imports TensorFlow, which takes seconds
+
+    folder = Path(data_dir) / DATASET
+    n_clips = stored.sizes(folder)
+    with tqdm(total=sum(n_clips.values()), unit=" clips", desc="check", mininterval=0.5) as bar:
+        for split, n in n_clips.items():
+            reader = stored.open_reader(folder, split)
+            for start in range(0, n, READ_AT_ONCE):
+                indices = np.arange(start, min(start + READ_AT_ONCE, n))
+                reader.read(indices)
+                bar.update(len(indices))
+    print(f"{data_dir}: {sum(n_clips.values()):,} clips, all as they were built")
+
+
 def _split_name(split: str) -> str:
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r} in --splits; known are {', '.join(SPLITS)}")
@@ -119,6 +143,11 @@ def main(argv: Sequence[str]) -> None:
     """Do what the flags say."""
     del argv
     given = flags.FLAGS
+    if given.check:
+        check(given.data_dir)
+        return
+    if given.tau_dir is None:
+        raise UserError("which folder? --tau_dir names one in TAU's layout; --help lists the flags")
     if given.download:
         download(given.tau_dir)
     prepare(
@@ -130,9 +159,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("tau_dir", None, "Folder in TAU's layout.", required=True)
+    flags.DEFINE_string("tau_dir", None, "Folder in TAU's layout.")
     flags.DEFINE_string("data_dir", "data/tau22", "Folder for the built data set.")
     flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30 GB).")
     flags.DEFINE_list("splits", [], f"Some of {','.join(SPLITS)}; default: all there are.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there.")
+    flags.DEFINE_bool("check", False, "Only check a data set that is there, clip by clip.")
     run(main)

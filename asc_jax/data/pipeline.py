@@ -9,6 +9,7 @@ only when a stored split is opened or read.
 """
 
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -60,10 +61,18 @@ class Clips:
       read: clip numbers `[n]` → audio `[n, n_samples]` float32, label and device_id `[n]`
         int32, filename `[n]` str.
       stream: `map`, or a function like it that works ahead.
+      identity: hash of all the clips' content, in order; None where it is not known.
     """
 
-    def __init__(self, n_clips: int, read: ReadBatch, stream: Callable = map):
+    def __init__(
+        self,
+        n_clips: int,
+        read: ReadBatch,
+        stream: Callable = map,
+        identity: str | None = None,
+    ):
         self._n_clips, self._read, self._stream = n_clips, read, stream
+        self.identity = identity
 
     def __len__(self) -> int:
         return self._n_clips
@@ -74,7 +83,7 @@ class Clips:
         """Read clips in the given order.
 
         Args:
-          order: clip numbers, each in [0, len(self)).
+          order: clip numbers, each in [0, len(self)); −1 is a row that is filled up.
           batch_size: rows of every batch, ≥ 1; the last batch is filled up.
           first: number of the first batch to yield; those before it are not read.
 
@@ -93,6 +102,14 @@ class Clips:
     def in_order(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """All clips in stored order; see `batches`."""
         return self.batches(range(len(self)), batch_size)
+
+    def subset(self, numbers: np.ndarray) -> "Clips":
+        """Only the clips of these numbers `[n]`, each in [0, len(self)), in this order."""
+        of = f"{self.identity} {numbers.tolist()}".encode()
+        identity = self.identity and hashlib.sha256(of).hexdigest()
+        return Clips(
+            len(numbers), lambda indices: self._read(numbers[indices]), self._stream, identity
+        )
 
 
 def from_arrays(
@@ -149,7 +166,7 @@ def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
     from asc_jax.data import stored, tf_stream
 
     reader = stored.open_reader(Path(data_dir) / DATASET, split)
-    return Clips(len(reader), reader.read, tf_stream.map_ahead)
+    return Clips(len(reader), reader.read, tf_stream.map_ahead, reader.identity)
 
 
 def official_splits(data_dir: str | os.PathLike) -> set[str]:
@@ -167,7 +184,7 @@ def _index_rows(order: Iterable[int], batch_size: int, first: int, n_clips: int)
     order = np.asarray(order if isinstance(order, np.ndarray) else list(order))
     if order.size and (order.ndim != 1 or order.dtype.kind not in "iu"):
         raise ValueError(f"order must be a list of integers, got {order.dtype} {order.shape}")
-    if order.size and not 0 <= order.min() <= order.max() < n_clips:
+    if order.size and not -1 <= order.min() <= order.max() < n_clips:
         raise ValueError(f"order names clips outside 0 … {n_clips - 1}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -182,11 +199,15 @@ def _index_rows(order: Iterable[int], batch_size: int, first: int, n_clips: int)
 def _padded_batch(read: ReadBatch, indices: np.ndarray) -> dict[str, np.ndarray]:
     """Read the clips of one row of `_index_rows`."""
     mask = indices >= 0
-    batch = read(indices[mask])
-    n_fill = len(indices) - len(batch["label"])
-    if n_fill:
-        batch = {
-            name: np.concatenate([array, np.zeros((n_fill, *array.shape[1:]), array.dtype)])
-            for name, array in batch.items()
-        }
+    some = np.flatnonzero(mask) if mask.any() else np.zeros(1, int)  # a clip gives the shapes
+    batch = read(np.maximum(indices[some], 0))
+    if not mask.all():
+        batch = {name: _spread(array[mask[some]], mask) for name, array in batch.items()}
     return {**batch, "mask": mask}
+
+
+def _spread(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`rows` where `mask` is True, zeros elsewhere."""
+    out = np.zeros((len(mask), *rows.shape[1:]), rows.dtype)
+    out[mask] = rows
+    return out

@@ -1,12 +1,12 @@
 """Fill a folder beside the good one and swap them at the end, or not at all."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from asc_jax import lock
 from asc_jax.errors import UserError
 
 STAGING = ".building"  # the leading dots hide both from readers
@@ -33,7 +33,7 @@ def replacing(parent: str | os.PathLike, name: str, n_bytes: int) -> Iterator[Pa
         work there.
     """
     parent = Path(parent)
-    with _locked(parent):
+    with lock.held(parent):
         staging = parent / STAGING
         try:
             _clear(parent, name)
@@ -55,23 +55,6 @@ def check_room(folder: Path, n_bytes: int) -> None:
             f"{folder}: {n_bytes / 2**30:.2f} GiB needed, {free / 2**30:.2f} GiB free on "
             "its disk; make room or choose another folder"
         )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes; the system lets go when this one ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"another process is at work in {folder}: wait for it") from error
-    finally:
-        os.close(lock)
 
 
 def _clear(parent: Path, name: str) -> None:

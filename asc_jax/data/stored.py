@@ -1,11 +1,13 @@
 """Read the files of a built data set at random, as arrays; no batching, no order."""
 
 import contextlib
-import json
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
+from asc_jax import json_object
+from asc_jax.data import integrity
 from asc_jax.data.tf_stream import import_tensorflow, not_installed
 from asc_jax.errors import UserError
 
@@ -26,18 +28,15 @@ def open_reader(folder: Path, split: str) -> "Reader":
     Raises:
       UserError: as `pipeline.open_split`.
     """
-    versions = sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json"))
-    if not versions:
-        how = HOW_TO_BUILD.format(data_dir=folder.parent)
-        raise UserError(f"no data set in {folder.parent.absolute()}: {how}")
+    version = _newest_version(folder)
     import_tensorflow()  # before tfds does, who would take the GPU
     try:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import decode
     except ImportError as error:
         raise not_installed(error) from error
-    version = versions[-1].parent
     try:
+        n_clips = integrity.check(version)["n_clips"]
         builder = tfds.builder_from_directory(version)
         splits = builder.info.splits
     except Exception as error:  # tfds and json raise all sorts for damaged files
@@ -47,18 +46,32 @@ def open_reader(folder: Path, split: str) -> "Reader":
             f"{folder.parent} has no split {split!r}; it has {', '.join(sorted(splits))}. "
             "prepare_data builds the splits whose lists are in split_setup/"
         )
-    for path in splits[split].filepaths:
-        if not path.exists():
-            raise _damaged(folder, f"{path.name} is missing")
     raw = decode.DeserializeMethod.RAW_BYTES
-    return Reader(builder.as_data_source(split, deserialize_method=raw), folder)
+    records = builder.as_data_source(split, deserialize_method=raw)
+    checksums = integrity.read_checksums(version, split)
+    if not len(records) == len(checksums) == n_clips[split]:
+        raise _damaged(folder, f"{split} has {len(records)} clips, it had {n_clips[split]}")
+    return Reader(records, checksums, folder)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Split name → number of clips of the data set in a folder.
+
+    Raises:
+      UserError: there is none, or it is not as it was built.
+    """
+    try:
+        return integrity.check(_newest_version(folder))["n_clips"]
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from error
 
 
 def official_splits(folder: Path) -> set[str]:
     """Names of the splits that were built from the published lists."""
     for path in sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/metadata.json"))[-1:]:
-        with contextlib.suppress(OSError, ValueError):
-            return set(json.loads(path.read_text()).get("official") or ())
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            official = json_object.parse(path.read_text("utf-8")).get("official")
+            return {split for split in official if isinstance(split, str)}
     return set()
 
 
@@ -67,11 +80,17 @@ class Reader:
 
     Args:
       records: sequence of serialised examples with a batched `__getitems__`.
+      checksums: `integrity.checksum` of each of them as it was written.
       folder: named in messages.
     """
 
-    def __init__(self, records, folder: Path):
-        self._records, self._folder = records, folder
+    def __init__(self, records, checksums: np.ndarray, folder: Path):
+        self._records, self._checksums, self._folder = records, checksums, folder
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that is stored of these clips, in order."""
+        return hashlib.sha256(self._checksums.tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -80,6 +99,9 @@ class Reader:
         """Clip numbers `[n]`, n ≥ 1 → the arrays `pipeline.Clips` wants."""
         try:
             records = self._records.__getitems__(indices.tolist())
+            for index, record in zip(indices, records, strict=True):
+                if integrity.checksum(record) != self._checksums[index]:
+                    raise ValueError(f"clip {index} is not the one that was stored")
             clips = [_parse(record) for record in records]
         except Exception as error:  # array_record and protobuf raise all sorts
             raise _damaged(self._folder, error) from error
@@ -90,6 +112,14 @@ class Reader:
             "device_id": np.array(device_id, np.int32),
             "filename": np.array(filename, dtype=str),
         }
+
+
+def _newest_version(folder: Path) -> Path:
+    versions = sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json"))
+    if not versions:
+        how = HOW_TO_BUILD.format(data_dir=folder.parent)
+        raise UserError(f"no data set in {folder.parent.absolute()}: {how}")
+    return versions[-1].parent
 
 
 def _parse(record: bytes) -> tuple[np.ndarray, int, int, str]:

@@ -12,11 +12,12 @@ three times quicker to write and, on noise, takes 8 % more room.
 Source: the data set's documentation (Zenodo record 6337421) and the task's rules.
 """
 
+import array
 import contextlib
 import functools
 import hashlib
 import io
-import json
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_builder, file_adapters, writer
 
+from asc_jax import json_object
+from asc_jax.data import integrity
 from asc_jax.data.staging import replacing
 from asc_jax.data.tau_folder import Recording, read_recordings
 from asc_jax.data.tf_stream import import_tensorflow
@@ -39,12 +42,21 @@ CLIP_BYTES = 128_600  # a stored clip with its names, rounded up
 
 
 class _UncompressedWriter(writer.ExampleWriter):
-    """Array records, each to be found on its own, without compression."""
+    """Array records, each to be found on its own, without compression; keeps their checksums.
+
+    Args:
+      on_checksum: called with the checksum of every record, in the order of writing.
+    """
+
+    def __init__(self, on_checksum: Callable[[int], object]):
+        super().__init__(file_adapters.FileFormat.ARRAY_RECORD)
+        self._on_checksum = on_checksum
 
     def write(self, path, examples) -> None:
         out = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
         for _, example in examples:
             out.write(example)
+            self._on_checksum(integrity.checksum(example))
         out.close()
 
 
@@ -79,6 +91,7 @@ class Tau22(dataset_builder.ShardBasedBuilder):
         import_tensorflow()  # before tfds does, who would take the GPU
         self._tau_dir, self._recordings, self._on_clips = tau_dir, recordings, on_clips
         self._official = list(official)
+        self._checksums = array.array("L")
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @functools.cached_property
@@ -114,7 +127,16 @@ class Tau22(dataset_builder.ShardBasedBuilder):
         )
 
     def _example_writer(self) -> writer.ExampleWriter:
-        return _UncompressedWriter(file_adapters.FileFormat.ARRAY_RECORD)
+        return _UncompressedWriter(self._checksums.append)
+
+    def checksums(self) -> dict[str, Sequence[int]]:
+        """Split name → the checksums of its clips, of the build just done."""
+        sizes = {split: len(clips) for split, clips in self.recordings.items()}
+        starts = itertools.accumulate(sizes.values(), initial=0)
+        return {
+            split: self._checksums[start : start + size]
+            for start, (split, size) in zip(starts, sizes.items(), strict=False)
+        }
 
     def _shard_iterators_per_split(self, dl_manager) -> dict:
         self.info.metadata["inputs"] = {
@@ -155,17 +177,13 @@ def fingerprint(clips: Sequence[Recording]) -> str:
 
 
 def built_inputs(data_dir: str | os.PathLike) -> dict[str, str] | None:
-    """Split name → fingerprint of the complete data set in `data_dir`, None without one."""
+    """Split name → fingerprint of the data set in `data_dir`; None if it is not as it was built."""
     folder = dataset_folder(data_dir)
     try:
-        info = json.loads((folder / "dataset_info.json").read_text())
-        inputs = json.loads((folder / "metadata.json").read_text())["inputs"]
+        integrity.check(folder)
+        return json_object.parse((folder / "metadata.json").read_bytes())["inputs"]
     except (OSError, ValueError, KeyError):
         return None
-    n_shards = sum(len(split["shardLengths"]) for split in info["splits"])
-    if len(list(folder.glob("*.array_record-*"))) != n_shards:
-        return None
-    return inputs
 
 
 def dataset_folder(data_dir: str | os.PathLike) -> Path:
@@ -193,10 +211,11 @@ def build(
       The folder of the data set's files.
 
     Raises:
-      UserError: a wav file is not as expected, `data_dir` cannot be written, has too little
-        room, or is being built by another process.
+      UserError: a wav file is not as expected or changed meanwhile, `data_dir` cannot be
+        written, has too little room, or is being built by another process.
     """
     n_clips = sum(map(len, recordings.values()))
+    before = _stamps(recordings)
     with replacing(data_dir, Tau22.name, n_clips * CLIP_BYTES) as staging:
         builder = Tau22(
             recordings=recordings, official=official, on_clips=on_clips, data_dir=staging
@@ -205,4 +224,25 @@ def build(
         tfds.disable_progress_bar()  # it counts shards; on_clips counts clips
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself by print
             builder.download_and_prepare(download_config=config)
+        integrity.record(dataset_folder(staging), builder.checksums())
+        _refuse_changed(before, _stamps(recordings))
     return dataset_folder(data_dir)
+
+
+def _stamps(recordings: dict[str, list[Recording]]) -> dict[Path, tuple[int, int, int]]:
+    """What changes when a file is replaced or written to."""
+    stamps = {}
+    for clip in itertools.chain(*recordings.values()):
+        with contextlib.suppress(OSError):
+            found = os.stat(clip.path)
+            stamps[clip.path] = (found.st_size, found.st_mtime_ns, found.st_ino)
+    return stamps
+
+
+def _refuse_changed(before: dict, after: dict) -> None:
+    changed = [str(path) for path in before if before[path] != after.get(path)]
+    if changed:
+        raise UserError(
+            f"{len(changed)} of the files were replaced or changed while they were read, first "
+            f"{changed[0]}: run it again once they stay as they are"
+        )

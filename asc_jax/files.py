@@ -1,0 +1,32 @@
+"""Files that are there whole or not at all, also after the power failed."""
+
+import os
+import pathlib
+
+
+def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
+    """Write a whole file or nothing of it, and see it onto the disk.
+
+    Args:
+      path: of the file; what stood there is replaced.
+      content: text is written as UTF-8.
+
+    Raises:
+      OSError: it cannot be written; what stood there is untouched.
+    """
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """See the names in a folder onto the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
