@@ -1,20 +1,42 @@
 """Evaluate: `python eval.py --workdir DIR` prints the run's row of Table 1.
 
-Writes `results.json`, `output.csv` and three pictures into the workdir.
+Writes `results.json`, `output.csv`, three pictures and `report.html`, which has it all, into the
+workdir.
 """
+
+from asc_jax.huge_pages import start_again  # isort: skip
+
+if __name__ == "__main__":
+    start_again()  # before the imports that take seconds
 
 import pathlib
 
+import numpy as np
 from absl import flags
 
-from asc_jax import checkpoints, evaluation, experiment, figures, precision, report
+from asc_jax import (
+    analysis,
+    checkpoints,
+    evaluation,
+    experiment,
+    features,
+    figures,
+    html_report,
+    precision,
+    report,
+)
 from asc_jax.cli import keep_compiled, run
-from asc_jax.data import pipeline
+from asc_jax.cli.replicas import define_replica_flags, start_replicas
+from asc_jax.data import held_out, pipeline
 from asc_jax.errors import UserError
 
+define_replica_flags()
 flags.DEFINE_string("workdir", None, "The run to evaluate.")
 flags.DEFINE_enum(
-    "checkpoint", "last", ["last", "best"], "Which one; best was selected on the test list."
+    "checkpoint",
+    "last",
+    ["last", "best"],
+    "Which one; best was selected on the locations held out or, without any, on the test list.",
 )
 flags.DEFINE_enum(
     "stored",
@@ -30,6 +52,7 @@ def main(argv) -> None:
         raise UserError("which run? For example: python eval.py --workdir runs/splits/5pct")
     if argv[1:]:
         raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+    start_replicas()
     workdir = pathlib.Path(flags.FLAGS.workdir)
     name, config = checkpoints.load_config(workdir)
     if flags.FLAGS.stored is not None:
@@ -46,22 +69,64 @@ def main(argv) -> None:
     keep_compiled(workdir)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     try:
-        summaries, (filenames, probs) = evaluation.evaluate_precisions(parts, variables, clips)
+        summaries, predictions = evaluation.evaluate_precisions(parts, variables, clips)
     except UserError as error:
         raise UserError(f"the network in {workdir}, step {step}: {error}") from error
+    validation = _held_out(parts, variables, data_dir, extra)
     results = evaluation.describe(parts, name, extra, step) | summaries
     splits = {config.data.train_split, config.data.test_split}
     results["official_lists"] = splits <= pipeline.official_splits(data_dir)
     results["checkpoint"] = flags.FLAGS.checkpoint
+    results["selection"] = extra["note"] if best else "the last epoch: nothing was selected"
+    results["validation"] = validation and analysis.describe_held_out(validation)
+    results["segments"] = analysis.by_segment(predictions)
+    results["calibration"] = analysis.calibrate(predictions, validation)
+    results["most_confused"] = analysis.most_confused(predictions)
     print(report.results_table(results))
     out = workdir / "best_checkpoint" if best else workdir
     with checkpoints.writing_to(out):
         report.write_results(results, out)
         over = results["over_budget"]
-        report.write_output_csv(out / "output.csv", filenames, probs, over_budget=over)
+        probs = evaluation.softmax(predictions.logits)
+        path = out / "output.csv"
+        report.write_output_csv(path, predictions.filenames, probs, over_budget=over)
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
+        curve = next((path for path in pictures if path.stem == "learning_curve"), None)
+        _write_report(results, config, clips, workdir, out, curve)
     names = " ".join(path.name for path in pictures)
-    print(f"\nwritten to {out}: results.json output.csv {names}")
+    print(f"\nwritten to {out}: results.json output.csv {names} report.html")
+
+
+def _held_out(parts, variables, data_dir, extra) -> evaluation.Predictions | None:
+    """Predictions of the training locations that this run held out; None if it trained on all."""
+    data = parts.config.data
+    if not data.validation_locations:
+        return None
+    clips = pipeline.open_split(data_dir, data.train_split)
+    trained, clips = held_out.split(clips, data.validation_locations, parts.config.seed)
+    if len(trained) != extra.get("n_train_clips", len(trained)):
+        raise UserError(
+            f"the run was trained on {extra['n_train_clips']:,} clips, {data.train_split} in "
+            f"{data_dir} now leaves {len(trained):,}: what was held out is not known any more. "
+            "Pass the data set of the training with --data_dir"
+        )
+    return evaluation.evaluate_stored(parts, variables, clips)
+
+
+def _write_report(results, config, clips, workdir, out, curve) -> None:
+    """`report.html`, with the spectrograms of the most confused clips."""
+    numbers = [clip["number"] for clip in results["most_confused"]]
+    log_mels = []
+    for batch in clips.batches(numbers, max(len(numbers), 1)):
+        log_mels = np.asarray(features.log_mel(batch["audio"], **config.features))[..., 0]
+    content = html_report.as_html(
+        results,
+        log_mels,
+        {"duration_s": 1.0, "f_min": config.features.f_min, "f_max": config.features.f_max},
+        metrics_jsonl_path=workdir / "metrics.jsonl",
+        learning_curve=curve,
+    )
+    checkpoints.write_atomically(out / "report.html", content)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,31 @@ The map, from the ground up; a module imports only from floors below its own:
 6  `loop`                                 fit: the only training loop
 5  `evaluation`, `report`, `figures`, `journal`, `budget`, `budget_figure`, `exporting`,
    `export_check`, `torch_runs`           one pass over a split; tables, pictures, logs, exports
-4  `experiment`, `parallel`, `checkpoints`, `interop`
+   `analysis`, `html_report`, `report_sections`, `report_figures`
+                                          segments, calibration, mistakes; the page that shows them
+   `prediction`, `prediction_lines`, `prediction_figure`
+                                          a recording of any length, second by second
+   `submission`, `submission_author`, `submission_runs`, `submission_meta`, `submission_check`,
+   `submission_check_meta`
+                                          five runs → the challenge's package, checked
+   `campaign`, `campaign_runs`, `campaign_progress`, `run_results`
+                                          many runs, one after the other; reading them back
+   `table1_collect`, `table1_grids`, `table1_notes`, `table1_figures`, `table1_html`,
+   `table1_report`
+                                          Table 1 from finished runs, in five forms
+   `best`, `not_finite`                   the best epoch so far; where a run must stop
+4  `experiment`, `parallel`, `distributed`, `hosts`, `checkpoints`, `interop`
                                           config → parts; replicas; saving; other frameworks
 3  `models.cp_mobile`, `models.folding`, `steps`
                                           the network; train_step and eval_step
 2  `models.blocks`, `state`, `optim`, `data.pipeline`
 1  `features`, `augment`, `losses`, `metrics`, `precision`, `complexity`, `models.ops`,
-   `table1`, `data.tau22`, `data.synthetic_scenes` and the rest of `data`
+   `table1`, `statistics`, `calibration`, `segments`, `svg`, `html_page`, `data.tau22`,
+   `data.synthetic_scenes` and the rest of `data`
                                           arrays in, arrays out, each readable alone
+   `files`, `lock`, `version`             whole files; one process a folder; which code
 0  `types`, `taxonomy`, `errors`          names
+   `json_object`                          JSON from a file that anything may have happened to
    `jaxpr_walk`, `primitive_costs`, `mac_count`
                                           what a traced program does, and what it costs
 """

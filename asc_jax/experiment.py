@@ -17,6 +17,7 @@ from asc_jax.types import Array, Params
 
 CPU_CHUNK = 8  # clips
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
+RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
 SAMPLE_RATE = 32_000  # Hz, what data sets are stored at
 
 
@@ -171,8 +172,12 @@ def eval_forward(variables, audio, *, config):
 
 def _check_values(config) -> None:
     """Values that would otherwise fail late or in silence."""
-    optim.make_tx(1, **config.optim)
-    for name, holds, expected in _expectations(config):
+    try:
+        optim.make_tx(1, **config.optim)
+        expectations = _expectations(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # saved by other code, say
+        raise UserError(f"a key or a type in the config is not that of base.py: {error}") from error
+    for name, holds, expected in expectations:
         if not holds:
             value = functools.reduce(getattr, name.split("."), config)
             raise UserError(f"config.{name} is {value!r}, expected {expected}")
@@ -188,6 +193,7 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
     return (
         ("seed", config.seed >= 0, "at least 0"),
         ("data.batch_size", config.data.batch_size >= 1, "at least 1"),
+        ("data.validation_locations", 0 <= config.data.validation_locations < 1, "in [0, 1)"),
         ("model.width", net.width >= 1, "at least 1"),
         ("model.width_multiplier", 0 < net.width_multiplier <= 64, "above 0 and at most 64"),
         ("model.expansion", 0 < net.expansion <= 64, "above 0 and at most 64"),
@@ -204,6 +210,7 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
         ("train.steps_per_call", train.steps_per_call >= 1, "at least 1"),
         ("train.eval_every_epochs", train.eval_every_epochs >= 0, "at least 0"),
         ("train.checkpoint_every_epochs", train.checkpoint_every_epochs >= 1, "at least 1"),
+        ("train.resident", train.resident in RESIDENT, " or ".join(RESIDENT)),
         ("train.keep_checkpoints", train.keep_checkpoints >= 1, "at least 1"),
         ("augment.mixstyle_p", 0 <= augment.mixstyle_p <= 1, "in [0, 1]"),
         ("augment.mixstyle_alpha", augment.mixstyle_alpha > 0, "above 0"),

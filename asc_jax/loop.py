@@ -7,18 +7,18 @@ steps are grouped into calls, one compiled program runs them.
 """
 
 import dataclasses
-import json
 import pathlib
+import signal
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from asc_jax import checkpoints, evaluation, optim, parallel
+from asc_jax import best, checkpoints, evaluation, hosts, journal, not_finite, optim, parallel
 from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.experiment import Experiment
-from asc_jax.journal import Journal
+from asc_jax.resident import place_clips
 from asc_jax.signals import stop_signals
 from asc_jax.state import TrainState
 
@@ -48,6 +48,8 @@ def fit(
     keep_checkpoints: int,
     keep_best: bool,
     steps_per_call: int,
+    resident: str = "off",
+    validation_clips=None,
 ) -> TrainState:
     """Train, or go on training, until the last epoch.
 
@@ -61,8 +63,11 @@ def fit(
       eval_every_epochs: evaluate after so many epochs, and after the last; 0: never.
       checkpoint_every_epochs: save after so many epochs, and after the last.
       keep_checkpoints: how many of the newest to keep.
-      keep_best: also keep, under `best/`, the epoch with the highest test accuracy.
+      keep_best: also keep, under `best/`, the epoch with the highest macro accuracy.
       steps_per_call: training steps in one compiled call.
+      resident: whether the training clips lie on the accelerators: see `place_clips`.
+      validation_clips: of training locations held out; if given, they are evaluated on along
+        the way in place of the test clips, and `keep_best` selects by them.
 
     Returns:
       The state after the last step, on the host.
@@ -75,22 +80,32 @@ def fit(
     if not len(clips):
         raise UserError(f"split {experiment.config.data.train_split} holds no clips")
     run = _Run(experiment, clips, test_clips, pathlib.Path(workdir), n_epochs, keep_checkpoints)
+    if validation_clips is not None:
+        run.watch("validation", validation_clips)
     state = run.restore()
-    if run.step >= run.n_steps:
+    owes_evaluation = hosts.first_says(run.owes_evaluation(eval_every_epochs))
+    if run.step >= run.n_steps and not owes_evaluation:
         run.checkpoints.close()
         print(f"{workdir}: nothing to do, all {run.n_steps} steps are done")
         return state
-    train = parallel.pmap_train(experiment.train_steps(run.tx, axis_name=parallel.AXIS))
+    run.clips, held = place_clips(clips, resident)
+    train = parallel.pmap_train(
+        experiment.train_steps(run.tx, axis_name=parallel.AXIS), resident=held is not None
+    )
+    held = () if held is None else (held,)
     state = parallel.replicate(state)
     pending = None
     with run, stop_signals() as stopped:
+        if owes_evaluation:
+            run.evaluate(state, run.step // run.steps_per_epoch - 1, keep_best)
         for call in run.calls(steps_per_call):
             run.record(pending)
             batches = parallel.stack_and_shard(call.batches, steps_per_call)
-            state, metrics = train(state, batches, len(call.batches), run.key)
+            state, metrics = train(state, batches, len(call.batches), run.key, *held)
             pending = call, metrics
             last = call.ends_epoch and call.epoch + 1 == n_epochs
-            stop = bool(stopped)  # once: a later signal must not save a step not yet recorded
+            # Once: a later signal must not save a step not yet recorded.
+            stop = hosts.any_process(stopped)
             if call.ends_epoch or stop:
                 run.record(pending)
                 pending = None
@@ -100,13 +115,14 @@ def fit(
                     run.save(state, call.epoch + 1)
                 if eval_every_epochs and (last or (call.epoch + 1) % eval_every_epochs == 0):
                     run.evaluate(state, call.epoch, keep_best)
-                stop = bool(stopped) and not last  # may have come during the evaluation
+                # It may have come during the evaluation.
+                stop = hosts.any_process(stopped) and not last
             if stop:
                 run.save(state, call.epoch + call.ends_epoch)
                 raise Interrupted(
                     f"stopped after step {run.step} of {run.n_steps}, saved in {workdir}; run "
                     "the same command again to go on",
-                    stopped[0],
+                    stopped[0] if stopped else signal.SIGTERM,  # sent to another process
                 )
     return jax.tree.map(np.asarray, parallel.unreplicate(state))
 
@@ -115,7 +131,8 @@ class _Run:
     """Counters, checkpoints and journal of one `fit`."""
 
     def __init__(self, experiment, clips, test_clips, workdir, n_epochs, keep):
-        self.experiment, self.clips, self.test_clips = experiment, clips, test_clips
+        self.experiment, self.clips, self.source = experiment, clips, clips
+        self.watch("test", test_clips)
         self.workdir, self.n_epochs, self.keep = workdir, n_epochs, keep
         self.batch_size = experiment.config.data.batch_size
         self.steps_per_epoch = pipeline.n_batches(len(clips), self.batch_size)
@@ -132,33 +149,61 @@ class _Run:
         self.skipped_in_a_row = 0
         self._clear()
 
+    def watch(self, kind: str, clips) -> None:
+        """Which clips to evaluate on along the way: "test" or "validation"."""
+        self.kind, self.watched = kind, clips
+
     def restore(self) -> TrainState:
         """The newest good checkpoint, or a fresh state."""
         template = evaluation.abstract_state(self.experiment)
-        restored = self.checkpoints.restore(template)
+        restored = hosts.from_first(self.checkpoints.restore(template, mend=True), template)
         if restored is None:
             return self.experiment.new_state(self.experiment.variables(), self.tx)
         state, extra, self.step = restored
-        before = extra.get("n_train_clips", len(self.clips))
-        if before != len(self.clips):
-            raise UserError(
-                f"{self.workdir} was trained on {before} clips, the split now holds "
-                f"{len(self.clips)}: choose another --workdir, or go on with the same data set"
-            )
+        self._refuse_another_run(extra)
         for name, value in extra.get("partial_epoch", {}).items():
             setattr(self, name, value)
         if self.step < self.n_steps:
             print(f"resuming {self.workdir} at step {self.step} of {self.n_steps}")
         return state
 
+    def _refuse_another_run(self, extra: dict) -> None:
+        """A checkpoint must be of this config and these clips; older ones do not say all of it."""
+        if "config" in extra:
+            checkpoints.hold_against(extra["config"], self.experiment.config, self.workdir)
+        before = extra.get("n_train_clips", len(self.clips))
+        if before != len(self.clips):
+            raise UserError(
+                f"{self.workdir} was trained on {before} clips, the split now holds "
+                f"{len(self.clips)}: choose another --workdir, or go on with the same data set"
+            )
+        if extra.get("train_data") not in (None, self.data_identity()):
+            raise UserError(
+                f"{self.workdir} was trained on other clips than the split now holds, though as "
+                "many: choose another --workdir, or go on with the same data set"
+            )
+
+    def data_identity(self) -> str | None:
+        """Hash of the training clips' content, where it is known."""
+        return getattr(self.source, "identity", None)
+
+    def owes_evaluation(self, every_epochs: int) -> bool:
+        """Whether the run was killed after it saved an epoch and before it evaluated it."""
+        epoch, rest = divmod(self.step, self.steps_per_epoch)
+        if not (every_epochs and epoch) or rest or self.watched is None:
+            return False
+        due = self.step >= self.n_steps or epoch % every_epochs == 0
+        return due and not journal.has(self.workdir, kind=self.kind, step=self.step)
+
     def calls(self, steps_per_call: int) -> Iterator[Call]:
         """What is left to do, cut into calls."""
         while self.step < self.n_steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
             order = pipeline.epoch_order(len(self.clips), self.experiment.config.seed, epoch)
+            order, n_rows = parallel.own_share(order, self.batch_size)
             batches = []
             step = self.step
-            for batch in self.clips.batches(order, self.batch_size, first=first):
+            for batch in self.clips.batches(order, n_rows, first=first):
                 batches.append(batch)
                 ends = first + len(batches) == self.steps_per_epoch
                 if ends or len(batches) == steps_per_call:
@@ -175,10 +220,15 @@ class _Run:
             np.asarray(parallel.unreplicate(metrics[name]))[:n]
             for name in ("loss", "n_correct", "n_clips", "skipped")
         )
-        if not np.all(np.isfinite(loss)):
-            bad = int(np.flatnonzero(~np.isfinite(loss))[0])
-            step = call.first_step + bad + 1
-            raise UserError(self._not_finite(f"the loss became {loss[bad]} at step {step}"))
+        bad = ~np.isfinite(loss)
+        if self.experiment.config.precision.compute != "float16":  # which leaves such a step out
+            bad |= skipped > 0
+        if np.any(bad):
+            first = int(np.flatnonzero(bad)[0])
+            step = call.first_step + first + 1
+            loss_too = not np.isfinite(loss[first])
+            what = f"loss became {loss[first]}" if loss_too else "gradient became infinite or nan"
+            raise self._not_finite(f"the {what} at step {step}", step)
         self.step = call.first_step + n
         self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
         self.n_correct += int(n_correct.sum())
@@ -220,7 +270,7 @@ class _Run:
         state = jax.tree.map(np.asarray, parallel.unreplicate(state))
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
             what = f"the parameters or statistics are not finite after step {self.step}"
-            raise UserError(self._not_finite(what))
+            raise self._not_finite(what, self.step)
         partial = {name: getattr(self, name) for name in PER_EPOCH}
         extra = self._extra(epoch) | {"partial_epoch": partial}
         self.checkpoints.save(self.step, state, extra)
@@ -230,32 +280,41 @@ class _Run:
         return {
             "epoch": epoch,
             "n_train_clips": len(self.clips),
+            "train_data": self.data_identity(),
+            "config": self.experiment.config.to_dict(),
             "code_version": checkpoints.code_version(),
             "over_budget": not self.experiment.within_budget,
         }
 
     def evaluate(self, state, epoch: int, keep_best: bool) -> None:
-        """Evaluate on the test clips, in float32."""
-        if self.test_clips is None:
+        """Evaluate on the clips to watch, in float32."""
+        if self.watched is None:
             return
         self.evaluator = self.evaluator or evaluation.make_evaluator(self.experiment)
         state = parallel.unreplicate(state)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         with self.journal.paused():
-            summary, _, _ = self.evaluator(variables, self.test_clips)
+            summary = self.evaluator(variables, self.watched).summary
         names = ("accuracy", "macro_accuracy", "log_loss")
-        entry = {"kind": "test", "epoch": epoch + 1, "step": self.step}
+        entry = {"kind": self.kind, "epoch": epoch + 1, "step": self.step}
         self.journal.log(entry | {name: summary[name] for name in names})
         accuracy = summary["macro_accuracy"]
         if accuracy is None:
             raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")
-        self.journal.say(f"epoch {epoch + 1}: test macro accuracy {100 * accuracy:.2f} %")
+        self.journal.say(f"epoch {epoch + 1}: {self.kind} macro accuracy {100 * accuracy:.2f} %")
         if keep_best:
-            self._save_best(state, epoch, accuracy)
+            extra = self._extra(epoch + 1)
+            best.keep(self.workdir, state, extra, step=self.step, kind=self.kind, accuracy=accuracy)
 
     def __enter__(self) -> "_Run":
         over = not self.experiment.within_budget
-        self.journal = Journal(self.workdir, self.step, self.n_steps, over_budget=over)
+        self.journal = journal.Journal(
+            self.workdir,
+            self.step,
+            self.n_steps,
+            n_epochs=self.step // self.steps_per_epoch,
+            over_budget=over,
+        )
         try:
             self.journal.__enter__()
         except BaseException:
@@ -276,31 +335,17 @@ class _Run:
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if one else 0
         if self.skipped_in_a_row >= min(MAX_SKIPPED, self.n_steps):
             what = f"gradients overflowed in {self.skipped_in_a_row} steps in a row, to {self.step}"
-            raise UserError(self._not_finite(what))
+            raise self._not_finite(what, self.step)
 
-    def _save_best(self, state, epoch: int, accuracy: float) -> None:
-        path = self.workdir / "best.json"
-        known = json.loads(path.read_text())["macro_accuracy"] if path.exists() else -1.0
-        if accuracy <= known:
-            return
-        note = "selected on the test list: not a result to report"
-        best = checkpoints.Checkpoints(self.workdir, keep=1, name="best")
-        best.save(self.step, state, self._extra(epoch + 1) | {"note": note})
-        best.close()
-        content = {
-            "epoch": epoch + 1,
-            "macro_accuracy": accuracy,
-            "note": note,
-            "over_budget": not self.experiment.within_budget,
-        }
-        checkpoints.write_atomically(path, json.dumps(content) + "\n")
-
-    def _not_finite(self, what: str) -> str:
-        good = self.checkpoints.latest_step()
-        kept = f"the last good checkpoint is that of step {good}" if good else "no checkpoint yet"
-        half = self.experiment.config.precision.compute == "float16"
-        wider = "Take --config.precision.compute=bfloat16 or float32, or lower" if half else "Lower"
-        return (
-            f"{what}; {kept} in {self.workdir}. {wider} "
-            "--config.optim.peak_lr or lengthen --config.optim.warmup_steps, in a new --workdir"
+    def _not_finite(self, what: str, step: int) -> UserError:
+        """Names the clips of the step's batch too."""
+        epoch, first = divmod(step - 1, self.steps_per_epoch)
+        order = pipeline.epoch_order(len(self.clips), self.experiment.config.seed, epoch)
+        batch = next(self.source.batches(order, self.batch_size, first=first))
+        return not_finite.error(
+            self.workdir,
+            what,
+            names=batch["filename"][batch["mask"]].tolist(),
+            good=self.checkpoints.latest_step(),
+            half=self.experiment.config.precision.compute == "float16",
         )

@@ -1,7 +1,9 @@
 """Many replicas: the only module that names `jax.pmap`.
 
 A *replica* is an accelerator with a copy of the state. A global batch is cut in order of
-position, padded at its end so that the replicas get equally many clips.
+position, padded at its end so that the replicas get equally many clips. Where a function takes
+`n`, it is over the first n replicas of this process; without it, over all replicas of all
+processes, of which a process feeds its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +14,7 @@ import numpy as np
 from asc_jax.types import Array
 
 AXIS = "replica"
-NUMERIC = ("audio", "label", "device_id", "mask")  # what of a batch goes to the replicas
+NUMERIC = ("audio", "label", "device_id", "row", "mask")  # what of a batch goes to the replicas
 
 
 def n_replicas() -> int:
@@ -26,15 +28,42 @@ def replicate(tree, n: int | None = None):
     Through `pmap` itself, so that the copies lie as a step's results do: a step that met two
     layouts of its state would be compiled twice.
     """
-    n = n or n_replicas()
-    devices = jax.local_devices()[:n]
-    copy = jax.pmap(lambda _, tree: tree, axis_name=AXIS, in_axes=(0, None), devices=devices)
-    return copy(np.arange(n), tree)
+    copy = jax.pmap(lambda _, tree: tree, axis_name=AXIS, in_axes=(0, None), devices=_devices(n))
+    return copy(np.arange(n or n_replicas()), tree)
 
 
 def unreplicate(tree):
-    """The first replica's copy; they are all equal."""
-    return jax.tree.map(lambda x: x[0], tree)
+    """This process's first replica's copy; they are all equal.
+
+    Without asking the other replicas: `x[0]` of an array that lies on several would.
+    """
+    return jax.tree.map(
+        lambda x: x.addressable_shards[0].data[0] if isinstance(x, jax.Array) else x[0], tree
+    )
+
+
+def own_share(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, int]:
+    """What of an epoch this process reads: its replicas' rows of every global batch.
+
+    Args:
+      order: `[n]` int, clip numbers, ≥ 0.
+      batch_size: rows of a global batch.
+
+    Returns:
+      The order and the batch size of this process alone; −1 is a row without a clip, so that
+      every process has as many batches.
+    """
+    n_processes = jax.process_count()
+    if n_processes == 1:
+        return order, batch_size
+    n_batches = -(-len(order) // batch_size)
+    own = -(-batch_size // jax.device_count()) * jax.local_device_count()
+    padded = np.full(n_batches * batch_size, -1, order.dtype)
+    padded[: len(order)] = order
+    rows = np.full((n_batches, n_processes * own), -1, order.dtype)
+    rows[:, :batch_size] = padded.reshape(n_batches, batch_size)
+    start = jax.process_index() * own
+    return rows[:, start : start + own].ravel(), own
 
 
 def shard(batch: Mapping, n: int | None = None) -> dict[str, np.ndarray]:
@@ -64,22 +93,30 @@ def gather_rows(rows: Array, n_rows: int) -> np.ndarray:
     return rows.reshape(-1, *rows.shape[2:])[:n_rows]
 
 
-def pmap_train(train_steps: Callable, n: int | None = None) -> Callable:
-    """`train_steps(state, batches, n_steps, key)` over replicas; the state is donated."""
-    devices = jax.local_devices()[: n or n_replicas()]
+def pmap_train(train_steps: Callable, n: int | None = None, *, resident: bool = False) -> Callable:
+    """`train_steps(state, batches, n_steps, key)` over replicas; the state is donated.
+
+    With `resident` there is a fifth argument, the clips that every replica holds.
+    """
     return jax.pmap(
         train_steps,
         axis_name=AXIS,
-        in_axes=(0, 0, None, None),
+        in_axes=(0, 0, None, None, *([0] if resident else [])),
         donate_argnums=0,
-        devices=devices,
+        devices=_devices(n),
     )
 
 
 def pmap_eval(eval_step: Callable, n: int | None = None) -> Callable:
     """`eval_step(variables, batch)` over replicas; the variables are the same on all."""
-    devices = jax.local_devices()[: n or n_replicas()]
-    return jax.pmap(eval_step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    return jax.pmap(eval_step, axis_name=AXIS, in_axes=(None, 0), devices=_devices(n))
+
+
+def _devices(n: int | None) -> list:
+    """In order of process, so that replicas hold the rows of a batch in order of position."""
+    if n is None and jax.process_count() > 1:
+        return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return jax.local_devices()[: n or n_replicas()]
 
 
 def _split(rows: np.ndarray, n: int) -> np.ndarray:

@@ -38,8 +38,8 @@ def train_step(
 
     Returns:
       The state after the step, and `loss` (mean over the global batch's valid clips),
-      `n_correct`, `n_clips` (sums over it), `skipped` (0 or 1). With a loss scale, a step whose
-      gradient overflows is skipped: it lowers the scale, and only the schedule goes on.
+      `n_correct`, `n_clips` (sums over it), `skipped` (1 if the gradient is not finite). With a
+      loss scale, such a step is skipped: it lowers the scale, and only the schedule goes on.
     """
     mask = batch["mask"]
     n_clips = _psum(jnp.sum(mask), axis_name)
@@ -81,7 +81,7 @@ def _gradients(objective: Callable, state: TrainState, axis_name: str | None):
     if state.loss_scale is None:
         (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         loss, grads = _psum((loss, grads), axis_name)
-        return loss, aux, grads, None, True
+        return loss, aux, grads, None, _all_finite(grads)
     scaled = state.loss_scale.value_and_grad(objective, has_aux=True, axis_name=axis_name)
     loss_scale, finite, (loss, aux), grads = scaled(state.params)
     # Flax averages over the replicas; ours are shares of a sum.
@@ -93,7 +93,13 @@ def _gradients(objective: Callable, state: TrainState, axis_name: str | None):
 
 
 def train_steps(
-    state: TrainState, batches: Batch, n_steps: Array, key: Array, *, step: Callable
+    state: TrainState,
+    batches: Batch,
+    n_steps: Array,
+    key: Array,
+    clips: Batch | None = None,
+    *,
+    step: Callable,
 ) -> tuple[TrainState, Metrics]:
     """Several training steps in one call, so that their buffers are allocated once.
 
@@ -105,24 +111,50 @@ def train_steps(
       batches: every entry with a leading axis of at least `n_steps`.
       n_steps: how many of the batches to use, int scalar.
       key: the run's root key.
+      clips: if the batches hold only `row`, what to `gather` them from.
       step: `train_step` with its static parts bound.
 
     Returns:
       The state after the last step, and the metrics of each, `[max steps]` (unused: 0).
     """
-    first = jax.tree.map(lambda leaf: leaf[0], batches)
-    shapes = jax.eval_shape(step, state, first, key)[1]
+
+    def batch_of(index):
+        batch = jax.tree.map(lambda leaf: leaf[index], batches)
+        batch = batch if clips is None else gather(clips, batch["row"])
+        return jax.lax.optimization_barrier(batch)  # the step is compiled alike in both cases
+
+    shapes = jax.eval_shape(lambda: step(state, batch_of(0), key)[1])
     n_slots = batches["mask"].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype), shapes)
 
     def body(index, carry):
         state, collected = carry
-        state, metrics_of_step = step(state, jax.tree.map(lambda leaf: leaf[index], batches), key)
+        state, metrics_of_step = step(state, batch_of(index), key)
         return state, jax.tree.map(
             lambda all_steps, one: all_steps.at[index].set(one), collected, metrics_of_step
         )
 
     return jax.lax.fori_loop(0, n_steps, body, (state, empty))
+
+
+def gather(clips: Batch, rows: Array) -> Batch:
+    """The batch of some resident clips.
+
+    Args:
+      clips: `audio [n, n_samples]` floating or int16, `label [n]`, and with int16 `scale [n]`,
+        the value of one unit.
+      rows: `[b]` int, clip numbers + 1; 0 fills up.
+
+    Returns:
+      `audio [b, n_samples]` floating, `label [b]`, `mask [b]`; zeros where a row fills up.
+    """
+    mask = rows > 0
+    batch = {name: leaf[jnp.maximum(rows - 1, 0)] for name, leaf in clips.items()}
+    audio = batch["audio"]
+    if "scale" in batch:
+        audio = audio.astype(batch["scale"].dtype) * batch["scale"][:, None]
+    audio, label = jnp.where(mask[:, None], audio, 0), jnp.where(mask, batch["label"], 0)
+    return {"audio": audio, "label": label, "mask": mask}
 
 
 def eval_step(
@@ -204,6 +236,10 @@ def augmented_log_mel(
 def clip_keys(key: Array, positions: Array) -> Array:
     """One key per clip, from its position in the global batch: `[b]` typed keys."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+
+
+def _all_finite(tree) -> Array:
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _psum(tree, axis_name):

@@ -20,6 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.train_split = "train_5pct"
     config.data.test_split = "test"
     config.data.batch_size = 256
+    # data.held_out.split: share of the training locations that choose and fit, but do not train.
+    config.data.validation_locations = 0.0
 
     # features.log_mel(waveform, **config.features); rates in Hz, lengths in samples.
     config.features = ml_collections.ConfigDict()
@@ -78,5 +80,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.keep_checkpoints = 2
     config.train.keep_best = False
     config.train.steps_per_call = 8
+    # resident.place_clips: whether the training clips lie on the accelerators.
+    config.train.resident = "auto"
 
     return config.lock()

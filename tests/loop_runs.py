@@ -36,7 +36,9 @@ def compiled_once():
             patch.setattr(
                 parallel,
                 name,
-                lambda *args, name=name, make=make: programs.setdefault(name, make(*args)),
+                lambda *args, name=name, make=make, **options: programs.setdefault(
+                    (name, *options.values()), make(*args, **options)
+                ),
             )
         patch.setattr(experiment.Experiment, "variables", lambda self: variables)
         yield parts
@@ -47,6 +49,7 @@ class Stopping:
 
     def __init__(self, clips, at, number=signal.SIGTERM):
         self.clips, self.left, self.number = clips, at, number
+        self.identity = clips.identity
 
     def __len__(self):
         return len(self.clips)

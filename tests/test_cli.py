@@ -1,5 +1,6 @@
 """`train.py` and `eval.py` as a person starts them: what they print, and how they end."""
 
+import csv
 import json
 import pathlib
 import re
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from small import small_config
 from tau_folder import write_tau
 
 from asc_jax import checkpoints
+from asc_jax.taxonomy import SCENES
 
 ROOT = pathlib.Path(__file__).parent.parent
 REPORT = ("--config", "splits/5pct.py")
@@ -182,6 +185,34 @@ def home(tmp_path_factory):
     return home
 
 
+def check_against_scikit_learn(workdir):
+    """Each figure of `results.json` to 1e-9, from what `output.csv` says of each clip."""
+    pytest.importorskip("sklearn")
+    from sklearn import calibration, metrics
+
+    results = json.loads((workdir / "results.json").read_text())
+    with (workdir / "output.csv").open() as file:
+        rows = list(csv.reader(file, delimiter="\t"))[1:]
+    truth = np.array([SCENES.index(row[0].split("-")[0]) for row in rows])
+    named = np.array([SCENES.index(row[1]) for row in rows])
+    probs = np.array([row[2:] for row in rows], float)
+    probs /= probs.sum(1, keepdims=True)
+    right, sure = named == truth, probs.max(1)
+    n_bins = len(results["calibration"]["as_trained"]["bins"])
+    accuracies, means = calibration.calibration_curve(right, sure, n_bins=n_bins)
+    clips = np.histogram(sure, n_bins, (0, 1))[0]
+    ece = np.sum(np.abs(accuracies - means) * clips[clips > 0]) / len(rows)
+    ours = results[results["stored_dtype"]]
+    recalls = metrics.recall_score(truth, named, average=None, labels=np.unique(truth))
+    close = {"rel": 0, "abs": 1e-9}
+    assert ours["macro_accuracy"] == pytest.approx(recalls.mean(), **close)
+    assert ours["log_loss"] == pytest.approx(
+        metrics.log_loss(truth, probs, labels=range(10)), **close
+    )
+    assert results["calibration"]["as_trained"]["ece"] == pytest.approx(ece, **close)
+    assert ours["confusion"] == metrics.confusion_matrix(truth, named, labels=range(10)).tolist()
+
+
 def train_lines(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [(line["epoch"], line["step"], line["loss"], line["accuracy"]) for line in lines]
@@ -202,25 +233,55 @@ def test_evaluation_writes_its_results(home):
     assert len((home / "whole" / "output.csv").read_text().splitlines()) == 8
     for name in ("confusion", "devices", "learning_curve"):
         assert (home / "whole" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert results["segments"]["n_segments"] == 7  # a clip each
+    assert results["calibration"]["temperature"] is None
+    page = (home / "whole" / "report.html").read_text("utf-8")
+    assert "No temperature: no clips to fit one on" in page
+    assert page.count("<svg") == 2 + len(results["most_confused"])
+    check_against_scikit_learn(home / "whole")
 
 
-@pytest.mark.slow
-def test_evaluation_can_store_in_another_format(home):
-    done = start("eval.py", "--workdir=whole", "--stored=bfloat16", cwd=home)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((home / "whole" / "results.json").read_text())["stored_dtype"] == "bfloat16"
-
-
-@pytest.mark.slow
-def test_over_budget_is_stamped_into_every_output(home):
+@pytest.fixture(scope="module")
+def over(home):
+    """Printed by training and evaluating an over-budget network, selected on locations held out."""
     budget = ("--config.model.width=48", "--config.budget.max_bytes=1000000")  # no way past
     budget += ("--config.budget.enforce=False",)
     length = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
-    args = (*TINY, *budget, *length, "--config.train.keep_best=True", "--workdir=over")
-    run = home / "over"
-    trained = start("train.py", *args, cwd=home)
+    best = ("--config.data.validation_locations=0.5", "--config.train.keep_best=True")
+    trained = start("train.py", *TINY, *budget, *length, *best, "--workdir=over", cwd=home)
     assert trained.returncode == 0, trained.stderr
-    assert "OVER BUDGET" in trained.stdout
+    look = ("--checkpoint=best", "--stored=bfloat16")
+    evaluated = start("eval.py", "--workdir=over", *look, cwd=home)
+    assert evaluated.returncode == 0, evaluated.stderr
+    return trained.stdout, evaluated.stdout
+
+
+@pytest.mark.slow
+def test_run_with_locations_held_out_selects_and_calibrates_on_them(home, over):
+    """Of each scene's two locations one, with a clip each; the test list chooses nothing."""
+    trained, evaluated = over
+    assert "demo.py: 10 clips" in trained
+    assert "held out: 10 clips, of 50% of the locations" in trained
+    assert "validation macro accuracy" in trained
+    assert "test macro accuracy" not in trained
+    out = home / "over" / "best_checkpoint"
+    results = json.loads((out / "results.json").read_text())
+    assert results["selection"] == "selected on training locations held out"
+    assert results["validation"]["n_clips"] == len(results["validation"]["locations"]) == 10
+    assert "held out    10 training locations, 10 clips" in evaluated
+    assert "selected on training locations held out" in (out / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_evaluation_can_store_in_another_format(home, over):
+    results = home / "over" / "best_checkpoint" / "results.json"
+    assert json.loads(results.read_text())["stored_dtype"] == "bfloat16"
+
+
+@pytest.mark.slow
+def test_over_budget_is_stamped_into_every_output(home, over):
+    run = home / "over"
+    assert all("OVER BUDGET" in printed for printed in over)
     for line in (run / "metrics.jsonl").read_text().splitlines():
         assert json.loads(line)["over_budget"] is True
     events = b"".join(path.read_bytes() for path in run.glob("tensorboard/*"))
@@ -228,13 +289,11 @@ def test_over_budget_is_stamped_into_every_output(home):
     for meta in run.glob("*/*/meta/metadata"):
         assert json.loads(meta.read_text())["over_budget"] is True, meta
     assert len(list(run.glob("*/*/meta/metadata"))) == 2  # of the last checkpoint and of the best
-    evaluated = start("eval.py", "--workdir=over", cwd=home)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "OVER BUDGET" in evaluated.stdout
-    for name in ("config.json", "best.json", "results.json"):
+    for name in ("config.json", "best.json", "best_checkpoint/results.json"):
         assert json.loads((run / name).read_text())["over_budget"] is True
-    lines = (run / "output.csv").read_text().splitlines()
+    lines = (run / "best_checkpoint" / "output.csv").read_text().splitlines()
     assert all(line.endswith("\tover budget") for line in lines[1:])
+    assert "OVER BUDGET" in (run / "best_checkpoint" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.slow

@@ -9,21 +9,25 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
-    0: "types taxonomy errors jaxpr_walk mac_count primitive_costs",
-    1: "features augment losses metrics precision complexity table1 signals models.ops statistics",
-    2: "models.blocks state optim",
-    3: "models models.cp_mobile models.folding steps",
-    4: "experiment parallel checkpoints interop interop.optional interop.torch interop.torch_files"
+    0: "types taxonomy errors json_object jaxpr_walk mac_count primitive_costs huge_pages",
+    1: "features augment losses metrics precision complexity table1 signals models.ops statistics"
+    " calibration segments svg html_page files lock version",
+    2: "models.chunks state optim",
+    3: "models models.blocks models.cp_mobile models.folding steps",
+    4: "experiment parallel distributed hosts checkpoints interop interop.optional interop.torch"
+    " interop.torch_files"
     " interop.torch_config interop.torch_layout interop.torch_twin"
     " interop.graph interop.onnx_graph interop.litert interop.stablehlo interop.c_header"
     " interop.c_reader"
     " interop.parity interop.parity_checks interop.parity_front_end interop.parity_network"
     " interop.parity_optim interop.live interop.live_front_end",
     5: "evaluation exporting export_check torch_runs report figures journal budget budget_figure"
+    " resident analysis report_figures report_sections html_report"
     " prediction prediction_lines prediction_figure"
-    " submission submission_author submission_check"
-    " run_results campaign campaign_runs campaign_progress"
-    " table1_collect table1_grids table1_figures table1_html table1_report",
+    " submission submission_author submission_check submission_check_meta"
+    " submission_meta submission_runs"
+    " run_results campaign campaign_runs campaign_progress best not_finite"
+    " table1_collect table1_grids table1_notes table1_figures table1_html table1_report",
     6: "loop",
     7: "cli",
 }

@@ -1,13 +1,16 @@
 """`fit`: stopped anywhere and started again it ends in the same bits; damage is survived."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import shutil
 import signal
 
 import jax
+import numpy as np
 import pytest
+from long_run import Watched, growth
 from loop_runs import (
     DAMAGES,
     N_CLIPS,
@@ -21,10 +24,11 @@ from loop_runs import (
     spoil,
     train_lines,
 )
-from small import small_clips
+from small import noise, small_clips
 
 from asc_jax import loop, parallel
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.resident import to_int16
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +161,33 @@ def test_log_line_that_was_cut_off_is_dropped(parts, whole, half_way):
     assert_same_end(fit(parts, half_way), half_way, whole)
 
 
-def test_nan_loss_names_the_step_and_saves_nothing(parts, tmp_path):
-    with pytest.raises(UserError, match=r"loss became nan at step \d; no checkpoint yet"):
+def test_nan_loss_names_the_step_and_its_clips_and_saves_nothing(parts, tmp_path):
+    expected = r"loss became nan at step \d; no checkpoint yet .* Its clips: \d+, .* and \d more"
+    with pytest.raises(UserError, match=expected):
         fit(parts, tmp_path, small_clips(N_CLIPS, change=spoil))
     assert saved_steps(tmp_path) == []
+    what, *names = (tmp_path / "not_finite.txt").read_text().splitlines()
+    assert "step" in what
+    assert "5" in names, "the clip that `spoil` spoils"
+    assert len(names) <= 8
+
+
+def test_gradient_that_is_not_finite_names_its_own_step(parts, tmp_path, monkeypatch):
+    """The loss of a step is finite although its gradient is not: the next one's would be nan."""
+    make = parallel.pmap_train
+
+    def make_broken(*args, **options):
+        train = make(*args, **options)
+
+        def broken(*args):
+            state, metrics = train(*args)
+            return state, metrics | {"skipped": metrics["skipped"].at[:, 1].set(1)}
+
+        return broken
+
+    monkeypatch.setattr(parallel, "pmap_train", make_broken)
+    with pytest.raises(UserError, match="gradient became infinite or nan at step 2; no check"):
+        fit(parts, tmp_path)
 
 
 def test_nan_loss_names_the_last_good_checkpoint(parts, whole, half_way):
@@ -174,8 +201,8 @@ def test_parameters_that_are_not_finite_are_not_saved(parts, tmp_path, monkeypat
     """The last step's gradient can go wrong although its loss was finite."""
     make = parallel.pmap_train
 
-    def make_broken(train_steps):
-        train = make(train_steps)
+    def make_broken(*args, **options):
+        train = make(*args, **options)
 
         def broken(*args):
             state, metrics = train(*args)
@@ -202,6 +229,32 @@ def test_evaluation_is_logged_and_the_best_is_labelled(parts, tmp_path):
     assert saved_steps(tmp_path) == [8, 12]
 
 
+def test_selection_uses_the_clips_held_out_and_never_the_test_list(parts, tmp_path):
+    class Untouchable:
+        """Test clips that may not be read."""
+
+    options = {"eval_every_epochs": 1, "keep_best": True, "n_epochs": 2}
+    validation = small_clips(5, seed=1)
+    fit(parts, tmp_path, None, Untouchable(), validation_clips=validation, **options)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    found = {x["epoch"]: x["macro_accuracy"] for x in lines if x["kind"] == "validation"}
+    assert {x["kind"] for x in lines} == {"train", "validation"}
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best["selected_on"] == "validation"
+    assert best["note"] == "selected on training locations held out"
+    assert best["macro_accuracy"] == max(found.values())
+
+
+def test_many_epochs_leak_no_thread_and_no_file(parts, tmp_path):
+    """`test_long_run.py` looks at memory too, which takes longer to settle."""
+    clips = Watched(small_clips(N_CLIPS))
+    fit(parts, tmp_path, clips, small_clips(5, seed=1), n_epochs=20, eval_every_epochs=2)
+    _, threads, files = growth(clips.noted)
+    assert len(clips.noted) == 80
+    assert threads <= 0
+    assert files <= 0
+
+
 def test_tensorboard_files_are_written(whole):
     files = list((whole[0] / "tensorboard").glob("events.out.tfevents.*"))
     assert files
@@ -218,7 +271,78 @@ def test_other_clips_than_before_are_an_error(parts, half_way):
         fit(parts, half_way, small_clips(20))
 
 
+def test_other_clips_of_the_same_number_are_an_error(parts, tmp_path):
+    clips = small_clips(N_CLIPS)
+    clips.identity = "one"
+    with pytest.raises(Interrupted):
+        fit(parts, tmp_path, Stopping(clips, 4))
+    clips.identity = "another"
+    with pytest.raises(UserError, match="trained on other clips .* though as many"):
+        fit(parts, tmp_path, clips)
+
+
+def test_config_of_another_run_is_an_error_though_the_file_is_lost(parts, half_way):
+    config = parts.config.copy_and_resolve_references().unlock()
+    config.seed = 7
+    other = dataclasses.replace(parts, config=config.lock())
+    with pytest.raises(UserError, match="config.seed was 0, now 7"):
+        fit(other, half_way)
+
+
+def test_evaluation_that_a_kill_prevented_is_made_up_for(parts, tmp_path, monkeypatch):
+    """Killed between the checkpoint of an epoch and its evaluation."""
+    options = {"test_clips": small_clips(5, seed=1), "eval_every_epochs": 1, "keep_best": True}
+    fit(parts, tmp_path / "whole", **options, n_epochs=2)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Run, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parts, tmp_path / "run", **options, n_epochs=2)
+    monkeypatch.undo()
+    fit(parts, tmp_path / "run", **options, n_epochs=2)
+    logs = [
+        [{**json.loads(line), "clips_per_s": 0} for line in path.read_text().splitlines()]
+        for path in (tmp_path / "whole/metrics.jsonl", tmp_path / "run/metrics.jsonl")
+    ]
+    assert logs[0] == logs[1]
+    assert (tmp_path / "whole/best.json").read_text() == (tmp_path / "run/best.json").read_text()
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"[1]", b"3", b'{"step": "a"}', b"{" * 100_000])
+def test_damaged_log_lines_are_dropped_and_lost_epochs_named(
+    parts, whole, half_way, line, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("asc_jax"), "propagate", True)
+    log = half_way / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(line + b"\n" + b"".join(lines[1:]))
+    fit(parts, half_way)
+    assert "lacks epoch 1: its lines were lost" in caplog.text
+    assert train_lines(half_way) == train_lines(whole[0])[1:]
+
+
 def test_log_that_cannot_be_written_is_an_error(parts, tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(UserError, match="cannot write to the workdir"):
         fit(parts, tmp_path)
+
+
+@pytest.mark.parametrize("storage", ["float32", "int16"])
+def test_resident_clips_train_as_streamed_ones(parts, tmp_path, whole, storage):
+    """Bit for bit in float32, also where a batch is filled up; in int16 the clips are rounded."""
+    state = fit(parts, tmp_path, resident=storage)
+    if storage == "float32":
+        assert_same_end(state, tmp_path, whole)
+    losses = [line[2] for line in train_lines(tmp_path)]
+    np.testing.assert_allclose(losses[0], train_lines(whole[0])[0][2], rtol=1e-3)
+    assert losses[-1] < losses[0]
+
+
+def test_int16_storage_rounds_by_half_a_step_of_the_clips_peak():
+    audio, _ = noise(4)
+    audio[3] = 0
+    steps, scale = to_int16(audio)
+    error = np.abs(steps * scale[:, None] - audio).max(axis=1)
+    assert np.all(error <= np.abs(audio).max(axis=1) * 2**-16 * 1.005)  # float32's own rounding

@@ -1,8 +1,8 @@
 """What every command shares: flags, the config file, and errors a person can read.
 
 Exit status: 0 done, 1 over budget (`asc_jax.cli.complexity`) or out of tolerance
-(`asc_jax.cli.parity`), 2 wrong input (`error: …` on stderr), 130 or 143 stopped by Ctrl-C or
-SIGTERM with everything saved.
+(`asc_jax.cli.parity`), 2 wrong input (`error: …` on stderr), 3 another process of the run is
+lost, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
 """
 
 import difflib
@@ -102,12 +102,30 @@ def _guarded(main, argv) -> None:
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        _end(130)
+    except Exception as error:
+        message = _several() and _several().lost_process(error)
+        if not message:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        _end(_several().LOST)
 
 
 def _fail(error: Exception) -> None:
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    _end(2)
+
+
+def _end(status: int) -> None:
+    """Exit; one process of several does so without waiting for the others."""
+    if _several():
+        _several().leave(status)
+    sys.exit(status)
+
+
+def _several():
+    """`asc_jax.distributed` where a command has started it, otherwise None."""
+    return sys.modules.get("asc_jax.distributed")
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -122,6 +140,9 @@ def _parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[
         raise UserError(f"{error} ({hint}--help lists the flags)") from error
     except (AttributeError, KeyError) as error:  # an unknown key: the message names near misses
         raise UserError(_unknown_key(error, argv)) from error
+    except RecursionError as error:  # absl looks for a flag of a similar name, letter by letter
+        longest = max(argv, key=len)
+        raise UserError(f"no flag is like {longest[:60]}… (--help lists the flags)") from error
     except (ImportError, NameError, SyntaxError) as error:
         raise UserError(f"the config file cannot be loaded: {error}") from error
     except (TypeError, ValueError) as error:

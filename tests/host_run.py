@@ -1,0 +1,83 @@
+"""A run in float64 on small clips; started as a script it is one process of several."""
+
+import json
+import pathlib
+import signal
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+from loop_runs import Stopping  # noqa: E402
+from small import small_clips, small_config  # noqa: E402
+
+from asc_jax import experiment, hosts, loop  # noqa: E402
+from asc_jax.cli import keep_compiled, replicas, run  # noqa: E402
+
+N_STEPS = 20  # 10 epochs of a batch of 10 clips and one of 8: 4 replicas divide neither
+OPTIONS = {
+    "n_epochs": 10,
+    "eval_every_epochs": 10,
+    "checkpoint_every_epochs": 2,
+    "keep_checkpoints": 2,
+    "keep_best": True,
+    "steps_per_call": 2,
+}
+
+
+class Wide:
+    """Clips whose batches are float64."""
+
+    def __init__(self, clips):
+        self.clips, self.identity = clips, None
+
+    def __len__(self):
+        return len(self.clips)
+
+    def batches(self, order, batch_size, *, first=0):
+        for batch in self.clips.batches(order, batch_size, first=first):
+            yield {**batch, "audio": batch["audio"].astype(np.float64)}
+
+    def in_order(self, batch_size):
+        return self.batches(range(len(self)), batch_size)
+
+
+class Float64(experiment.Experiment):
+    """Its parameters are float64."""
+
+    def variables(self):
+        return jax.tree.map(lambda x: x.astype(np.float64), super().variables())
+
+
+def fit(workdir, *, stop_at=0, number=signal.SIGTERM, n_clips=18):
+    """Train; with `stop_at` this process gets the signal when it reads that batch."""
+    parts = experiment.make(small_config(data__batch_size=10))
+    parts = Float64(parts.config, parts.cost, parts.within_budget, parts.n_samples)
+    clips = Wide(Stopping(small_clips(n_clips), stop_at, number))
+    return loop.fit(parts, clips, small_clips(5, seed=1), workdir, **OPTIONS)
+
+
+def losses(workdir):
+    """Loss of every epoch, and the accuracy after the last."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"], lines[-1]["accuracy"]
+
+
+def main(argv):
+    jax.config.update("jax_enable_x64", True)
+    replicas.start_replicas()
+    workdir, stop_at, name, n_clips = argv[1:]
+    keep_compiled(workdir)
+    hosts.require_same(clips=n_clips)
+    with hosts.own_workdir(workdir) as own:
+        fit(own, stop_at=int(stop_at), number=signal.Signals[name], n_clips=int(n_clips))
+    print("done")
+
+
+if __name__ == "__main__":
+    replicas.define_replica_flags()
+    replicas.define_process_flags()
+    run(main)

@@ -1,0 +1,181 @@
+"""Replicas and processes: what they compute together, and how a run ends when one is lost."""
+
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import host_run
+import jax
+import numpy as np
+import pytest
+
+from asc_jax import distributed, parallel
+from asc_jax.data import pipeline
+from asc_jax.errors import Interrupted, UserError
+
+SCRIPT = pathlib.Path(__file__).parent / "host_run.py"
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """float64 throughout this file's runs."""
+    with jax.enable_x64(True):
+        yield
+
+
+def run(workdir, n_replicas, **options):
+    """A run of this process on some of its replicas."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "n_replicas", lambda: n_replicas)
+        return host_run.fit(workdir, **options)
+
+
+@pytest.fixture(scope="module")
+def alone(wide, tmp_path_factory):
+    """`(workdir, final state)` of one process with one replica."""
+    workdir = tmp_path_factory.mktemp("alone")
+    return workdir, run(workdir, 1)
+
+
+def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(18, 18)):
+    """Two processes of two replicas; process 1 gets the signal. Their ends and errors."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = []
+    for own, stop in enumerate((0, stop_at)):
+        words = [workdir, stop, signal_name, n_clips[own], "--replicas=2", f"--process_id={own}"]
+        words += [f"--coordinator={address}", "--n_processes=2", "--host_timeout_s=10"]
+        command = [sys.executable, SCRIPT, *words]
+        pipe = subprocess.PIPE
+        processes.append(
+            subprocess.Popen([str(word) for word in command], stdout=pipe, stderr=pipe, text=True)
+        )
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], [errors for _, errors in outputs]
+
+
+def assert_same(workdir, whole, state=None):
+    """Losses of all epochs, the evaluation and the parameters of another run, to 1e-9."""
+    (loss, accuracy), (expected, expected_accuracy) = map(host_run.losses, (workdir, whole[0]))
+    np.testing.assert_allclose(loss, expected, rtol=1e-9)
+    assert accuracy == expected_accuracy
+    if state is None:  # nothing is left to do: this only reads what was saved
+        state = run(workdir, 1)
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(whole[1]), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def saved_steps(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_replicas_train_like_one_of_one(alone, tmp_path):
+    """20 steps in float64 with augmentation; a batch divides by no number of replicas."""
+    status, errors = run_two(tmp_path / "two")
+    assert status == [0, 0], errors
+    assert saved_steps(tmp_path / "two") == [16, 20]
+    assert_same(tmp_path / "two", alone)
+
+
+@pytest.mark.slow
+def test_run_resumed_on_4_then_1_then_2_replicas_trains_like_one(alone, tmp_path):
+    for n_replicas, stop_at in ((4, 5), (1, 7)):
+        with pytest.raises(Interrupted):
+            run(tmp_path, n_replicas, stop_at=stop_at)
+    assert_same(tmp_path, alone, run(tmp_path, 2))
+
+
+@pytest.mark.slow
+def test_lost_process_stops_the_other_with_a_line_and_the_run_goes_on_with_one(alone, tmp_path):
+    workdir = tmp_path / "run"
+    status, errors = run_two(workdir, 11, "SIGKILL")
+    assert status == [distributed.LOST, -signal.SIGKILL]
+    line = r"error: another process of this run has ended or cannot be reached: [^\n]+\n"
+    assert re.fullmatch(line, errors[0]), errors[0]
+    assert_same(workdir, alone, run(workdir, 1))
+
+
+@pytest.mark.nightly
+def test_signal_to_one_process_stops_both_at_the_same_step(alone, tmp_path):
+    workdir = tmp_path / "run"
+    status, errors = run_two(workdir, 7)
+    assert status == [143, 143]
+    step = int(re.search(r"stopped after step (\d+) of 20, saved in", errors[0])[1])
+    assert saved_steps(workdir)[-1] == step
+    assert "stopped with process 0" in errors[1]
+    status, errors = run_two(workdir)  # two processes resume what two left
+    assert status == [0, 0], errors
+    assert_same(workdir, alone)
+
+
+@pytest.mark.nightly
+def test_processes_with_different_data_are_refused(tmp_path):
+    status, errors = run_two(tmp_path / "run", n_clips=(18, 17))
+    assert set(status) <= {2, distributed.LOST}
+    assert "the processes of this run differ in clips" in "".join(errors)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("n_clips", "batch_size"), [(18, 10), (21, 10), (8, 8), (3, 7)])
+def test_processes_read_disjoint_shares_that_together_are_the_epoch(
+    monkeypatch, n_clips, batch_size
+):
+    """In order of position, and as many batches each."""
+    order = pipeline.epoch_order(n_clips, seed=0, epoch=0)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    shares = []
+    for own in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda own=own: own)
+        rows, n_rows = parallel.own_share(order, batch_size)
+        shares.append(rows.reshape(-1, n_rows))
+    together = np.concatenate(shares, axis=1)
+    assert together.shape == (pipeline.n_batches(n_clips, batch_size), 4 * -(-batch_size // 4))
+    np.testing.assert_array_equal(together[together >= 0], order)
+    np.testing.assert_array_equal(together[:, batch_size:], -1)
+
+
+def test_rows_without_a_clip_are_zeros_and_masked():
+    audio = np.ones((3, 4), np.float32)
+    clips = pipeline.from_arrays(audio, np.ones(3), np.ones(3))
+    first, second = clips.batches(np.array([-1, 2, -1, -1]), 2)
+    assert first["mask"].tolist() == [False, True]
+    assert first["filename"].tolist() == ["", "2"]
+    assert second["mask"].tolist() == [False, False]
+    assert not second["audio"].any()
+    assert second["audio"].shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"replicas": 0}, "--replicas is 0, expected at least 1"),
+        ({"coordinator": "127.0.0.1:1"}, "--n_processes and --process_id missing"),
+        ({"process_id": 1, "n_processes": 2}, "--coordinator missing"),
+        ({"coordinator": "here", "n_processes": 2, "process_id": 0}, "expected host:port"),
+        ({"coordinator": "a:1", "n_processes": 0, "process_id": 0}, "--n_processes is 0"),
+        ({"coordinator": "a:1", "n_processes": 2, "process_id": 2}, "expected 0 … 1"),
+        ({"distributed": "auto", "host_timeout_s": 0}, "--host_timeout_s is 0"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(options, expected):
+    with pytest.raises(UserError, match=expected):
+        distributed.start(**options)
+
+
+def test_other_number_of_replicas_than_there_are_is_refused(monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # too late for it in this process
+    distributed.start(replicas=4)
+    with pytest.raises(UserError, match=r"--replicas is 3, but JAX finds 4 \(cpu\)"):
+        distributed.start(replicas=3)
