@@ -33,26 +33,56 @@ def main(argv) -> None:
     config = flags.FLAGS.config.copy_and_resolve_references()
     name = config_name(flags.FLAGS["config"].config_filename)
     workdir = flags.FLAGS.workdir or f"runs/{pathlib.PurePath(name).with_suffix('')}"
-    parts = experiment.make(config)
+    parts = [experiment.make(one) for one in by_seed(config)]
     clips = pipeline.open_split(config.data.dir, config.data.train_split)
     test_clips = pipeline.open_split(config.data.dir, config.data.test_split)
-    share = config.data.validation_locations
-    clips, validation_clips = held_out.split(clips, share, config.seed)
     hosts.require_same(config=config.to_json(), clips=clips.identity)
     with hosts.own_workdir(workdir) as own, lock.held(own):
-        checkpoints.save_config(own, name, config, over_budget=not parts.within_budget)
-        cost = parts.cost
+        folders = [pathlib.Path(own, folder(config, one.config.seed)) for one in parts]
+        for one, path in zip(parts, folders, strict=True):
+            checkpoints.save_config(path, name, one.config, over_budget=not one.within_budget)
+        cost = parts[0].cost
         print(
             f"{name}: {len(clips):,} clips, {cost['n_params']:,} parameters, {cost['macs']:,} "
             f"MACs, {cost['bytes']:,} bytes in {config.precision.stored} → {workdir}"
         )
-        if validation_clips is not None:
-            print(f"held out: {len(validation_clips):,} clips, of {share:.0%} of the locations")
-        if not parts.within_budget:
+        if not parts[0].within_budget:
             print(complexity.OVER_BUDGET)
         keep_compiled(workdir)
-        loop.fit(parts, clips, test_clips, own, validation_clips=validation_clips, **config.train)
-        print(f"done; evaluate with: python eval.py --workdir {workdir}")
+        if config.data.validation_locations:
+            for one, path in zip(parts, folders, strict=True):
+                fit_with_validation(one, clips, test_clips, path)
+        else:
+            loop.fit_seeds(parts, clips, test_clips, folders, **config.train)
+        for one in parts:
+            path = pathlib.Path(workdir, folder(config, one.config.seed))
+            print(f"done; evaluate with: python eval.py --workdir {path}")
+
+
+def by_seed(config) -> list:
+    """The configs of the runs that a config asks for: one, or `n_seeds` with a seed each."""
+    configs = []
+    for seed in range(config.seed, config.seed + max(config.train.n_seeds, 1)):
+        one = config.copy_and_resolve_references().unlock()
+        one.seed = seed
+        if config.train.n_seeds > 1:
+            one.train.n_seeds = 1
+        configs.append(one.lock())
+    return configs
+
+
+def folder(config, seed: int) -> str:
+    """Where in the workdir the run of a seed lies."""
+    return f"seed{seed}" if config.train.n_seeds > 1 else "."
+
+
+def fit_with_validation(parts, clips, test_clips, workdir) -> None:
+    """Train without the locations that the run's seed holds out."""
+    config = parts.config
+    share = config.data.validation_locations
+    clips, validation_clips = held_out.split(clips, share, config.seed)
+    print(f"held out: {len(validation_clips):,} clips, of {share:.0%} of the locations")
+    loop.fit(parts, clips, test_clips, workdir, validation_clips=validation_clips, **config.train)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 The map, from the ground up; a module imports only from floors below its own:
 
-7  train.py, eval.py, `asc_jax.cli`       what a person types
-6  `loop`                                 fit: the only training loop
+8  train.py, eval.py, `asc_jax.cli`       what a person types
+7  `loop`                                 fit: the only training loop
+6  `training_run`                         what a run has done and has left, its checkpoints, its log
 5  `evaluation`, `report`, `figures`, `journal`, `budget`, `budget_figure`, `exporting`,
    `export_check`, `torch_runs`           one pass over a split; tables, pictures, logs, exports
    `analysis`, `html_report`, `report_sections`, `report_figures`
@@ -18,6 +19,7 @@ The map, from the ground up; a module imports only from floors below its own:
    `table1_collect`, `table1_grids`, `table1_notes`, `table1_figures`, `table1_html`,
    `table1_report`
                                           Table 1 from finished runs, in five forms
+   `resident`                             training clips that lie on the accelerators
    `best`, `not_finite`                   the best epoch so far; where a run must stop
 4  `experiment`, `parallel`, `distributed`, `hosts`, `checkpoints`, `interop`
                                           config → parts; replicas; saving; other frameworks
@@ -30,6 +32,7 @@ The map, from the ground up; a module imports only from floors below its own:
                                           arrays in, arrays out, each readable alone
    `files`, `lock`, `version`             whole files; one process a folder; which code
 0  `types`, `taxonomy`, `errors`          names
+   `huge_pages`                           how a program asks for them
    `json_object`                          JSON from a file that anything may have happened to
    `jaxpr_walk`, `primitive_costs`, `mac_count`
                                           what a traced program does, and what it costs

@@ -7,6 +7,7 @@ command that started it is gone.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import pathlib
@@ -25,12 +26,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 POLL_S = 0.2
 
 
-def carry_out(runs: Sequence[Run], cache: pathlib.Path) -> dict[str, str]:
+def carry_out(
+    runs: Sequence[Run], cache: pathlib.Path, *, together: bool = False
+) -> dict[str, str]:
     """Train and evaluate all runs that are not done, in order.
 
     Args:
       runs: workdirs must differ. Nothing starts if one belongs to another config.
       cache: folder for compiled programs, which runs of equal shapes share.
+      together: first train runs that differ in nothing but consecutive seeds in one process,
+        and on a GPU or TPU in one program.
 
     Returns:
       Title of each run that failed → how it ended, the last line of its log and where that is.
@@ -43,6 +48,13 @@ def carry_out(runs: Sequence[Run], cache: pathlib.Path) -> dict[str, str]:
     failed = {}
     environment = {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute()), **os.environ}
     with Progress(runs, done) as progress, stop_signals() as stopped:
+        for group in seed_groups(
+            [run for run in runs if run.title not in done] if together else []
+        ):
+            progress.say(f"training {len(group)} seeds at once: {group[0].workdir.parent}")
+            with _locked(group[0], stopped, progress) as log:
+                # What goes wrong here shows again below, where each run is tried by itself.
+                _finish(train_seeds(group), log, environment, stopped, lambda: None)
         for number, run in enumerate(runs, 1):
             if run.title in done:
                 continue
@@ -57,6 +69,36 @@ def carry_out(runs: Sequence[Run], cache: pathlib.Path) -> dict[str, str]:
                 progress.say(f"failed: {run.title}: {failed[run.title]}")
             progress.end(run)
     return failed
+
+
+def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs, two or more, that `train.py` can train in one call: alike, of consecutive seeds."""
+    groups: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: (str(run.workdir.parent), run.seed)):
+        if groups and _next_to(groups[-1][-1], run):
+            groups[-1].append(run)
+        else:
+            groups.append([run])
+    return [group for group in groups if len(group) > 1]
+
+
+def _next_to(one: Run, other: Run) -> bool:
+    alike = dataclasses.replace(one, seed=0, overrides=_unseeded(one), workdir=one.workdir.parent)
+    return other.seed == one.seed + 1 and alike == dataclasses.replace(
+        other, seed=0, overrides=_unseeded(other), workdir=other.workdir.parent
+    )
+
+
+def _unseeded(run: Run) -> tuple[str, ...]:
+    return tuple(word for word in run.overrides if not word.startswith("--config.seed="))
+
+
+def train_seeds(group: Sequence[Run]) -> list[str]:
+    """The command that trains one of the `seed_groups`."""
+    first = group[0]
+    seeds = (f"--config.seed={first.seed}", f"--config.train.n_seeds={len(group)}")
+    words = (f"--config={first.config_name}", *_unseeded(first), *seeds)
+    return [sys.executable, str(ROOT / "train.py"), *words, f"--workdir={first.workdir.parent}"]
 
 
 def _train_and_evaluate(

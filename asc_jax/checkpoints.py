@@ -311,7 +311,7 @@ def writing_to(workdir: str | os.PathLike):
 
 def _completed(saved: dict) -> dict:
     """A saved config with the keys that did not exist when it was saved."""
-    added = {"data": {"validation_locations": 0.0}, "train": {"resident": "auto"}}
+    added = {"data": {"validation_locations": 0.0}, "train": {"resident": "auto", "n_seeds": 1}}
     return saved | {section: values | saved[section] for section, values in added.items()}
 
 

@@ -210,6 +210,7 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
         ("train.steps_per_call", train.steps_per_call >= 1, "at least 1"),
         ("train.eval_every_epochs", train.eval_every_epochs >= 0, "at least 0"),
         ("train.checkpoint_every_epochs", train.checkpoint_every_epochs >= 1, "at least 1"),
+        ("train.n_seeds", train.n_seeds >= 1, "at least 1"),
         ("train.resident", train.resident in RESIDENT, " or ".join(RESIDENT)),
         ("train.keep_checkpoints", train.keep_checkpoints >= 1, "at least 1"),
         ("augment.mixstyle_p", 0 <= augment.mixstyle_p <= 1, "in [0, 1]"),

@@ -93,11 +93,18 @@ def gather_rows(rows: Array, n_rows: int) -> np.ndarray:
     return rows.reshape(-1, *rows.shape[2:])[:n_rows]
 
 
-def pmap_train(train_steps: Callable, n: int | None = None, *, resident: bool = False) -> Callable:
+def pmap_train(
+    train_steps: Callable, n: int | None = None, *, resident: bool = False, seeds: bool = False
+) -> Callable:
     """`train_steps(state, batches, n_steps, key)` over replicas; the state is donated.
 
-    With `resident` there is a fifth argument, the clips that every replica holds.
+    With `resident` there is a fifth argument, the clips that every replica holds. With `seeds`
+    state, batches and key have one more axis (after the replicas'), for runs that are trained at
+    once.
     """
+    more = [None] if resident else []
+    if seeds:
+        train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, *more))
     return jax.pmap(
         train_steps,
         axis_name=AXIS,

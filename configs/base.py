@@ -82,5 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.steps_per_call = 8
     # resident.place_clips: whether the training clips lie on the accelerators.
     config.train.resident = "auto"
+    # Runs from seed, seed + 1, …, each in a workdir of its own inside --workdir.
+    config.train.n_seeds = 1
 
     return config.lock()

@@ -20,6 +20,7 @@ from table1_data import write_data
 
 from asc_jax import campaign, checkpoints
 from asc_jax.campaign_progress import Progress
+from asc_jax.campaign_runs import Run
 from asc_jax.cli import table1
 from asc_jax.errors import Interrupted, UserError
 
@@ -301,3 +302,23 @@ def test_table_killed_twice_and_resumed_is_the_same_bit_for_bit(home):
     assert (config.loss.gamma, config.data.train_split) == (0.0, "train_10pct")
     again = start("--out=killed", *args, cwd=home, **env)
     assert "all 2 runs are done" in again.communicate()[0]
+
+
+def test_seeds_together_are_trained_in_one_call(tmp_path):
+    """Runs alike but for consecutive seeds; the call leaves them where each would lie."""
+
+    def run(percent, seed, *changes):
+        given = ("--config.train.n_epochs=1", *changes, f"--config.seed={seed}")
+        workdir = tmp_path / "report" / f"{percent}pct" / f"seed{seed}"
+        return Run("report", percent, seed, "x.py", given, None, workdir, 10)
+
+    runs = [run(5, 0), run(10, 0), run(5, 1), run(5, 3), run(5, 2, "--config.optim.peak_lr=1")]
+    (group,) = campaign.seed_groups(runs)
+    assert group == [run(5, 0), run(5, 1)]
+    command = campaign.train_seeds(group)
+    assert command[-3:] == [
+        "--config.seed=0",
+        "--config.train.n_seeds=2",
+        f"--workdir={tmp_path / 'report' / '5pct'}",
+    ]
+    assert "--config.train.n_epochs=1" in command

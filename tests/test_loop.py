@@ -15,6 +15,7 @@ from loop_runs import (
     DAMAGES,
     N_CLIPS,
     N_STEPS,
+    OPTIONS,
     Stopping,
     assert_same_end,
     compiled_once,
@@ -26,7 +27,7 @@ from loop_runs import (
 )
 from small import noise, small_clips
 
-from asc_jax import loop, parallel
+from asc_jax import loop, parallel, training_run
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.resident import to_int16
 
@@ -297,7 +298,7 @@ def test_evaluation_that_a_kill_prevented_is_made_up_for(parts, tmp_path, monkey
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop._Run, "evaluate", killed)
+    monkeypatch.setattr(training_run.Run, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         fit(parts, tmp_path / "run", **options, n_epochs=2)
     monkeypatch.undo()
@@ -338,6 +339,29 @@ def test_resident_clips_train_as_streamed_ones(parts, tmp_path, whole, storage):
     losses = [line[2] for line in train_lines(tmp_path)]
     np.testing.assert_allclose(losses[0], train_lines(whole[0])[0][2], rtol=1e-3)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_seeds_in_one_call_train_as_each_alone(parts, tmp_path, whole, together):
+    """One after the other to the bit; in one program to rounding, which training amplifies."""
+    workdirs = [tmp_path / "0", tmp_path / "1"]
+    seeds = [parts, with_seed(parts, 1)]
+    states = loop.fit_seeds(
+        seeds, small_clips(N_CLIPS), None, workdirs, **{**OPTIONS, "together": together}
+    )
+    if not together:
+        assert_same_end(states[0], workdirs[0], whole)
+    losses = [[line[2] for line in train_lines(workdir)] for workdir in (*workdirs, whole[0])]
+    np.testing.assert_allclose(losses[0][0], losses[2][0], rtol=1e-4)
+    assert losses[1] != losses[0]
+    assert saved_steps(workdirs[1]) == saved_steps(whole[0])
+
+
+def with_seed(parts, seed):
+    """The same experiment with another seed."""
+    config = parts.config.copy_and_resolve_references().unlock()
+    config.seed = seed
+    return dataclasses.replace(parts, config=config.lock())
 
 
 def test_int16_storage_rounds_by_half_a_step_of_the_clips_peak():

@@ -63,7 +63,11 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
         for percent in percents
         for system in systems
     ]
-    failed = {} if given.collect_only else campaign.carry_out(runs, out / ".jax_cache")
+    failed = (
+        {}
+        if given.collect_only
+        else campaign.carry_out(runs, out / ".jax_cache", together=given.seeds_together)
+    )
     comparisons = [("report", "baseline")] if {"report", "baseline"} <= {*systems} else []
     steps = list(zip(STEPS.values(), STEPS, ["baseline", *STEPS][:-1], strict=True))
     table = collect(runs, LABELS, comparisons, steps if given.ablation else ())
@@ -165,6 +169,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "runs/table1", "Folder for the runs and the table.")
     flags.DEFINE_list("splits", [str(p) for p in TRAIN_PERCENTS], "Training lists, in percent.")
     flags.DEFINE_list("systems", list(CONFIGS), "Some of report,baseline.")
+    flags.DEFINE_bool(
+        "seeds_together", False, "Train a split's seeds in one process; on a GPU, in one program."
+    )
     flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of each system and split for each.")
     flags.DEFINE_bool("ablation", False, "Also the systems between baseline and report.")
     flags.DEFINE_bool("collect_only", False, "Run nothing: a table of what is done.")
