@@ -1,6 +1,7 @@
 """Exported files, run back on clips and held against the same network in JAX."""
 
 import collections
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -39,12 +40,13 @@ def make_reference(parts: Experiment, variables: Params, deployment: Deployment)
     rounded = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), rounded)
 
     @jax.jit
-    def reference(audio: Array):
+    def reference(params: Params, rounded: Params, audio: Array):
         log_mel = features.log_mel(audio, **config.features)
         logits = net.apply({"params": params}, log_mel)
         return log_mel, logits, experiment.model(config).apply(rounded, log_mel)
 
-    return reference
+    # Arguments, not constants, of which XLA's CPU compiler computes some wrongly: `c_reader.load`.
+    return functools.partial(reference, params, rounded)
 
 
 def clip_batches(clips, n_samples: int) -> Batches:
@@ -144,4 +146,6 @@ def require_agreement(tally: Mapping) -> None:
 
 
 def _log(probs: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probs, SMALLEST_PROB))
+    """NaN for what is no number: a maximum would make one of -inf."""
+    known = np.where(np.isfinite(probs), probs, np.nan)
+    return np.log(np.maximum(known, SMALLEST_PROB))

@@ -49,13 +49,13 @@ def results_in_jax(deployment, waveform):
     """What the artefacts take and give, by their names: `(given, expected)`."""
 
     @jax.jit
-    def compute(waveform):
+    def compute(params, waveform):
         log_mel = features.log_mel(waveform, **deployment.features)
-        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), deployment.params)
         logits = CPMobile(**deployment.model, folded=True).apply({"params": params}, log_mel)
         return log_mel, jax.nn.softmax(logits), logits
 
-    log_mel, *expected = map(np.asarray, compute(waveform))
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), deployment.params)
+    log_mel, *expected = map(np.asarray, compute(params, waveform))
     given = dict(zip(ARTEFACTS, (waveform, log_mel), strict=True))
     return given, dict(zip(ARTEFACTS, expected, strict=True))
 

@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import subprocess
 import sys
 
@@ -43,10 +42,10 @@ def converted(*args, cwd):
     return done.stdout
 
 
-def refused(*args, cwd):
+def refused(*args, cwd, **options):
     """The one line of a process that refused, and left nothing behind."""
     before = sorted(pathlib.Path(cwd).rglob("*"))
-    done = start(*args, cwd=cwd)
+    done = start(*args, cwd=cwd, **options)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
     assert sorted(pathlib.Path(cwd).rglob("*")) == before
@@ -324,17 +323,16 @@ def test_failed_conversion_leaves_nothing_and_can_be_tried_again(
     assert (workdir / "config.json").exists()
 
 
-def test_full_disk_is_said_in_one_line(tmp_path, tensors, monkeypatch):
+# What `-m asc_jax.cli.convert` does, once `first` has been done in the same process.
+AFTER = "import runpy; {first}; runpy.run_module('asc_jax.cli.convert', run_name='__main__')"
+
+
+def test_full_disk_is_said_in_one_line(tmp_path, tensors):
+    """A limit on the size of a file: a run of this network has three times as many bytes."""
     write_state_dict(tmp_path / "m.pt", tensors)
-
-    def limited(*args, run=subprocess.run, **kwargs):
-        limit = (2**18, 2**18)  # bytes of a file; a run of this network has three times as many
-        return run(
-            *args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit), **kwargs
-        )
-
-    monkeypatch.setattr(subprocess, "run", limited)
-    message = refused("--from_torch=m.pt", "--workdir=x", *BASE, cwd=tmp_path)
+    first = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (2**18, 2**18))"
+    args = ("--from_torch=m.pt", "--workdir=x", *BASE)
+    message = refused(*args, cwd=tmp_path, module=("-c", AFTER.format(first=first)))
     assert "cannot write to the workdir x: File too large; free some space" in message
 
 
@@ -354,11 +352,8 @@ def test_override_that_the_tensors_contradict_is_refused(tmp_path, tensors):
 
 def test_without_pytorch_the_command_says_what_to_install(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('blocked')\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runpy; " + (
-        "runpy.run_module('asc_jax.cli.convert', run_name='__main__')"
-    )
-    args = ("-c", code)
-    done = start("--from_torch=a.pt", "--workdir=x", cwd=tmp_path, module=args)
+    code = AFTER.format(first=f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    done = start("--from_torch=a.pt", "--workdir=x", cwd=tmp_path, module=("-c", code))
     assert done.returncode == 2
     assert "pip install -r requirements-interop.txt" in done.stderr
 

@@ -90,6 +90,17 @@ def test_every_kind_of_network_keeps_its_logits(kind, overrides):
     assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
 
 
+@pytest.mark.slow
+def test_header_of_a_network_that_says_the_same_of_every_clip_keeps_its_logits(report_parts):
+    """A head of zeros, which XLA would compute wrongly if it knew them when it compiles."""
+    variables = moved_variables(report_parts)
+    variables["params"]["head"]["kernel"][:] = 0
+    deployment = exporting.deploy(report_parts, variables, "float16", {})
+    build, load = builder_of("c")
+    given, expected = results_in_jax(deployment, noise(4)[0])
+    assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
+
+
 @pytest.mark.parametrize("kind", kinds(["stablehlo", "onnx", "c"]))
 def test_front_end_with_an_odd_n_fft_keeps_its_logits(kind):
     build, load = builder_of(kind)

@@ -3,6 +3,7 @@
 Only the numbers in the text are used, so that what is compared is what the file says.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asc_jax.errors import UserError
 from asc_jax.interop.c_header import C_TYPES, KINDS, STEM
 from asc_jax.interop.graph import ARTEFACTS
 from asc_jax.models import blocks, ops
@@ -24,17 +26,28 @@ CONVOLUTIONS = {
 
 def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """What `c_header.build` returned, as the functions `waveform_to_probs [b, 32000]` →
-    `[b, n_classes]` and `log_mel_to_logits [b, n_mels, n_frames, 1]` → `[b, n_classes]`."""
-    text = files[STEM].decode()
-    layers, values = _layers(text), _array(text, "VALUES").astype(np.float32)
-    activation = _define(text, "ACTIVATION")
-    logits = jax.jit(lambda log_mel: _network(layers, values, activation, log_mel))
+    `[b, n_classes]` and `log_mel_to_logits [b, n_mels, n_frames, 1]` → `[b, n_classes]`.
+
+    Raises:
+      UserError: the text is not such a header.
+    """
+    try:
+        text = files[STEM].decode()
+        layers, values = _layers(text), _array(text, "VALUES").astype(np.float32)
+        activation = _define(text, "ACTIVATION")
+    except (AttributeError, OverflowError, ValueError) as error:
+        raise UserError(f"{STEM} is not a header of ours, or damaged: {error}") from error
+    # The values are an argument: XLA's CPU compiler mistakes some that it knows, such as a head
+    # of zeros, and then reads memory that nobody wrote.
+    network = jax.jit(functools.partial(_network, layers, activation))
+
+    def logits(log_mel: np.ndarray) -> np.ndarray:
+        return np.asarray(network(values, log_mel))
 
     def probs(waveform: np.ndarray) -> np.ndarray:
         return np.asarray(jax.nn.softmax(logits(_log_mel(text, waveform))))
 
-    functions = (probs, lambda log_mel: np.asarray(logits(log_mel)))
-    return dict(zip(ARTEFACTS, functions, strict=True))
+    return dict(zip(ARTEFACTS, (probs, logits), strict=True))
 
 
 def _array(text: str, name: str) -> np.ndarray:
@@ -56,7 +69,7 @@ def _layers(text: str) -> list[tuple[int, ...]]:
     return [tuple(map(int, numbers)) for numbers in re.findall(rf"\{{{row}\}}", text)]
 
 
-def _network(layers, values: np.ndarray, activation: str, log_mel: Array) -> Array:
+def _network(layers, activation: str, values: Array, log_mel: Array) -> Array:
     outputs = []
     for kind, source, other, c_in, c_out, stride_mel, stride_time, activated, first in layers:
         x = log_mel if source < 0 else outputs[source]
@@ -65,15 +78,15 @@ def _network(layers, values: np.ndarray, activation: str, log_mel: Array) -> Arr
             size = 1 if kind == "pointwise" else 3
             shape = (size, size, 1 if kind == "depthwise" else c_in, c_out)
             n = int(np.prod(shape))
-            kernel, bias = np.split(values[first : first + n + c_out], [n])
-            y = CONVOLUTIONS[kind](x, jnp.asarray(kernel.reshape(shape)), strides=strides)
+            kernel, bias = jnp.split(values[first : first + n + c_out], [n])
+            y = CONVOLUTIONS[kind](x, kernel.reshape(shape), strides=strides)
             y = y + bias[None, None, None]
         elif kind == "avg_pool":
             y = ops.avg_pool3x3(x, strides=strides)
         elif kind == "add":
             y = x + outputs[other]
         elif kind == "grn":
-            gamma, beta = np.split(values[first : first + 2], 2)
+            gamma, beta = jnp.split(values[first : first + 2], 2)
             y = blocks.response_norm(x, gamma, beta)
         else:
             y = jnp.mean(x, axis=(1, 2))
