@@ -4,13 +4,14 @@ Everything comes from shapes; nothing is computed or compiled.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from asc_jax import complexity, experiment, features, precision
+from asc_jax.models.blocks import Pending
 from asc_jax.types import Params
 
 MAX_WIDTH = 4096  # where the searches give up: far above any network within a task's limits
@@ -80,12 +81,24 @@ def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
     def run(key, clip):
         variables = net.init(key, clip)
         catch = {"capture_intermediates": True, "mutable": ["intermediates"]}
-        return variables, net.apply(variables, clip, **catch)[1]["intermediates"]
+        caught = net.apply(variables, clip, **catch)[1]["intermediates"]
+        return variables, dict(_results(caught))
 
-    variables, caught = jax.eval_shape(run, jax.random.key(0), clip)
-    paths = jax.tree_util.tree_leaves_with_path(caught)  # …, "__call__", number of the call
-    shapes = {"/".join(entry.key for entry in path[:-2]): leaf.shape[1:] for path, leaf in paths}
-    return variables, shapes
+    variables, results = jax.eval_shape(run, jax.random.key(0), clip)
+    return variables, {path: result.shape[1:] for path, result in results.items()}
+
+
+def _results(caught, path: tuple[str, ...] = (), around=None) -> Iterator[tuple[str, jax.Array]]:
+    """Module path → its result; of one that only makes scalars, what they are applied to."""
+    result = caught["__call__"][0]
+    if not isinstance(result, Pending | jax.Array):
+        result = result[0]  # beside what a layer keeps
+    result = result.x if isinstance(result, Pending) else result
+    result = around if result.ndim < 4 and around is not None else result
+    yield "/".join(path), result
+    for name, inner in caught.items():
+        if name != "__call__":
+            yield from _results(inner, (*path, name), result)
 
 
 def solve(config: ml_collections.ConfigDict) -> dict:

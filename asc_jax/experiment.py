@@ -15,7 +15,7 @@ from asc_jax.errors import UserError
 from asc_jax.models import MODELS
 from asc_jax.types import Array, Params
 
-CPU_CHUNK = 8  # clips
+CPU_CHUNK = 1  # clip
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
 SAMPLE_RATE = 32_000  # Hz, what data sets are stored at

@@ -79,7 +79,7 @@ class Walk:
             elif name == "cond":
                 yield from self._dearest(inner, here, times)
             elif name == "while":
-                trips = self._trips(here)
+                trips = self._trips(here, eqn)
                 yield from self.visits(eqn.params["cond_jaxpr"], here, times * (trips + 1))
                 yield from self.visits(eqn.params["body_jaxpr"], here, times * trips)
             elif name == "custom_linear_solve":
@@ -98,10 +98,13 @@ class Walk:
         self.branches.append(Branches(scope, tuple(weight[0] for weight in weights), followed))
         return [dataclasses.replace(v, times=v.times * times) for v in visited[followed]]
 
-    def _trips(self, scope) -> int:
+    def _trips(self, scope, eqn) -> int:
         number, given = self.n_whiles, self.while_trips
         self.n_whiles += 1
         if given is None:
+            parts = (eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"])
+            if not any(self.weigh([v for part in parts for v in self.visits(part, scope)])):
+                return 0  # however often what costs nothing runs, it costs nothing
             raise ValueError(
                 f"a while loop{place(scope)}: how often it runs is not in the jaxpr; use "
                 "lax.scan or fori_loop with a fixed length, or say how often with while_trips"
