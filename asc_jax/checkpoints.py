@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 
 import jax
@@ -24,8 +25,6 @@ from asc_jax.files import write_atomically
 from asc_jax.version import code_version
 
 log = logging.getLogger("asc_jax")
-
-_META = ocp.args.Composite(meta=ocp.args.JsonRestore())
 
 
 class Checkpoints:
@@ -58,15 +57,17 @@ class Checkpoints:
         expected = digest(arrays)
         meta = {**extra, "digest": f"{expected} {_seal(extra, step, expected)}"}
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
-                ),
-            )
+            with _no_tracebacks():
+                self._manager.save(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+                    ),
+                )
         except (OSError, ValueError) as error:
             raise UserError(
-                f"checkpoint {step} could not be written to {self.directory}: {error}"
+                f"checkpoint {step} could not be written to {self.directory}: {_cause(error)}; "
+                "free some space, or choose another --workdir"
             ) from error
 
     def restore(self, like, *, mend: bool = False) -> tuple[object, dict, int] | None:
@@ -117,7 +118,12 @@ class Checkpoints:
         if step is None:
             return None
         try:
-            return _checked(self._manager.restore(step, args=_META)["meta"], step)[0]
+            return _checked(
+                self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
+                    "meta"
+                ],
+                step,
+            )[0]
         except Exception as error:  # as in `restore`
             raise UserError(
                 f"{self.directory}/{step} is damaged: remove {self.directory} to go on without "
@@ -162,6 +168,23 @@ class Checkpoints:
         """A process killed while it saved leaves a folder that Orbax never looks at again."""
         for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_tracebacks():
+    """Orbax logs those of its threads, though it raises the same error."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _cause(error: Exception) -> str:
+    """What the system said, where Orbax wraps it into names of its own files."""
+    found = re.search(r"([^:]+) \[os_error_code", str(error))
+    return found[1].strip() if found else str(error)
 
 
 def digest(tree) -> str:

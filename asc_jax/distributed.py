@@ -22,7 +22,7 @@ MAX_CPU_REPLICAS = 8
 LOST = 3  # exit status
 START_TIMEOUT_S = 300  # for all processes to come up
 _ABORT_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
-_kept = []  # what C code points to
+_native = {}  # of one process of several: its log, and the handler that C code points to
 
 
 def start(
@@ -74,7 +74,9 @@ def leave(status: int) -> None:
 
     An orderly exit would wait for the others, and they may be waiting for this one.
     """
-    if _kept:
+    if _native:
+        if status != LOST:
+            _drop_log()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -82,7 +84,9 @@ def leave(status: int) -> None:
 
 def lost_process(error: Exception) -> str | None:
     """What to tell a person if an error means that another process is gone, otherwise None."""
-    if not jax.distributed.is_initialized() or not isinstance(error, jax.errors.JaxRuntimeError):
+    if not _native or not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    if "RESOURCE_EXHAUSTED" in str(error):  # its own memory is full
         return None
     return f"{_LOST_MESSAGE} ({str(error).splitlines()[0][:200]})"
 
@@ -164,15 +168,15 @@ def _divert_native_log() -> str:
         os.write(terminal, f"error: {_LOST_MESSAGE}. More is in {path}\n".encode())
         os._exit(LOST)
 
-    _kept.append(on_abort)
+    _native.update(log=path, handler=on_abort)
     ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
-    atexit.register(_drop, path)
+    atexit.register(_drop_log)
     return path
 
 
-def _drop(path: str) -> None:
+def _drop_log() -> None:
     with contextlib.suppress(OSError):
-        os.remove(path)
+        os.remove(_native["log"])
 
 
 def _require_equal_counts() -> None:

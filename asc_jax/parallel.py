@@ -42,25 +42,26 @@ def unreplicate(tree):
     )
 
 
-def own_share(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, int]:
+def own_share(order: np.ndarray, batch_size: int, fill: int) -> tuple[np.ndarray, int]:
     """What of an epoch this process reads: its replicas' rows of every global batch.
 
     Args:
       order: `[n]` int, clip numbers, ≥ 0.
       batch_size: rows of a global batch.
+      fill: what stands for a row without a clip.
 
     Returns:
-      The order and the batch size of this process alone; −1 is a row without a clip, so that
-      every process has as many batches.
+      The order and the batch size of this process alone, filled up so that every process has as
+      many batches.
     """
     n_processes = jax.process_count()
     if n_processes == 1:
         return order, batch_size
     n_batches = -(-len(order) // batch_size)
     own = -(-batch_size // jax.device_count()) * jax.local_device_count()
-    padded = np.full(n_batches * batch_size, -1, order.dtype)
+    padded = np.full(n_batches * batch_size, fill, order.dtype)
     padded[: len(order)] = order
-    rows = np.full((n_batches, n_processes * own), -1, order.dtype)
+    rows = np.full((n_batches, n_processes * own), fill, order.dtype)
     rows[:, :batch_size] = padded.reshape(n_batches, batch_size)
     start = jax.process_index() * own
     return rows[:, start : start + own].ravel(), own

@@ -111,7 +111,7 @@ class Run:
         while self.step < self.n_steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
             order = pipeline.epoch_order(len(self.clips), self.experiment.config.seed, epoch)
-            order, n_rows = parallel.own_share(order, self.batch_size)
+            order, n_rows = parallel.own_share(order, self.batch_size, pipeline.NO_CLIP)
             batches = []
             step = self.step
             for batch in self.clips.batches(order, n_rows, first=first):
@@ -206,16 +206,17 @@ class Run:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         with self.journal.paused():
             summary = self.evaluator(variables, self.watched).summary
-        names = ("accuracy", "macro_accuracy", "log_loss")
-        entry = {"kind": self.kind, "epoch": epoch + 1, "step": self.step}
-        self.journal.log(entry | {name: summary[name] for name in names})
         accuracy = summary["macro_accuracy"]
         if accuracy is None:
             raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")
-        self.journal.say(f"epoch {epoch + 1}: {self.kind} macro accuracy {100 * accuracy:.2f} %")
         if keep_best:
             extra = self._extra(epoch + 1)
             best.keep(self.workdir, state, extra, step=self.step, kind=self.kind, accuracy=accuracy)
+        # Last: a run that was killed before it had all this done finds no entry, and does it again.
+        names = ("accuracy", "macro_accuracy", "log_loss")
+        entry = {"kind": self.kind, "epoch": epoch + 1, "step": self.step}
+        self.journal.log(entry | {name: summary[name] for name in names})
+        self.journal.say(f"epoch {epoch + 1}: {self.kind} macro accuracy {100 * accuracy:.2f} %")
 
     def __enter__(self) -> "Run":
         over = not self.experiment.within_budget

@@ -1,5 +1,6 @@
 """A run in float64 on small clips; started as a script it is one process of several."""
 
+import functools
 import json
 import pathlib
 import signal
@@ -49,15 +50,32 @@ class Float64(experiment.Experiment):
     """Its parameters are float64."""
 
     def variables(self):
-        return jax.tree.map(lambda x: x.astype(np.float64), super().variables())
+        return first_variables()
+
+
+@functools.cache
+def make():
+    """The experiment of these runs."""
+    parts = experiment.make(small_config(data__batch_size=10))
+    return Float64(parts.config, parts.cost, parts.within_budget, parts.n_samples)
+
+
+@functools.cache
+def first_variables():
+    with jax.ensure_compile_time_eval():  # what asks first wants shapes alone
+        variables = super(Float64, make()).variables()
+        return jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
+
+
+def compile_fast():
+    """Compiling is what these runs spend their time on, and how fast they run matters little."""
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def fit(workdir, *, stop_at=0, number=signal.SIGTERM, n_clips=18):
     """Train; with `stop_at` this process gets the signal when it reads that batch."""
-    parts = experiment.make(small_config(data__batch_size=10))
-    parts = Float64(parts.config, parts.cost, parts.within_budget, parts.n_samples)
     clips = Wide(Stopping(small_clips(n_clips), stop_at, number))
-    return loop.fit(parts, clips, small_clips(5, seed=1), workdir, **OPTIONS)
+    return loop.fit(make(), clips, small_clips(5, seed=1), workdir, **OPTIONS)
 
 
 def losses(workdir):
@@ -68,6 +86,7 @@ def losses(workdir):
 
 def main(argv):
     jax.config.update("jax_enable_x64", True)
+    compile_fast()
     replicas.start_replicas()
     workdir, stop_at, name, n_clips = argv[1:]
     keep_compiled(workdir)

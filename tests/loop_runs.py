@@ -25,9 +25,9 @@ OPTIONS = {
 
 
 @contextlib.contextmanager
-def compiled_once():
+def compiled_once(parts=None):
     """The experiment of all these runs; while it is in use, what `fit` compiles is kept."""
-    parts = experiment.make(small_config(data__batch_size=8))
+    parts = parts or experiment.make(small_config(data__batch_size=8))
     variables = jax.tree.map(np.asarray, parts.variables())
     programs = {}
     with pytest.MonkeyPatch.context() as patch:

@@ -277,6 +277,7 @@ def kill(process, *, with_child):
                 os.kill(int(child), signal.SIGKILL)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="finds children in /proc")
 def test_table_killed_twice_and_resumed_is_the_same_bit_for_bit(home):

@@ -21,9 +21,22 @@ SCRIPT = pathlib.Path(__file__).parent / "host_run.py"
 
 @pytest.fixture(scope="module")
 def wide():
-    """float64 throughout this file's runs."""
-    with jax.enable_x64(True):
+    """float64 throughout this file's runs; what they compile is kept."""
+    programs = {}
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        host_run.compile_fast()
+        for name in ("pmap_train", "pmap_eval"):
+            patch.setattr(parallel, name, _kept(name, getattr(parallel, name), programs))
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def _kept(name, make, programs):
+    def kept(*args, **options):
+        key = name, parallel.n_replicas()
+        return programs.setdefault(key, make(*args, **options))
+
+    return kept
 
 
 def run(workdir, n_replicas, **options):
@@ -48,14 +61,14 @@ def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(18, 18)):
     processes = []
     for own, stop in enumerate((0, stop_at)):
         words = [workdir, stop, signal_name, n_clips[own], "--replicas=2", f"--process_id={own}"]
-        words += [f"--coordinator={address}", "--n_processes=2", "--host_timeout_s=10"]
+        words += [f"--coordinator={address}", "--n_processes=2", "--host_timeout_s=30"]
         command = [sys.executable, SCRIPT, *words]
         pipe = subprocess.PIPE
         processes.append(
             subprocess.Popen([str(word) for word in command], stdout=pipe, stderr=pipe, text=True)
         )
     try:
-        outputs = [process.communicate(timeout=300) for process in processes]
+        outputs = [process.communicate(timeout=540) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -79,6 +92,7 @@ def saved_steps(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_of_two_replicas_train_like_one_of_one(alone, tmp_path):
     """20 steps in float64 with augmentation; a batch divides by no number of replicas."""
     status, errors = run_two(tmp_path / "two")
@@ -88,6 +102,7 @@ def test_two_processes_of_two_replicas_train_like_one_of_one(alone, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_run_resumed_on_4_then_1_then_2_replicas_trains_like_one(alone, tmp_path):
     for n_replicas, stop_at in ((4, 5), (1, 7)):
         with pytest.raises(Interrupted):
@@ -95,6 +110,7 @@ def test_run_resumed_on_4_then_1_then_2_replicas_trains_like_one(alone, tmp_path
     assert_same(tmp_path, alone, run(tmp_path, 2))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_lost_process_stops_the_other_with_a_line_and_the_run_goes_on_with_one(alone, tmp_path):
     workdir = tmp_path / "run"
@@ -105,6 +121,7 @@ def test_lost_process_stops_the_other_with_a_line_and_the_run_goes_on_with_one(a
     assert_same(workdir, alone, run(workdir, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.nightly
 def test_signal_to_one_process_stops_both_at_the_same_step(alone, tmp_path):
     workdir = tmp_path / "run"
@@ -118,7 +135,7 @@ def test_signal_to_one_process_stops_both_at_the_same_step(alone, tmp_path):
     assert_same(workdir, alone)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_processes_with_different_data_are_refused(tmp_path):
     status, errors = run_two(tmp_path / "run", n_clips=(18, 17))
     assert set(status) <= {2, distributed.LOST}
@@ -138,18 +155,18 @@ def test_processes_read_disjoint_shares_that_together_are_the_epoch(
     shares = []
     for own in range(2):
         monkeypatch.setattr(jax, "process_index", lambda own=own: own)
-        rows, n_rows = parallel.own_share(order, batch_size)
+        rows, n_rows = parallel.own_share(order, batch_size, pipeline.NO_CLIP)
         shares.append(rows.reshape(-1, n_rows))
     together = np.concatenate(shares, axis=1)
     assert together.shape == (pipeline.n_batches(n_clips, batch_size), 4 * -(-batch_size // 4))
     np.testing.assert_array_equal(together[together >= 0], order)
-    np.testing.assert_array_equal(together[:, batch_size:], -1)
+    np.testing.assert_array_equal(together[:, batch_size:], pipeline.NO_CLIP)
 
 
 def test_rows_without_a_clip_are_zeros_and_masked():
     audio = np.ones((3, 4), np.float32)
-    clips = pipeline.from_arrays(audio, np.ones(3), np.ones(3))
-    first, second = clips.batches(np.array([-1, 2, -1, -1]), 2)
+    clips, none = pipeline.from_arrays(audio, np.ones(3), np.ones(3)), pipeline.NO_CLIP
+    first, second = clips.batches(np.array([none, 2, none, none]), 2)
     assert first["mask"].tolist() == [False, True]
     assert first["filename"].tolist() == ["", "2"]
     assert second["mask"].tolist() == [False, False]

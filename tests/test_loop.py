@@ -330,7 +330,9 @@ def test_log_that_cannot_be_written_is_an_error(parts, tmp_path):
         fit(parts, tmp_path)
 
 
-@pytest.mark.parametrize("storage", ["float32", "int16"])
+@pytest.mark.parametrize(
+    "storage", ["float32", pytest.param("int16", marks=[pytest.mark.slow, pytest.mark.nightly])]
+)
 def test_resident_clips_train_as_streamed_ones(parts, tmp_path, whole, storage):
     """Bit for bit in float32, also where a batch is filled up; in int16 the clips are rounded."""
     state = fit(parts, tmp_path, resident=storage)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+NO_CLIP = np.iinfo(np.int64).min  # in an order: a row that is filled up
 DATASET = "tau22"  # name of tau22.Tau22, whose module imports TensorFlow
 
 ReadBatch = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -83,7 +84,7 @@ class Clips:
         """Read clips in the given order.
 
         Args:
-          order: clip numbers, each in [0, len(self)); −1 is a row that is filled up.
+          order: clip numbers, each in [0, len(self)), or NO_CLIP.
           batch_size: rows of every batch, ≥ 1; the last batch is filled up.
           first: number of the first batch to yield; those before it are not read.
 
@@ -184,7 +185,8 @@ def _index_rows(order: Iterable[int], batch_size: int, first: int, n_clips: int)
     order = np.asarray(order if isinstance(order, np.ndarray) else list(order))
     if order.size and (order.ndim != 1 or order.dtype.kind not in "iu"):
         raise ValueError(f"order must be a list of integers, got {order.dtype} {order.shape}")
-    if order.size and not -1 <= order.min() <= order.max() < n_clips:
+    numbers = order[order != NO_CLIP]
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < n_clips:
         raise ValueError(f"order names clips outside 0 … {n_clips - 1}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
