@@ -41,18 +41,16 @@ def main(argv) -> None:
         folders = [pathlib.Path(own, folder(config, one.config.seed)) for one in parts]
         for one, path in zip(parts, folders, strict=True):
             checkpoints.save_config(path, name, one.config, over_budget=not one.within_budget)
-        cost = parts[0].cost
-        print(
-            f"{name}: {len(clips):,} clips, {cost['n_params']:,} parameters, {cost['macs']:,} "
-            f"MACs, {cost['bytes']:,} bytes in {config.precision.stored} → {workdir}"
-        )
-        if not parts[0].within_budget:
-            print(complexity.OVER_BUDGET)
         keep_compiled(workdir)
         if config.data.validation_locations:
             for one, path in zip(parts, folders, strict=True):
-                fit_with_validation(one, clips, test_clips, path)
+                own_clips, held = held_out.split(
+                    clips, config.data.validation_locations, one.config.seed
+                )
+                announce(name, one, own_clips, workdir, held)
+                loop.fit(one, own_clips, test_clips, path, validation_clips=held, **config.train)
         else:
+            announce(name, parts[0], clips, workdir)
             loop.fit_seeds(parts, clips, test_clips, folders, **config.train)
         for one in parts:
             path = pathlib.Path(workdir, folder(config, one.config.seed))
@@ -76,13 +74,18 @@ def folder(config, seed: int) -> str:
     return f"seed{seed}" if config.train.n_seeds > 1 else "."
 
 
-def fit_with_validation(parts, clips, test_clips, workdir) -> None:
-    """Train without the locations that the run's seed holds out."""
-    config = parts.config
-    share = config.data.validation_locations
-    clips, validation_clips = held_out.split(clips, share, config.seed)
-    print(f"held out: {len(validation_clips):,} clips, of {share:.0%} of the locations")
-    loop.fit(parts, clips, test_clips, workdir, validation_clips=validation_clips, **config.train)
+def announce(name: str, parts, clips, workdir, held=None) -> None:
+    """What is going to be trained, on how much, at what cost."""
+    cost, config = parts.cost, parts.config
+    print(
+        f"{name}: {len(clips):,} clips, {cost['n_params']:,} parameters, {cost['macs']:,} "
+        f"MACs, {cost['bytes']:,} bytes in {config.precision.stored} → {workdir}"
+    )
+    if held is not None:
+        share = config.data.validation_locations
+        print(f"held out: {len(held):,} clips, of {share:.0%} of the locations")
+    if not parts.within_budget:
+        print(complexity.OVER_BUDGET)
 
 
 if __name__ == "__main__":
