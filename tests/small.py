@@ -4,6 +4,14 @@ import numpy as np
 
 from asc_jax.data import pipeline
 
+SMALL_FLAGS = (  # the same for `train.py`
+    "--config.features.n_mels=32",
+    "--config.features.hop_length=2000",
+    "--config.augment.max_freq_mask=8",
+    "--config.model.width=8",
+    "--config.optim.warmup_steps=3",
+)
+
 
 def small_config(**overrides):
     """The report's recipe on a small front end and network; `section__key=value` changes it."""

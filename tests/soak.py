@@ -21,6 +21,7 @@ TESTS = pathlib.Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import long_run  # noqa: E402
+from small import SMALL_FLAGS  # noqa: E402
 from tau_folder import write_tau  # noqa: E402
 
 EVERY_S = 0.2
@@ -28,11 +29,7 @@ MAX_GROWTH = 0.01
 TRAIN = (
     "--config=demo.py",
     "--config.data.batch_size=4",
-    "--config.features.n_mels=32",
-    "--config.features.hop_length=2000",
-    "--config.augment.max_freq_mask=8",
-    "--config.model.width=8",
-    "--config.optim.warmup_steps=3",
+    *SMALL_FLAGS,
     "--config.train.n_epochs=80",
     "--config.train.checkpoint_every_epochs=4",
     "--config.train.eval_every_epochs=4",

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from small import small_config
+from small import SMALL_FLAGS, small_config
 from tau_folder import write_tau
 
 from asc_jax import checkpoints
@@ -158,11 +158,7 @@ TINY = (
     "--config=demo.py",
     "--config.data.dir=data",
     "--config.data.batch_size=8",
-    "--config.features.n_mels=32",
-    "--config.features.hop_length=2000",
-    "--config.augment.max_freq_mask=8",
-    "--config.model.width=8",
-    "--config.optim.warmup_steps=3",
+    *SMALL_FLAGS,
     "--config.train.n_epochs=30",
     "--config.train.checkpoint_every_epochs=10",
     "--config.train.eval_every_epochs=0",

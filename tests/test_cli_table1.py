@@ -16,6 +16,7 @@ import types
 
 import pytest
 from finished_runs import finish, plan
+from small import SMALL_FLAGS
 from table1_data import write_data
 
 from asc_jax import campaign, checkpoints
@@ -28,11 +29,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
     "--config.data.dir=data",
     "--config.data.batch_size=8",
-    "--config.features.n_mels=32",
-    "--config.features.hop_length=2000",
-    "--config.augment.max_freq_mask=8",
-    "--config.model.width=8",
-    "--config.optim.warmup_steps=3",
+    *SMALL_FLAGS,
     "--config.train.n_epochs=2",
     "--config.train.eval_every_epochs=0",
     "--config.train.steps_per_call=1",
