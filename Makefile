@@ -4,15 +4,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup interop demo train test nightly fuzz lock audit licences lint bench soak clean
+.PHONY: help setup interop demo train test nightly fuzz faults lock audit licences lint bench soak clean
 
 help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
 	@echo "make test    lint and run every test"
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
 	@echo "make bench   time ours beside PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
-	@echo "make nightly the tests and the fuzzing that take long, then the audit"
+	@echo "make nightly what takes long: tests, fuzzing, faults; then the audit"
 	@echo "make fuzz    a million spoilt inputs to our readers; FUZZ_N, FUZZ_SEED"
+	@echo "make faults  210 faults to runs and data sets: same bits or a plain refusal; FAULTS_N, FAULTS_SEED"
 	@echo "make lock    write requirements.lock anew: every version and hash; make audit, make licences"
 	@echo "make setup   only make the virtual environment in $(VENV)"
 	@echo "make interop add PyTorch, ONNX and LiteRT to it: optional, and then tested too"
@@ -62,6 +63,7 @@ test: lint
 nightly: setup
 	$(BIN)/python -m pytest -q -m nightly
 	$(MAKE) fuzz
+	$(MAKE) faults
 	$(MAKE) audit
 
 FUZZ_N ?= 1000000
@@ -69,6 +71,12 @@ FUZZ_SEED ?= $(shell date +%Y%m%d)
 FUZZ_STATE ?= runs/fuzz/$(FUZZ_SEED)
 fuzz: interop
 	$(BIN)/python -m tests.fuzz --n $(FUZZ_N) --seed $(FUZZ_SEED) --state $(FUZZ_STATE)
+
+FAULTS_N ?= 210
+FAULTS_SEED ?= $(shell date +%Y%m%d)
+FAULTS_STATE ?= runs/faults/$(FAULTS_SEED)
+faults: setup
+	$(BIN)/python -m tests.faults --n $(FAULTS_N) --seed $(FAULTS_SEED) --state $(FAULTS_STATE)
 
 $(VENV)/.supply: $(VENV)/.installed requirements-supply.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-supply.txt

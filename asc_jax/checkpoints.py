@@ -57,13 +57,12 @@ class Checkpoints:
         expected = digest(arrays)
         meta = {**extra, "digest": f"{expected} {_seal(extra, step, expected)}"}
         try:
-            with _no_tracebacks():
-                self._manager.save(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
-                    ),
-                )
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+                ),
+            )
         except (OSError, ValueError) as error:
             raise UserError(
                 f"checkpoint {step} could not be written to {self.directory}: {_cause(error)}; "
@@ -170,21 +169,10 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _no_tracebacks():
-    """Orbax logs those of its threads, though it raises the same error."""
-    logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
 def _cause(error: Exception) -> str:
     """What the system said, where Orbax wraps it into names of its own files."""
-    found = re.search(r"([^:]+) \[os_error_code", str(error))
-    return found[1].strip() if found else str(error)
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(found[1])) if found else str(error)
 
 
 def digest(tree) -> str:

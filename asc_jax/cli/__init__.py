@@ -6,6 +6,7 @@ lost, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
 """
 
 import difflib
+import functools
 import logging
 import os
 import pathlib
@@ -83,13 +84,22 @@ def config_name(path: str) -> str:
 def quiet() -> None:
     """Warnings of our own and of Orbax reach a person as one line; chatter does not."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs tracebacks of what it raises too
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and so does what it is built on
+    if getattr(sys.unraisablehook, "func", None) is not _report_unless_late:
+        sys.unraisablehook = functools.partial(_report_unless_late, sys.unraisablehook)
     log = logging.getLogger("asc_jax")
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         log.addHandler(handler)
         log.propagate = False
+
+
+def _report_unless_late(report: Callable, unraisable) -> None:
+    """Reads that TensorStore goes on with when one has failed find nobody to report to."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
 
 
 def _guarded(main, argv) -> None:

@@ -15,6 +15,7 @@ from absl import flags
 from tqdm import tqdm
 
 from asc_jax.cli import run
+from asc_jax.data import staging
 from asc_jax.data.download import LISTS_SHA256, download
 from asc_jax.data.pipeline import DATASET
 from asc_jax.data.tau_folder import find_lists, read_recordings
@@ -58,6 +59,7 @@ def prepare(
     built = tau22.built_inputs(data_dir)
     if built is not None and not overwrite:
         if wanted.items() <= built.items():
+            staging.remove_left(data_dir, DATASET)
             print(f"{data_dir}: already built from {tau_dir}; --overwrite builds it again")
             return
         differing = [split for split in wanted if wanted[split] != built.get(split)]

@@ -47,6 +47,14 @@ def replacing(parent: str | os.PathLike, name: str, n_bytes: int) -> Iterator[Pa
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def remove_left(parent: str | os.PathLike, name: str) -> None:
+    """Remove what a killed process left, unless another is at work or nothing can be written."""
+    parent = Path(parent)
+    if (parent / STAGING).exists() or (parent / REPLACED).exists():
+        with contextlib.suppress(UserError), lock.held(parent):
+            _clear(parent, name)
+
+
 def check_room(folder: Path, n_bytes: int) -> None:
     """Raise a UserError if the disk of `folder` has less than `n_bytes` free."""
     free = shutil.disk_usage(folder).free

@@ -54,7 +54,13 @@ class _UncompressedWriter(writer.ExampleWriter):
 
     def write(self, path, examples) -> None:
         out = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+        from tensorflow_datasets.proto import tf_example_pb2  # with TensorFlow, which is there now
+
         for _, example in examples:
+            # tfds leaves the order of the fields to chance: the same clips must be the same bytes.
+            example = tf_example_pb2.Example.FromString(example).SerializeToString(
+                deterministic=True
+            )
             out.write(example)
             self._on_checksum(integrity.checksum(example))
         out.close()
