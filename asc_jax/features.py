@@ -8,6 +8,7 @@ Source: the official baseline's front end, i.e. torchaudio's `Resample` and `Mel
 followed by log(x + 1e-5).
 """
 
+import functools
 import math
 
 import jax
@@ -19,6 +20,7 @@ from asc_jax.types import Array
 LOG_OFFSET = 1e-5  # added to mel power before the logarithm
 LOWPASS_WIDTH = 6  # zero crossings of the resampling sinc, one side
 ROLLOFF = 0.99  # cut-off as a share of the lower Nyquist rate
+GROUPS = {"cpu": 32, "gpu": 64}  # columns of a constant matrix multiplied together
 CPU_CHUNK = 6  # clips whose spectra are computed together: their buffers stay in the cache
 
 
@@ -63,7 +65,7 @@ def resample(
       waveform: `[b, n_samples]` floating, amplitude in [-1, 1).
       orig_rate: its rate, Hz.
       new_rate: the wanted rate, Hz.
-      banded: multiply with the nonzero bands of the kernel only; None: on a CPU. The last
+      banded: multiply with the nonzero bands of the kernel only; None: not on a TPU. The last
         bits depend on it.
 
     Returns:
@@ -188,7 +190,8 @@ def mel_power(
     filterbank = mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max).astype(dtype)
 
     def clip_mel_power(clip: Array) -> Array:  # [n_samples] -> [n_mels, t]
-        padded = jnp.pad(clip, (left, right), mode="reflect")
+        # Written out: a GPU would roll and reflect again for each of the frames of a sample.
+        padded = jax.lax.optimization_barrier(jnp.pad(clip, (left, right), mode="reflect"))
         starts = range(0, n_frames * hop_length, hop_length)
         frames = jnp.stack([padded[s : s + win_length] for s in starts])  # [t, sample]
         spectrum = jnp.fft.rfft(frames * window[None], n=n_fft)
@@ -261,19 +264,19 @@ def _power_of_10(x: np.ndarray) -> np.ndarray:
     return ((1.0 + (rest + rest**2 * poly)) * np.exp2(octaves)).astype(np.float32)
 
 
-def _banded_dot(x: Array, matrix: np.ndarray, banded: bool | None = None, group: int = 32) -> Array:
+def _banded_dot(x: Array, matrix: np.ndarray, banded: bool | None = None) -> Array:
     """`x @ matrix` for a constant matrix whose columns are nonzero in a narrow band.
 
     Columns are taken in groups, each multiplied with just the rows that it touches: both the
     resampling kernel and the mel filterbank are nearly empty.
     """
-    if banded is None:
-        banded = jax.default_backend() == "cpu"
-    if not banded:  # one large product suits an accelerator better
-        return jnp.matmul(x, jnp.asarray(matrix), precision=jax.lax.Precision.HIGHEST)
-    parts = []
+    backend = jax.default_backend()
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    if not (backend in GROUPS if banded is None else banded):
+        return product(x, jnp.asarray(matrix))
+    group, parts = GROUPS.get(backend, GROUPS["cpu"]), []
     for band in np.split(matrix, range(group, matrix.shape[1], group), axis=1):
         rows = np.flatnonzero(np.any(band != 0, axis=1))
         low, high = (rows[0], rows[-1] + 1) if rows.size else (0, 1)
-        parts.append(x[..., low:high] @ jnp.asarray(band[low:high]))
+        parts.append(product(x[..., low:high], jnp.asarray(band[low:high])))
     return jnp.concatenate(parts, axis=-1)

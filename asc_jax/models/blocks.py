@@ -94,13 +94,15 @@ def _scale_shift_backward(residuals, dy):
     """Autodiff would sum over all positions three times, and once more than is needed."""
     x, (mean, factor, bias) = residuals
     dx = dy = ops.written_out(dy).astype(bias.dtype)
-    dbias, dmean, dfactor = ops.column_sums(dy), None, None
-    if factor is not None:
+    dmean, dfactor = None, None
+    if factor is None:
+        (dbias,) = ops.column_sums(dy)
+    else:
         dx = dy * ops.channels(factor)
         centred = x.astype(bias.dtype)
         if mean is not None:
             centred = centred - ops.channels(mean)
-        dfactor = ops.column_sums(dy * centred)
+        dbias, dfactor = ops.column_sums(dy, dy * centred)
     if mean is not None:
         dmean = -dbias if factor is None else -dbias * factor
     return dx.astype(x.dtype), Affine(dmean, dfactor, dbias)
@@ -190,7 +192,7 @@ class ConvBn(nn.Module):
         norm = BatchNorm(self.n_channels, name="norm")
         shift = jax.lax.stop_gradient(norm.shift())
         weight = mask.astype(shift.dtype)
-        max_clips = chunks.CPU_CLIPS if ops.resolve_body(self.body) == "shifts" else None
+        max_clips = chunks.CPU_CLIPS if ops.on_cpu() and self.body != "lax" else None
         (y, computed), *moments = chunks.layer(
             fn, max_clips, self.axis_name, clips, shared, weight, shift
         )
@@ -213,7 +215,7 @@ def _convolve(conv, static: Pending, keep: bool, clips, shared) -> tuple[Array, 
     """A convolution of an activation pending, and that activation if it is to be kept."""
     (x, shortcut), (affine, response, kernel) = clips, shared
     inputs = static._replace(x=x, affine=affine, shortcut=shortcut, response=response)
-    computed = jax.lax.optimization_barrier(inputs.compute())
+    computed = ops.barrier(inputs.compute())
     # Cast here, so that the chunks' gradients are added up in the dtype of the parameters.
     return conv(computed, kernel.astype(x.dtype)), computed if keep else None
 

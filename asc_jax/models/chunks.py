@@ -53,7 +53,7 @@ def _forward(fn, max_clips, axis_name, clips, shared, weight, shift):
         y, *rest = fn(clips, shared)
         results = (written_out(y), *rest)
         d = (results[0].astype(shift.dtype) - channels(shift)) * _per_clip(weight)
-        return sums + jnp.stack([column_sums(d), column_sums(d * d)]), results
+        return sums + column_sums(d, d * d), results
 
     zero = jnp.zeros((2, *shift.shape), shift.dtype)
     sums, results = _over_chunks(step, zero, (clips, weight), max_clips, fill=shared)

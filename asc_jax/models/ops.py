@@ -1,10 +1,13 @@
 """The network's convolutions: one meaning each, a body per kind of machine.
 
 `"lax"` is the definition: a `lax` convolution, which the complexity counter reads and which
-GPUs and TPUs run well. `"shifts"` computes the same on a CPU, where XLA's own grouped and
-strided convolutions are slow: dense products over patches, and depthwise filters as nine
-shifted multiply-adds with a hand-written backward pass. Tests hold the bodies equal, forward
-and backward. `"auto"` takes the one for the default backend when the function is traced.
+TPUs run well. `"shifts"` computes the same on CPUs and GPUs, whose grouped and strided
+convolutions are slow: dense products over patches, and depthwise filters as nine shifted
+multiply-adds with a hand-written backward pass. Tests hold the bodies equal, forward and
+backward. `"auto"` takes the one for the default backend when the function is traced.
+
+A GPU's compiler fuses what lies between the products; a CPU's has to be told, by barriers, by
+`written_out` and by sums as products, what to compute once and in which order.
 
 All are channels-last: `x [b, f, t, c]`, kernels `[kf, kt, c_in, c_out]`. 3×3 windows are
 padded by 1 on every side (PyTorch's padding, which for stride 2 is not TensorFlow's SAME).
@@ -31,7 +34,17 @@ def resolve_body(body: str) -> str:
         raise ValueError(f"unknown body {body!r}; known: {', '.join(BODIES)}")
     if body != "auto":
         return body
-    return "shifts" if jax.default_backend() == "cpu" else "lax"
+    return "lax" if jax.default_backend() == "tpu" else "shifts"
+
+
+def on_cpu() -> bool:
+    """Whether what is traced now will run on a CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def barrier(tree):
+    """On a CPU, what XLA must not fuse with what it is used for."""
+    return jax.lax.optimization_barrier(tree) if on_cpu() else tree
 
 
 def conv3x3(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto") -> Array:
@@ -62,13 +75,17 @@ def avg_pool3x3(x: Array, *, strides=(1, 1)) -> Array:
     return _avg_pool(x, tuple(strides))
 
 
-@jax.custom_vjp
 def written_out(x: Array) -> Array:
-    """`x`, computed once and written to memory, however many take it from there.
+    """`x`, on a CPU computed once and written to memory, however many take it from there.
 
     XLA drops its own barrier on a CPU before it fuses, and then computes a chain of operations
     again in each of its consumers. It cannot see through a loop that may run, and never does.
     """
+    return _written_out(x) if on_cpu() else x
+
+
+@jax.custom_vjp
+def _written_out(x: Array) -> Array:
     first = x[(0,) * x.ndim]
 
     def body(state):
@@ -79,22 +96,29 @@ def written_out(x: Array) -> Array:
 
 
 def _written_out_forward(x):
-    return written_out(x), None
+    return _written_out(x), None
 
 
 def _written_out_backward(_, dy):
     return (dy,)
 
 
-written_out.defvjp(_written_out_forward, _written_out_backward)
+_written_out.defvjp(_written_out_forward, _written_out_backward)
 
 
-def column_sums(x: Array) -> Array:
-    """`[b, f, t, c]` → `[c]`: rows by products with ones, then the sum of those.
+def column_sums(*arrays: Array) -> Array:
+    """n × `[b, f, t, c]` → `[n, c]`, in two stages: they keep digits that one long sum loses.
 
-    Products run at the speed of the memory, which a CPU's reductions do not, and summing in two
-    stages keeps the digits that one long sum in float32 loses.
+    On a CPU rows by products with ones, which run at the speed of the memory; its reductions do
+    not. Elsewhere clip by clip, so that the second stages of all n are one small operation.
     """
+    if not on_cpu():
+        by_clip = jnp.stack([jnp.sum(x, axis=(1, 2)) for x in arrays])
+        return jnp.sum(jax.lax.optimization_barrier(by_clip), axis=1)
+    return jnp.stack([_sums_of_rows(x) for x in arrays])
+
+
+def _sums_of_rows(x: Array) -> Array:
     rows = x.reshape(-1, *x.shape[-2:])
     ones = jnp.ones((rows.shape[0], 1, rows.shape[1]), x.dtype)
     sums = jax.lax.dot_general(ones, rows, (((2,), (1,)), ((0,), (0,))), precision=EXACT)
@@ -140,8 +164,12 @@ def _one_channel_forward(x, kernel, strides):
 
 
 def _one_channel_backward(strides, residuals, dy):
-    _, pull = jax.vjp(functools.partial(_patches_conv, strides=strides), *residuals)
-    return pull(dy)
+    if on_cpu():
+        _, pull = jax.vjp(functools.partial(_patches_conv, strides=strides), *residuals)
+        return pull(dy)
+    x, kernel = residuals
+    dx = _depthwise_dx(kernel, dy, strides, x.shape)
+    return jnp.sum(dx, axis=-1, keepdims=True), _depthwise_dkernel(x, kernel, dy, strides)
 
 
 _one_channel_conv.defvjp(_one_channel_forward, _one_channel_backward)
@@ -175,7 +203,7 @@ def _dot_forward(x, matrix):
 
 def _dot_backward(residuals, dy):
     x, matrix = residuals
-    x, dy = jax.lax.optimization_barrier((x, dy))
+    x, dy = barrier((x, dy))
     # A sum over all positions of all clips: 16 bits would lose its end. The narrower operand
     # first, because XLA transposes that one.
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
@@ -196,7 +224,7 @@ _dot.defvjp(_dot_forward, _dot_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise_shifts(x: Array, kernel: Array, strides) -> Array:
-    padded = jax.lax.optimization_barrier(_pad(x))
+    padded = barrier(_pad(x))
     windows = _windows(padded, strides, x.shape)
     return sum(w * kernel[i, j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
 
@@ -207,21 +235,30 @@ def _depthwise_forward(x, kernel, strides):
 
 def _depthwise_backward(strides, residuals, dy):
     x, kernel = residuals
-    x, dy = jax.lax.optimization_barrier((x, dy))
+    x, dy = barrier((x, dy))
+    dkernel = _depthwise_dkernel(x, kernel, dy, strides)
+    return _depthwise_dx(kernel, dy, strides, x.shape), dkernel
+
+
+def _depthwise_dkernel(x, kernel, dy, strides) -> Array:
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    padded = jax.lax.optimization_barrier(_pad(x))
+    padded = barrier(_pad(x))
     products = (_folded_product(w, dy, wide) for w in _windows(padded, strides, x.shape))
-    dkernel = jnp.stack([column_sums(product) for product in products])
-    # The input's gradient is a stride-1 depthwise convolution of dy, its rows and columns
-    # spread by the stride, with the mirrored kernel.
-    windows = _windows(_spread(dy, strides, x.shape), (1, 1), x.shape)
-    dx = sum(w * kernel[2 - i, 2 - j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
-    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+    return column_sums(*products).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _depthwise_dx(kernel, dy, strides, shape) -> Array:
+    """A stride-1 convolution of dy, its rows and columns spread, with the mirrored kernel."""
+    windows = _windows(_spread(dy, strides, shape), (1, 1), shape)
+    return sum(
+        w * kernel[2 - i, 2 - j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True)
+    )
 
 
 def _folded_product(x: Array, y: Array, dtype) -> Array:
-    """`x * y`, `[b, f, t, c]`, of which up to FOLD rows are added up: `[b, f / n, t, c]`."""
-    n = next(n for n in range(FOLD, 0, -1) if x.shape[1] % n == 0)
+    """`x * y`, `[b, f, t, c]`; on a CPU up to FOLD rows of it added up: `[b, f / n, t, c]`."""
+    most = FOLD if on_cpu() else 1
+    n = next(n for n in range(most, 0, -1) if x.shape[1] % n == 0)
     rows = x.shape[1] // n
     parts = [slice(start, start + rows) for start in range(0, x.shape[1], rows)]
     return sum((x[:, part] * y[:, part]).astype(dtype) for part in parts)
@@ -234,7 +271,7 @@ def _spread(dy: Array, strides, shape) -> Array:
     ends = (f - 1 - sf * (nf - 1), t - 1 - st * (nt - 1))
     zero = jnp.zeros((), dy.dtype)
     edges = ((0, 0, 0), (1, 1 + ends[0], sf - 1), (1, 1 + ends[1], st - 1), (0, 0, 0))
-    return jax.lax.optimization_barrier(jax.lax.pad(dy, zero, edges))
+    return barrier(jax.lax.pad(dy, zero, edges))
 
 
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
