@@ -23,6 +23,8 @@ from asc_jax.signals import stop_signals
 from asc_jax.state import TrainState
 from asc_jax.training_run import Run
 
+RESIDENT_STEPS = 128  # a call takes the host milliseconds, as many as two steps take a GPU
+
 
 def fit(experiment: Experiment, clips, test_clips, workdir, **options) -> TrainState:
     """Train, or go on training, until the last epoch: `fit_seeds` of one run.
@@ -63,7 +65,8 @@ def fit_seeds(
       checkpoint_every_epochs: save after so many epochs, and after the last.
       keep_checkpoints: how many of the newest to keep.
       keep_best: also keep, under `best/`, the epoch with the highest macro accuracy.
-      steps_per_call: training steps in one compiled call.
+      steps_per_call: training steps in one compiled call; on a GPU or TPU that holds the clips
+        at least RESIDENT_STEPS, or an epoch's.
       resident: whether the training clips lie on the accelerators: see `place_clips`.
       n_seeds: not used here; `train.py` makes the experiments.
       validation_clips: of training locations held out; if given, they are evaluated on along
@@ -92,6 +95,8 @@ def fit_seeds(
     source, held = clips, None
     if any(run.is_unfinished(eval_every_epochs) for run in runs):
         source, held = place_clips(clips, resident)
+    if held is not None and jax.default_backend() != "cpu":
+        steps_per_call = max(steps_per_call, min(RESIDENT_STEPS, runs[0].steps_per_epoch))
     if together is None:
         together = jax.default_backend() != "cpu"
     apart = not together or len({run.step for run in runs}) > 1
@@ -151,8 +156,8 @@ def _train(
             if hosts.first_says(run.owes_evaluation(eval_every_epochs)):
                 run.evaluate(program.state(k), run.step // run.steps_per_epoch - 1, keep_best)
         for calls in zip(*(run.calls(steps_per_call) for run in runs), strict=True):
-            _record(runs, pending)
-            pending = program(calls)
+            before, pending = pending, program(calls)
+            _record(runs, before)  # while the accelerators go on
             call = calls[0]
             last = call.ends_epoch and call.epoch + 1 == first.n_epochs
             # Once: a later signal must not save a step not yet recorded.
