@@ -4,7 +4,7 @@
     python -m benchmarks --png P --markdown M --json J
     python -m benchmarks a b --quick           two parts, one batch size, few repeats
 
-Parts are letters: see `benchmarks/parts.py`; j, for accelerators, runs unasked on one only.
+Parts are letters: see `benchmarks/parts.py`; j and k, for accelerators, run unasked on one only.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from benchmarks.contest import Contest
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.parts import PARTS, rows
 
-ACCELERATOR = "j"
+ACCELERATOR = ("j", "k")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
         about = contest.about()
         facts["accelerator"] = f"{about['backend']} ({about['kind']})"
         on_cpu = about["backend"] == "cpu"
-        for part in parts or [p for p in PARTS if p != ACCELERATOR or not on_cpu]:
+        for part in parts or [p for p in PARTS if p not in ACCELERATOR or not on_cpu]:
             for row in rows(part, size, on_cpu=on_cpu):
                 entry = dataclasses.asdict(row) | {"results": contest.measure(row)}
                 results.append(entry)
@@ -67,15 +67,15 @@ def _size(given) -> inputs.Size:
     """The size that the flags ask for."""
     size = inputs.SIZES["toy" if given.toy else "quick" if given.quick else "full"]
     changes = {}
-    if given.batches:
+    for name, numbers in (("batches", given.batches), ("seeds", given.seeds)):
         try:
-            changes["batches"] = tuple(int(batch) for batch in given.batches)
+            changes[name] = tuple(map(int, numbers)) or getattr(size, name)
         except ValueError as error:
-            raise UserError(f"--batches {','.join(given.batches)}: expected numbers") from error
+            raise UserError(f"--{name} {','.join(numbers)}: expected numbers") from error
+        if min(changes[name]) < 1:
+            raise UserError(f"--{name}: every one must be at least 1")
     if given.repeats is not None:
         changes["repeats"] = given.repeats
-    if min(changes.get("batches", [1])) < 1:
-        raise UserError("--batches: every one must be at least 1")
     return dataclasses.replace(size, **changes)
 
 
@@ -89,7 +89,7 @@ def _check(given) -> None:
 
 
 def _summary(results, size) -> dict:
-    if not any(row["part"] == ACCELERATOR for row in results):
+    if not any(row["part"] == "j" for row in results):
         return {}
     from benchmarks import roofline  # imports JAX, which the parent otherwise does without
 
@@ -100,6 +100,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("quick", False, "One batch size, 3 repeats: an idea, in minutes.")
     flags.DEFINE_bool("toy", False, "A toy network, 2 repeats: whether it runs, not how fast.")
     flags.DEFINE_list("batches", [], "Training batches, e.g. 78,130,256, the default.")
+    flags.DEFINE_list("seeds", [], "Models trained in one program, part j, e.g. 1,2,4,8,16.")
     flags.DEFINE_integer("repeats", None, "Rounds after the warm-up, 7.", lower_bound=1)
     threads = min(2, len(os.sched_getaffinity(0)))
     flags.DEFINE_integer("threads", threads, "Cores that each contestant is pinned to.", 1)

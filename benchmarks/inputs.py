@@ -27,7 +27,8 @@ class Size:
     batches: of training, clips. growth: the same, for the growth with the batch. bulk: clips
     of a large inference batch. steps_per_call: of ours, as in training; peer_steps: of a peer,
     whose steps do not share anything. n_segments: made-up scenes, per scene, 10 clips each.
-    seeds: models trained in one program. toy: a small front end and network.
+    seeds: models trained in one program. run_clips, run_epochs: of a whole run, the 5 % split's.
+    toy: a small front end and network.
     """
 
     batches: tuple[int, ...] = (78, 130, 256)
@@ -38,13 +39,15 @@ class Size:
     peer_steps: int = 2
     n_segments: int = 20
     seeds: tuple[int, ...] = (1, 2, 4, 8, 16)
+    run_clips: int = 6980
+    run_epochs: int = 150
     toy: bool = False
 
 
 SIZES = {
     "full": Size(),
     "quick": Size((78,), (32, 64), 256, 3, 4, 1, 4, (1, 4)),
-    "toy": Size((8,), (4, 8), 16, 2, 2, 1, 1, (1, 2), toy=True),
+    "toy": Size((8,), (4, 8), 16, 2, 2, 1, 1, (1, 2), 20, 2, toy=True),
 }
 
 

@@ -2,13 +2,14 @@
 
 import functools
 import itertools
+import tempfile
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import distributed, experiment, features, losses, parallel, steps
+from asc_jax import distributed, experiment, features, loop, losses, parallel, steps
 from asc_jax.complexity import count_macs
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
@@ -133,6 +134,24 @@ def resident_step(spec: Mapping) -> Job:
     return Job(run, slots * len(audio) * (n_seeds or 1))
 
 
+def whole_run(spec: Mapping) -> Job:
+    """A run as train.py makes it, of clips in memory; saved ten times, not evaluated."""
+    config = _parts(spec).config.copy_and_resolve_references().unlock()
+    n_epochs = spec["n_epochs"]
+    config.train.update(n_epochs=n_epochs, eval_every_epochs=0)
+    config.train.checkpoint_every_epochs = max(1, n_epochs // 10)
+    parts = experiment.make(config.lock())
+    n_clips = spec["n_clips"]
+    audio = inputs.waveforms(n_clips, parts.n_samples)
+    clips = pipeline.from_arrays(audio, inputs.labels(n_clips), np.zeros(n_clips, np.int32))
+
+    def run():
+        with tempfile.TemporaryDirectory(prefix="benchmarks_") as workdir:
+            loop.fit(parts, clips, None, workdir, **parts.config.train)
+
+    return Job(run, n_epochs * n_clips)
+
+
 def count(spec: Mapping) -> Job:
     """The exact MACs of the network, as every command counts them before it starts."""
     config = inputs.read_config(spec)
@@ -202,6 +221,7 @@ JOBS = {
     "inference": inference,
     "features": log_mels,
     "resident_step": resident_step,
+    "whole_run": whole_run,
     "count": count,
     "copy": copy,
     "reference": write_reference,

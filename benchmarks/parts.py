@@ -18,7 +18,7 @@ class Row:
     part, what: its names. job: a key of the modules' JOBS. spec: what the job is told. unit:
     "clips", "steps", "bytes" (of work: a rate is shown), "s" or "MB". fresh: "" for long-lived
     processes; "cold start", "cached start", "cold compile", "cached compile" or "memory" for a
-    new process each time. needs_data: scenes on disk.
+    new process each time; "cold run" and "cached run" for one, once. needs_data: scenes on disk.
     """
 
     part: str
@@ -123,6 +123,15 @@ def _accelerator(size: Size) -> Iterator[Row]:
             yield Row("j", what, "resident_step", spec, (OURS,))
 
 
+def _whole_run(size: Size) -> Iterator[Row]:
+    clips, epochs = size.run_clips, size.run_epochs
+    for dtype in ("float32", "bfloat16"):
+        spec = {"dtype": dtype, "n_clips": clips, "n_epochs": epochs}
+        what = f"{epochs} epochs of {clips:,} clips, {dtype}"
+        for fresh, when in (("cold run", "compiling"), ("cached run", "compiled before")):
+            yield Row("k", f"{what}, {when}", "whole_run", spec, (OURS,), "s", fresh)
+
+
 PARTS = {
     "a": ("Training step, network only", _model_step),
     "b": ("Training step from the waveform", _whole_step),
@@ -134,4 +143,5 @@ PARTS = {
     "h": ("Growth with batch, data and replicas", _growth),
     "i": ("The complexity counter", _counter),
     "j": ("An accelerator: resident data, number formats, seeds", _accelerator),
+    "k": ("A whole run from clips in memory", _whole_run),
 }

@@ -91,7 +91,8 @@ def _accelerator(summary: Mapping) -> Iterator[str]:
             f"{100 * s['share_of_memory_limit']:.0f} % of the memory's limit, a 5 % run in "
             f"{s['run_s']:,.0f} s; {s['best_n_seeds']} seeds at once do best, "
             f"{s['seeds_clips_per_s']:,.0f} clips/s together, their runs in "
-            f"{s['runs_of_all_seeds_s']:,.0f} s."
+            f"{s['runs_of_all_seeds_s']:,.0f} s, Table 1 with five seeds in "
+            f"{s['table1_s'] / 3600:,.1f} h."
         )
 
 
