@@ -1,7 +1,9 @@
 """A folder in TAU's layout becomes a data set, or an error a person can act on."""
 
+import collections
 import shutil
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import soundfile
 from tau_folder import clip_name, write_evaluation, write_list, write_tau, write_wav
 
 from asc_jax import features
+from asc_jax.data import wav
 from asc_jax.data.staging import check_room, replacing
-from asc_jax.data.tau_folder import find_lists, read_recordings
+from asc_jax.data.tau_folder import Recording, find_lists, read_recordings
 from asc_jax.data.wav import read_resampled, read_wav
 from asc_jax.errors import UserError
 from asc_jax.taxonomy import CITIES, DEVICES, SCENES
@@ -61,6 +64,40 @@ def test_build_resamples_each_clip_once_in_float32(built, tau):
         expected = features.resample(waveform[None], 44_100, 32_000)[0]
         assert example["audio"].dtype == np.float32
         np.testing.assert_allclose(example["audio"], expected, atol=1e-6)
+
+
+def test_stored_clip_is_what_tfds_would_store(built):
+    """Its own serialiser leaves the order of the fields to chance; the content must be equal."""
+    from tensorflow_datasets.core import example_serializer
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    clip = Recording("a.wav", "audio/a.wav", 3, 1, 2, "lisbon-1", "40", 7)
+    waveform = np.linspace(-1, 1, 32_000, dtype=np.float32)
+    features = tau22.Tau22(data_dir=built).info.features
+    fields = {"audio": waveform, **clip._asdict()}
+    del fields["path"], fields["n_bytes"]
+    serialiser = example_serializer.ExampleSerializer(features.get_serialized_info())
+    theirs = serialiser.serialize_example(features.encode_example(fields))
+    parse = tf_example_pb2.Example.FromString
+    assert parse(tau22.serialise(clip, waveform)) == parse(theirs)
+
+
+def test_build_reads_each_clip_once(tau, tmp_path, monkeypatch):
+    """Though the splits lie one within the other; what is copied is what was stored."""
+    n_read = collections.Counter()
+
+    def count(path, out=None):
+        n_read[path.name] += 1
+        return read_wav(path, out)
+
+    monkeypatch.setattr(wav, "read_wav", count)
+    recordings = read_recordings(tau)
+    tau22.build(recordings, tmp_path)
+    assert len(n_read) == len({clip.path for clips in recordings.values() for clip in clips})
+    assert set(n_read.values()) == {1}
+    whole = {e["filename"]: e["audio"] for e in _examples(tmp_path, "train_100pct")}
+    for example in _examples(tmp_path, "train_50pct"):
+        np.testing.assert_array_equal(example["audio"], whole[example["filename"]])
 
 
 def test_build_has_all_splits_in_order(built):
@@ -259,6 +296,29 @@ def test_read_wav_takes_any_pcm(tmp_path, subtype):
     read = read_wav(tmp_path / "a.wav")
     assert read.dtype == np.float32
     np.testing.assert_allclose(read, waveform, atol=2**-15)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
+def test_plain_wav_is_read_as_libsndfile_reads_it(tmp_path, monkeypatch, kind, subtype):
+    values = np.random.default_rng(0).integers(-(2**31), 2**31, 44_100).astype(np.int32)
+    values[:2] = -(2**31), 2**31 - 1
+    soundfile.write(tmp_path / "a.wav", values, 44_100, format=kind, subtype=subtype)
+    expected, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    monkeypatch.setitem(sys.modules, "soundfile", None)  # not needed for it
+    np.testing.assert_array_equal(read_wav(tmp_path / "a.wav"), expected)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(4, 0), (22, 2), (24, 0), (28, 1), (32, 4), (34, 16), (40, 0)]
+)
+def test_odd_header_is_left_to_libsndfile(tmp_path, at, value):
+    """One byte of it changed: the answer is libsndfile's, whether sound or refusal."""
+    write_wav(tmp_path / "a.wav", subtype="PCM_24")
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    data[at] = value
+    (tmp_path / "a.wav").write_bytes(data)
+    assert not wav._read_plain(tmp_path / "a.wav", np.empty(44_100, np.float32))
 
 
 @pytest.mark.parametrize(
