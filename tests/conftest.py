@@ -1,10 +1,20 @@
-"""Four fake replicas on a CPU; a rank that is promoted in silence is an error."""
+"""Four fake replicas on a CPU; a rank that is promoted in silence is an error.
 
+What is compiled is kept for as long as the tests run: they start many a program alike.
+"""
+
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # as it is in the processes of pytest-xdist
+    compiled = tempfile.mkdtemp(prefix="asc_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
