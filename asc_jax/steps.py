@@ -123,6 +123,7 @@ def train_steps(
         batch = batch if clips is None else gather(clips, batch["row"])
         return jax.lax.optimization_barrier(batch)  # the step is compiled alike in both cases
 
+    step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
     shapes = jax.eval_shape(lambda: step(state, batch_of(0), key)[1])
     n_slots = batches["mask"].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype), shapes)

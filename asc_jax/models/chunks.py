@@ -122,5 +122,6 @@ def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, fill):
         write = lambda whole, part: put(whole, part, index * size)  # noqa: E731
         return carry, jax.tree.map(write, results, parts)
 
+    step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
     shapes = jax.eval_shape(lambda: step(carry, chunk(0))[1])
     return jax.lax.fori_loop(0, n_clips // size, body, (carry, jax.tree.map(empty, shapes)))
