@@ -157,6 +157,7 @@ def train(compute, n_steps, n_replicas=1, scale=None):
     return final, *(np.asarray(metrics[name][0, :n_steps]) for name in ("loss", "skipped"))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_every_compute_format_converges_to_within_one_point_of_float32():
     accuracy = {}
