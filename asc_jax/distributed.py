@@ -20,6 +20,7 @@ from asc_jax.errors import UserError
 
 MAX_CPU_REPLICAS = 8
 LOST = 3  # exit status
+MAX_PORT = 65_535
 START_TIMEOUT_S = 300  # for all processes to come up
 _ABORT_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 _native = {}  # of one process of several: its log, and the handler that C code points to
@@ -109,8 +110,11 @@ def _check(distributed, coordinator, n_processes, process_id, host_timeout_s) ->
             f"{' and '.join(missing)} missing: give all of {', '.join(given)}, or "
             "--distributed=auto to take what is left out from the surroundings"
         )
-    if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
-        raise UserError(f"--coordinator is {coordinator!r}, expected host:port")
+    port = (coordinator or "host:1").rpartition(":")[2]
+    if not (port.isdecimal() and 1 <= int(port) <= MAX_PORT):
+        raise UserError(
+            f"--coordinator is {coordinator!r}, expected host:port, a port in 1 … {MAX_PORT}"
+        )
     if n_processes is not None and n_processes < 1:
         raise UserError(f"--n_processes is {n_processes}, expected at least 1")
     if process_id is not None and not 0 <= process_id < (n_processes or process_id + 1):

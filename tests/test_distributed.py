@@ -181,6 +181,8 @@ def test_rows_without_a_clip_are_zeros_and_masked():
         ({"coordinator": "127.0.0.1:1"}, "--n_processes and --process_id missing"),
         ({"process_id": 1, "n_processes": 2}, "--coordinator missing"),
         ({"coordinator": "here", "n_processes": 2, "process_id": 0}, "expected host:port"),
+        ({"coordinator": "here:0", "n_processes": 2, "process_id": 0}, "a port in 1 … 65535"),
+        ({"coordinator": "here:99999", "n_processes": 2, "process_id": 0}, "a port in 1"),
         ({"coordinator": "a:1", "n_processes": 0, "process_id": 0}, "--n_processes is 0"),
         ({"coordinator": "a:1", "n_processes": 2, "process_id": 2}, "expected 0 … 1"),
         ({"distributed": "auto", "host_timeout_s": 0}, "--host_timeout_s is 0"),
