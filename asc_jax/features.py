@@ -65,8 +65,8 @@ def resample(
       waveform: `[b, n_samples]` floating, amplitude in [-1, 1).
       orig_rate: its rate, Hz.
       new_rate: the wanted rate, Hz.
-      banded: multiply with the nonzero bands of the kernel only; None: not on a TPU. The last
-        bits depend on it.
+      banded: multiply with the nonzero bands of the kernel only; None: not on a TPU, and in
+        groups as suits the machine. The last bits depend on it.
 
     Returns:
       `[b, ceil(n_samples · new_rate / orig_rate)]` of the same dtype. Samples beyond either
@@ -274,7 +274,8 @@ def _banded_dot(x: Array, matrix: np.ndarray, banded: bool | None = None) -> Arr
     product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     if not (backend in GROUPS if banded is None else banded):
         return product(x, jnp.asarray(matrix))
-    group, parts = GROUPS.get(backend, GROUPS["cpu"]), []
+    # Asked for, it is the same everywhere: a data set's bits must not depend on the machine.
+    group, parts = GROUPS["cpu" if banded else backend], []
     for band in np.split(matrix, range(group, matrix.shape[1], group), axis=1):
         rows = np.flatnonzero(np.any(band != 0, axis=1))
         low, high = (rows[0], rows[-1] + 1) if rows.size else (0, 1)

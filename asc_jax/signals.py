@@ -19,7 +19,7 @@ def stop_signals() -> Iterator[list[int]]:
         if stopped:
             raise KeyboardInterrupt
         stopped.append(number)
-        print("\nstopping after this step …", file=sys.stderr)
+        print("\nstopping after the steps under way …", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
         yield stopped

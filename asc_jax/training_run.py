@@ -243,11 +243,11 @@ class Run:
 
     def _check_skipped(self, skipped) -> None:
         """Halving the loss scale must help within some steps, or nothing is learned any more."""
-        for one in skipped:
+        for step, one in enumerate(skipped, self.step - len(skipped) + 1):
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if one else 0
-        if self.skipped_in_a_row >= min(MAX_SKIPPED, self.n_steps):
-            what = f"gradients overflowed in {self.skipped_in_a_row} steps in a row, to {self.step}"
-            raise self._not_finite(what, self.step)
+            if self.skipped_in_a_row >= min(MAX_SKIPPED, self.n_steps):
+                what = f"gradients overflowed in {self.skipped_in_a_row} steps in a row, to {step}"
+                raise self._not_finite(what, step)
 
     def _not_finite(self, what: str, step: int) -> UserError:
         """Names the clips of the step's batch too."""

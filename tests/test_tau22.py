@@ -3,6 +3,7 @@
 import collections
 import shutil
 import socket
+import struct
 import sys
 
 import numpy as np
@@ -98,6 +99,23 @@ def test_build_reads_each_clip_once(tau, tmp_path, monkeypatch):
     whole = {e["filename"]: e["audio"] for e in _examples(tmp_path, "train_100pct")}
     for example in _examples(tmp_path, "train_50pct"):
         np.testing.assert_array_equal(example["audio"], whole[example["filename"]])
+
+
+def test_shard_that_goes_bad_while_building_is_named(tau, tmp_path, monkeypatch):
+    """Here the 5 % split, from which larger ones are copied."""
+    write = tau22.Tau22._write
+
+    def write_and_spoil(self, split, clips):
+        info = write(self, split, clips)
+        if split == "train_5pct":
+            (shard,) = tmp_path.glob(".building/**/*train_5pct.array_record*")
+            shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+        return info
+
+    monkeypatch.setattr(tau22.Tau22, "_write", write_and_spoil)
+    with pytest.raises(UserError, match="written just now, is damaged: is the disk sound?"):
+        tau22.build(read_recordings(tau, ["train_5pct", "train_10pct"]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_build_has_all_splits_in_order(built):
@@ -318,6 +336,17 @@ def test_odd_header_is_left_to_libsndfile(tmp_path, at, value):
     data = bytearray((tmp_path / "a.wav").read_bytes())
     data[at] = value
     (tmp_path / "a.wav").write_bytes(data)
+    assert not wav._read_plain(tmp_path / "a.wav", np.empty(44_100, np.float32))
+
+
+@pytest.mark.parametrize("more", [b"fmt ", b"data", b"\0\0\0\0"])
+@pytest.mark.parametrize("before", [True, False])
+def test_odd_chunk_is_left_to_libsndfile(tmp_path, more, before):
+    write_wav(tmp_path / "a.wav", subtype="PCM_24")
+    data = (tmp_path / "a.wav").read_bytes()
+    at = 36 if before else len(data)
+    data = data[:at] + more + struct.pack("<I", 16) + data[20:36] + data[at:]
+    (tmp_path / "a.wav").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
     assert not wav._read_plain(tmp_path / "a.wav", np.empty(44_100, np.float32))
 
 

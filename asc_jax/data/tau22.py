@@ -129,7 +129,8 @@ class Tau22(dataset_builder.FileReaderBuilder):
             written = [self._write(split, clips) for split, clips in self.recordings.items()]
         finally:
             for reader in self._readers.values():
-                reader.close()
+                with contextlib.suppress(RuntimeError):  # of a damaged shard, told by `_copy`
+                    reader.close()
         self.info.set_splits(tfds.core.splits.SplitDict(written))
 
     def _write(self, split: str, clips: list[Recording]) -> tfds.core.SplitInfo:
@@ -173,13 +174,18 @@ class Tau22(dataset_builder.FileReaderBuilder):
 
     def _copy(self, path: str, index: int, number: int) -> tuple[bytes, int]:
         """A clip stored before, held against its checksum."""
-        if path not in self._readers:
-            self._readers[path] = array_record_module.ArrayRecordReader(
-                path, "readahead_buffer_size:0"
-            )
-        record = self._readers[path].read([index])[0]
-        if integrity.checksum(record) != self._checksums[number]:
-            raise UserError(f"{path}, written just now, is damaged: is the disk sound?")
+        try:
+            if path not in self._readers:
+                self._readers[path] = array_record_module.ArrayRecordReader(
+                    path, "readahead_buffer_size:0"
+                )
+            record = self._readers[path].read([index])[0]
+            if integrity.checksum(record) != self._checksums[number]:
+                raise ValueError("a clip is not the one that was stored")
+        except Exception as error:  # array_record raises all sorts
+            raise UserError(
+                f"{path}, written just now, is damaged: is the disk sound? ({error})"
+            ) from error
         return record, self._checksums[number]
 
 

@@ -26,6 +26,7 @@ RESAMPLER = 1  # goes up when the same file gives other numbers: data sets are t
 BATCH = 32  # clips resampled by one call: more would not fit the cache
 PCM, EXTENSIBLE = 1, 0xFFFE  # format tags; of an extensible format, the tag stands in its tail
 EXTENSIBLE_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # of the identifier, after the tag
+SKIPPED = (b"LIST", b"JUNK", b"bext", b"iXML", b"fact")  # chunks that may stand before the samples
 ROOM = 3 * WAV_SAMPLES + 4096  # bytes of a 24-bit clip and of all that may stand before it
 
 _scratch = threading.local()
@@ -82,11 +83,13 @@ def _find_samples(data: memoryview) -> tuple[int, int]:
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
         at += 8
-        if name == b"fmt ":
+        if name == b"fmt " and not width:
             width = _sample_width(data[at : at + size])
         elif name == b"data":
-            whole = width and size == width * WAV_SAMPLES <= len(data) - at
+            whole = width and size == width * WAV_SAMPLES and at + size == len(data)
             return (width, at) if whole else other
+        elif name not in SKIPPED or size < 4:
+            return other
         at += size + size % 2
     return other
 
