@@ -85,7 +85,6 @@ def main(argv) -> None:
     print(report.results_table(results))
     out = workdir / "best_checkpoint" if best else workdir
     with checkpoints.writing_to(out):
-        report.write_results(results, out)
         over = results["over_budget"]
         probs = evaluation.softmax(predictions.logits)
         path = out / "output.csv"
@@ -93,6 +92,7 @@ def main(argv) -> None:
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
         curve = next((path for path in pictures if path.stem == "learning_curve"), None)
         _write_report(results, config, clips, workdir, out, curve)
+        report.write_results(results, out)  # last: where it is, all the rest is
     names = " ".join(path.name for path in pictures)
     print(f"\nwritten to {out}: results.json output.csv {names} report.html")
 

@@ -196,6 +196,13 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
             assert all(stamp in line for line in out.splitlines()[1:])
 
 
+def test_sound_too_loud_for_the_network_is_refused(capsys, loaded):
+    loud = recording_of(np.full(8_000, 4e36, np.float32))
+    with pytest.raises(UserError, match="too loud to be told: the loudest sample is 4e.36"):
+        predict.predict(loaded[1], loud, KINDS["json"](1), hop_s=1.0)
+    assert capsys.readouterr().out == ""
+
+
 def test_without_windows_only_recordings_are_printed(capsys, home, loaded):
     with open_recording(home / "sounds" / "a.wav") as recording:
         mean = predict.predict(

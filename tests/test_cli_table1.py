@@ -162,6 +162,7 @@ def test_unknown_and_doubled_values_are_refused(flag, values, known, expected):
         ("--config.optim.peak_lr", "expected --config.optim.peak_lr=value, in one word"),
         ("--config.seed=3", "--config.seed differs from run to run: choose with --seeds"),
         ("--config.data.train_split=x", "choose with --splits"),
+        ("--config.train.n_seeds=2", "choose with --seeds; --seeds_together"),
     ],
 )
 def test_overrides_that_cannot_apply_to_all_runs_are_refused(given, expected):

@@ -108,7 +108,8 @@ def predict(
       `[n_scenes]` mean probabilities over the windows.
 
     Raises:
-      UserError: the recording cannot be read to its end.
+      UserError: the recording cannot be read to its end, or is so loud that the network's answer
+        is not a number.
     """
     name, rate = recording.name, recording.rate
     total, n_windows, n_heard, peak = np.zeros(N_SCENES), 0, 0, 0.0
@@ -123,6 +124,11 @@ def predict(
     for starts, waveform in batched(windows(counted(), rate, hop_s), predictor.batch_size):
         resampled = predictor.resample(waveform, rate)
         probs = predictor.probs(resampled)[: len(starts)]
+        if not np.isfinite(probs).all():
+            raise UserError(
+                f"{name}: too loud to be told: the loudest sample is {peak:.3g}, expected at "
+                "most 1; scale it, or for a stream check --sample_format"
+            )
         if n_windows == 0:
             _say(lines.head(name))
         total, n_windows = total + probs.sum(0), n_windows + len(starts)

@@ -53,6 +53,8 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     seeds = _numbers("seeds", given.seeds)
     systems = _known("systems", given.systems, CONFIGS)
     if given.ablation:
+        if given["systems"].present:
+            raise UserError("--ablation has systems of its own: leave --systems out")
         systems = ["baseline", *STEPS]
     _check_overrides(overrides)
     _keep_accelerator_free()
@@ -163,6 +165,8 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         if key in ("config.seed", "config.data.train_split"):
             flag = "seeds" if key == "config.seed" else "splits"
             raise UserError(f"--{key} differs from run to run: choose with --{flag}")
+        if key == "config.train.n_seeds":
+            raise UserError(f"--{key}: choose with --seeds; --seeds_together trains them at once")
 
 
 if __name__ == "__main__":
