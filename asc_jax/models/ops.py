@@ -1,10 +1,10 @@
 """The network's convolutions: one meaning each, a body per kind of machine.
 
 `"lax"` is the definition: a `lax` convolution, which the complexity counter reads and which
-TPUs run well. `"shifts"` computes the same on CPUs and GPUs, whose grouped and strided
-convolutions are slow: dense products over patches, and depthwise filters as nine shifted
-multiply-adds with a hand-written backward pass. Tests hold the bodies equal, forward and
-backward. `"auto"` takes the one for the default backend when the function is traced.
+TPUs get, where nothing has been measured. `"shifts"` computes the same on CPUs and GPUs, whose
+grouped and strided convolutions are slow: dense products over patches, and depthwise filters as
+nine shifted multiply-adds with a hand-written backward pass. Tests hold the bodies equal, forward
+and backward. `"auto"` takes the one for the default backend when the function is traced.
 
 A GPU's compiler fuses what lies between the products; a CPU's has to be told, by barriers, by
 `written_out` and by sums as products, what to compute once and in which order.

@@ -1,6 +1,7 @@
 """Faults while a data set is built."""
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -30,18 +31,10 @@ def moment_of_building(home, rng, folder):
     return _built_again(home, killed) if killed.exists() else "not reached"
 
 
-_counted = {}  # moments of a build, into an empty folder and over a data set
-
-
 def _n_moments(home, over: bool) -> int:
-    if over not in _counted:
-        data = home.folder / f"counted-data-{over}"
-        if over:
-            shutil.copytree(home.data, data)
-        with moments.watched(data) as seen:
-            runs.call(prepare_data.prepare, home.tau, data, overwrite=over).require_done()
-        _counted[over] = seen.n
-    return _counted[over]
+    """How many there are in a build, into an empty folder or over a data set."""
+    build = functools.partial(runs.call, prepare_data.prepare, home.tau, overwrite=over)
+    return moments.count(home, f"data-{over}", home.data if over else None, build)
 
 
 def _built_again(home, data):

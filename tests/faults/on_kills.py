@@ -23,19 +23,9 @@ def moment_of_training(home, rng, folder):
     return _goes_on(home, killed)
 
 
-_counted = {}  # moments of a run, from its start and from half-way
-
-
 def _n_moments(home, half: bool) -> int:
-    """How many there are in such a run."""
-    if half not in _counted:
-        workdir = home.folder / f"counted-{half}"
-        if half:
-            shutil.copytree(home.half, workdir)
-        with moments.watched(workdir) as seen:
-            home.train(workdir).require_done()
-        _counted[half] = seen.n
-    return _counted[half]
+    """How many there are in a run, from its start or from half-way."""
+    return moments.count(home, f"run-{half}", home.half if half else None, home.train)
 
 
 def _goes_on(home, workdir, real=False):
