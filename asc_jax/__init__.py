@@ -32,7 +32,7 @@ The map, from the ground up; a module imports only from floors below its own:
                                           arrays in, arrays out, each readable alone
    `files`, `lock`, `version`             whole files; one process a folder; which code
 0  `types`, `taxonomy`, `errors`          names
-   `huge_pages`                           how a program asks for them
+   `huge_pages`, `cores`                  what a program asks of the machine
    `json_object`                          JSON from a file that anything may have happened to
    `jaxpr_walk`, `primitive_costs`, `mac_count`
                                           what a traced program does, and what it costs

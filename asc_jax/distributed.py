@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import tempfile
+from typing import TextIO
 
 import jax
 
+from asc_jax.cores import n_cores
 from asc_jax.errors import UserError
 
 MAX_CPU_REPLICAS = 8
@@ -57,7 +59,7 @@ def start(
     if replicas is not None and replicas < 1:
         raise UserError(f"--replicas is {replicas}, expected at least 1")
     if replicas is not None or not _cpu_replicas_are_set():
-        jax.config.update("jax_num_cpu_devices", replicas or min(_n_cores(), MAX_CPU_REPLICAS))
+        jax.config.update("jax_num_cpu_devices", replicas or min(n_cores(), MAX_CPU_REPLICAS))
     if distributed == "auto" or (coordinator, n_processes, process_id) != (None, None, None):
         _check(distributed, coordinator, n_processes, process_id, host_timeout_s)
         _join(distributed, coordinator, n_processes, process_id, host_timeout_s)
@@ -157,13 +159,16 @@ def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> 
 def _divert_native_log() -> str:
     """JAX's native code reports a lost process in twenty lines and aborts: one line instead.
 
-    Its own go to a file, whose name this returns; the file goes when all went well.
+    What native code says goes to a file, whose name this returns; it goes when all went well.
     """
     file, path = tempfile.mkstemp(prefix="asc_jax-", suffix=".log")
-    terminal = os.dup(2)
-    os.dup2(file, 2)
+    sys.stdout.flush()
+    out, terminal = os.dup(1), os.dup(2)
+    for native in (1, 2):
+        os.dup2(file, native)
     os.close(file)
-    sys.stderr = os.fdopen(terminal, "w", buffering=1)
+    sys.stdout = _text(out, sys.stdout, buffering=1 if os.isatty(out) else -1)
+    sys.stderr = _text(terminal, sys.stderr, buffering=1)
     for handler in logging.getLogger("asc_jax").handlers:
         handler.setStream(sys.stderr)
 
@@ -176,6 +181,12 @@ def _divert_native_log() -> str:
     ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
     atexit.register(_drop_log)
     return path
+
+
+def _text(descriptor: int, like: TextIO, buffering: int) -> TextIO:
+    return os.fdopen(
+        descriptor, "w", buffering=buffering, encoding=like.encoding, errors=like.errors
+    )
 
 
 def _drop_log() -> None:
@@ -198,10 +209,3 @@ def _cpu_replicas_are_set() -> bool:
     """Whether the surroundings ask for a number of replicas."""
     flags = os.environ.get("XLA_FLAGS", "")
     return jax.config.jax_num_cpu_devices >= 0 or "host_platform_device_count" in flags
-
-
-def _n_cores() -> int:
-    """Cores this process may use; not every system tells them from those there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -28,6 +28,7 @@ class Size:
     of a large inference batch. steps_per_call: of ours, as in training; peer_steps: of a peer,
     whose steps do not share anything. n_segments: made-up scenes, per scene, 10 clips each.
     seeds: models trained in one program. run_clips, run_epochs: of a whole run, the 5 % split's.
+    build_clips: of data sets to be prepared; what the second takes longer is free of the start.
     toy: a small front end and network.
     """
 
@@ -41,13 +42,14 @@ class Size:
     seeds: tuple[int, ...] = (1, 2, 4, 8, 16)
     run_clips: int = 6980
     run_epochs: int = 150
+    build_clips: tuple[int, ...] = (12_288, 49_152)
     toy: bool = False
 
 
 SIZES = {
     "full": Size(),
-    "quick": Size((78,), (32, 64), 256, 3, 4, 1, 4, (1, 4)),
-    "toy": Size((8,), (4, 8), 16, 2, 2, 1, 1, (1, 2), 20, 2, toy=True),
+    "quick": Size((78,), (32, 64), 256, 3, 4, 1, 4, (1, 4), build_clips=(12_288, 24_576)),
+    "toy": Size((8,), (4, 8), 16, 2, 2, 1, 1, (1, 2), 20, 2, (50, 150), toy=True),
 }
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import pathlib
 import tempfile
 from collections.abc import Mapping
 
@@ -87,6 +88,22 @@ def build(spec: Mapping) -> Job:
         prepare(spec["tau_dir"], spec["data_dir"], splits=names, overwrite=True)
 
     return Job(run, sum(map(len, recordings.values())))
+
+
+def build_many(spec: Mapping) -> Job:
+    """Wavs → data set, of more clips than there are wavs: each is read many times."""
+    from asc_jax.data import tau22
+    from asc_jax.data.tau_folder import read_recordings
+
+    n, split = spec["n_clips"], inputs.SPLITS[-1]
+    few = read_recordings(spec["tau_dir"], [split])[split]
+    clips = [few[k % len(few)]._replace(filename=f"{k}.wav") for k in range(n)]
+
+    def run():
+        with tempfile.TemporaryDirectory(dir=pathlib.Path(spec["data_dir"]).parent) as folder:
+            tau22.build({split: clips}, folder)
+
+    return Job(run, n)
 
 
 def inference(spec: Mapping) -> Job:
@@ -218,6 +235,7 @@ JOBS = {
     "whole_step": whole_step,
     "epoch": epoch,
     "build": build,
+    "build_many": build_many,
     "inference": inference,
     "features": log_mels,
     "resident_step": resident_step,

@@ -132,6 +132,12 @@ def _whole_run(size: Size) -> Iterator[Row]:
             yield Row("k", f"{what}, {when}", "whole_run", spec, (OURS,), "s", fresh)
 
 
+def _large_set(size: Size) -> Iterator[Row]:
+    for n in size.build_clips:
+        what = f"preparation of {n:,} clips"
+        yield Row("l", what, "build_many", {"n_clips": n}, (OURS,), needs_data=True)
+
+
 PARTS = {
     "a": ("Training step, network only", _model_step),
     "b": ("Training step from the waveform", _whole_step),
@@ -144,4 +150,5 @@ PARTS = {
     "i": ("The complexity counter", _counter),
     "j": ("An accelerator: resident data, number formats, seeds", _accelerator),
     "k": ("A whole run from clips in memory", _whole_run),
+    "l": ("Preparation of a large set", _large_set),
 }

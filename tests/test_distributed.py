@@ -72,6 +72,7 @@ def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(18, 18)):
     finally:
         for process in processes:
             process.kill()
+    assert "[Gloo]" not in "".join(out for out, _ in outputs)  # stdout is ours
     return [process.returncode for process in processes], [errors for _, errors in outputs]
 
 

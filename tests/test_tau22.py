@@ -20,6 +20,7 @@ from asc_jax.errors import UserError
 from asc_jax.taxonomy import CITIES, DEVICES, SCENES
 
 tau22 = pytest.importorskip("asc_jax.data.tau22")
+from asc_jax.data import shards  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +81,7 @@ def test_stored_clip_is_what_tfds_would_store(built):
     serialiser = example_serializer.ExampleSerializer(features.get_serialized_info())
     theirs = serialiser.serialize_example(features.encode_example(fields))
     parse = tf_example_pb2.Example.FromString
-    assert parse(tau22.serialise(clip, waveform)) == parse(theirs)
+    assert parse(shards.serialise(clip, waveform)) == parse(theirs)
 
 
 def test_build_reads_each_clip_once(tau, tmp_path, monkeypatch):
@@ -102,13 +103,13 @@ def test_build_reads_each_clip_once(tau, tmp_path, monkeypatch):
 
 
 def test_shard_that_goes_bad_while_building_is_named(tau, tmp_path, monkeypatch):
-    """Here the 5 % split, from which larger ones are copied."""
+    """Here the 10 % split, from which the smaller one is copied."""
     write = tau22.Tau22._write
 
-    def write_and_spoil(self, split, clips):
-        info = write(self, split, clips)
-        if split == "train_5pct":
-            (shard,) = tmp_path.glob(".building/**/*train_5pct.array_record*")
+    def write_and_spoil(self, split, write_all):
+        info = write(self, split, write_all)
+        if split == "train_10pct":
+            (shard,) = tmp_path.glob(".building/**/*train_10pct.array_record*")
             shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
         return info
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asc_jax.cores import n_cores
 from asc_jax.errors import UserError
 
 WAV_RATE = 44_100  # Hz
@@ -23,7 +24,7 @@ WAV_SAMPLES = 44_100  # one second
 SAMPLE_RATE = 32_000  # Hz, of what is stored
 N_SAMPLES = 32_000
 RESAMPLER = 1  # goes up when the same file gives other numbers: data sets are then built again
-BATCH = 32  # clips resampled by one call: more would not fit the cache
+BATCH = 8  # clips resampled by one call: more would not fit the cache
 PCM, EXTENSIBLE = 1, 0xFFFE  # format tags; of an extensible format, the tag stands in its tail
 EXTENSIBLE_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # of the identifier, after the tag
 SKIPPED = (b"LIST", b"JUNK", b"bext", b"iXML", b"fact")  # chunks that may stand before the samples
@@ -146,7 +147,7 @@ def read_resampled(
 
     Args:
       paths: wav files as `read_wav` takes them.
-      n_threads: None: one per CPU.
+      n_threads: None: one per core; 1: the one that asks.
       each: `(number of the path, [32000] float32)` → what is wanted of a clip; called by the
         threads.
 
@@ -156,12 +157,16 @@ def read_resampled(
     Raises:
       UserError: as `read_wav`.
     """
-    n_threads = n_threads or os.cpu_count() or 1
+    n_threads = n_threads or n_cores()
 
     def read(start: int) -> list:
         waveforms = _read_batch(paths[start : start + BATCH])
         return [each(number, waveform) for number, waveform in enumerate(waveforms, start)]
 
+    if n_threads == 1:
+        for start in range(0, len(paths), BATCH):
+            yield from read(start)
+        return
     with ThreadPoolExecutor(n_threads) as pool:
         running = deque()
         try:

@@ -42,6 +42,11 @@ def _built_again(home, data):
     with contextlib.suppress(UserError):  # none yet, and a run would say so
         _require_same_clips(home, data)
     runs.call(prepare_data.prepare, home.tau, data).require_done()
+    return require_built(home, data)
+
+
+def require_built(home, data) -> str:
+    """The undisturbed data set and nothing beside it: `same`."""
     _require_same_clips(home, data)
     left = {path.name for path in data.iterdir()} - {"tau22", lock.NAME}
     if left:

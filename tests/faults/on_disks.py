@@ -6,9 +6,12 @@ import pathlib
 import shutil
 import subprocess
 
+from asc_jax.data.tau_folder import read_recordings
+from tests.faults import on_building, runs
 from tests.faults.home import HALF
 from tests.faults.judge import (
     LostCheckpoint,
+    Problem,
     complete_steps,
     require_same_end,
     require_went_on_from,
@@ -58,6 +61,37 @@ def disk_full(home, rng, folder):
         return refused
 
 
+def filled_while_building(home, rng, folder):
+    """By others, once the room has been looked at: after any of the clips, up to any byte."""
+    if os.geteuid():
+        raise Skipped("only root may mount")
+    from asc_jax.data import tau22  # imports TensorFlow Datasets
+
+    disk = folder / "disk"
+    disk.mkdir()
+    recordings = read_recordings(home.tau, on_building.SPLITS)
+    left = [rng.randrange(sum(map(len, recordings.values())))]
+    n_pages = rng.choice([0, rng.randrange(40), rng.randrange(400)])
+
+    def fill(n_clips):
+        left[0] -= n_clips
+        if left[0] < 0 <= left[0] + n_clips:
+            size = shutil.disk_usage(disk).used // 1024 + 4 * n_pages
+            _remount(disk, f"size={size}k")
+
+    with mounted(disk, "-t", "tmpfs", "-o", "size=64m", "none"):
+        outcome = runs.call(tau22.build, recordings, disk / "data", fill)
+        if not outcome.status:  # it sufficed
+            return on_building.require_built(home, disk / "data")
+        refused = outcome.require_refused(CANNOT_WRITE)
+        if any((disk / "data").iterdir()):
+            raise Problem("a refused build left something behind")
+        _remount(disk, "size=64m")
+        runs.call(tau22.build, recordings, disk / "data").require_done()
+        on_building.require_built(home, disk / "data")
+        return refused
+
+
 def read_only(home, rng, folder):
     """The workdir, or one of the folders in it."""
     if os.geteuid():
@@ -81,4 +115,8 @@ def _remount(disk, option):
     subprocess.run(["mount", "-o", f"remount,{option}", str(disk)], check=True)
 
 
-KINDS = {"disk full": disk_full, "read-only folder": read_only}
+KINDS = {
+    "disk full": disk_full,
+    "disk filled while building": filled_while_building,
+    "read-only folder": read_only,
+}
