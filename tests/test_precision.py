@@ -175,7 +175,7 @@ def test_every_compute_format_converges_to_within_one_point_of_float32():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_replicas", [1, 2])
+@pytest.mark.parametrize("n_replicas", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_gradient_that_overflows_float16_lowers_the_loss_scale_and_nothing_else(n_replicas):
     parts, tx, _ = compiled("float16", n_replicas)
     fresh = parts.new_state(parts.variables(), tx)
@@ -217,8 +217,8 @@ def test_schedule_goes_on_through_a_skipped_step_and_the_moments_stand_still():
 @pytest.mark.slow
 def test_loss_scale_does_not_move_the_result():
     """A power of two is exact, so long as nothing over- or underflows."""
-    small, small_losses, _ = train("float16", 3, scale=2.0**8)
-    large, large_losses, _ = train("float16", 3, scale=2.0**9)
+    small, small_losses, _ = train("float16", 3, 2, scale=2.0**8)
+    large, large_losses, _ = train("float16", 3, 2, scale=2.0**9)
     np.testing.assert_allclose(small_losses, large_losses, rtol=1e-3)
     assert (small.loss_scale.scale, large.loss_scale.scale) == (2.0**8, 2.0**9)
     assert small.loss_scale.fin_steps == 3

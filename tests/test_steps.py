@@ -58,6 +58,7 @@ def flat(tree):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
+@pytest.mark.nightly  # `asc_jax.cli.parity` checks it too, in every run of the tests
 @pytest.mark.slow
 def test_trajectory_in_float64_equals_pytorch(golden, x64):
     """Gradients, 20 losses, final parameters and held-out logits."""
@@ -79,6 +80,7 @@ def test_trajectory_in_float64_equals_pytorch(golden, x64):
     assert np.linalg.norm(flat(gradients) - expected) <= 1e-9 * np.linalg.norm(expected)
 
 
+@pytest.mark.nightly  # as above
 @pytest.mark.slow
 def test_trajectory_in_float32_stays_within_the_spread_of_pytorch(golden):
     """PyTorch's float32 runs (threads, layout, kernels changed) part from its float64 one, and so
@@ -148,16 +150,15 @@ def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None
 
 
 @pytest.mark.slow
-def test_result_in_float64_does_not_depend_on_the_replicas(x64):
+@pytest.mark.parametrize("n_replicas", [pytest.param(2, marks=pytest.mark.nightly), 4])
+def test_result_in_float64_does_not_depend_on_the_replicas(x64, n_replicas):
     """10 steps, augmentation on; 4 does not divide 78; the last batch is padded."""
     batches = make_batches(10, 78, 31, np.float64)
-    config = small_config()
-    loss, final = run_steps(config, batches, 1)
-    for n_replicas in (2, 4):
-        loss_n, final_n = run_steps(config, batches, n_replicas)
-        np.testing.assert_allclose(loss_n, loss, rtol=1e-9)
-        for a, b in ((final.params, final_n.params), (final.batch_stats, final_n.batch_stats)):
-            assert np.linalg.norm(flat(a) - flat(b)) <= 1e-9 * np.linalg.norm(flat(a))
+    loss, final = run_steps(small_config(), batches, 1)
+    loss_n, final_n = run_steps(small_config(), batches, n_replicas)
+    np.testing.assert_allclose(loss_n, loss, rtol=1e-9)
+    for a, b in ((final.params, final_n.params), (final.batch_stats, final_n.batch_stats)):
+        assert np.linalg.norm(flat(a) - flat(b)) <= 1e-9 * np.linalg.norm(flat(a))
 
 
 @pytest.mark.nightly
