@@ -16,14 +16,15 @@ from absl import flags
 
 from asc_jax import (
     analysis,
-    checkpoints,
     evaluation,
     experiment,
     features,
     figures,
+    files,
     html_report,
     precision,
     report,
+    run_config,
 )
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.replicas import define_replica_flags, start_replicas
@@ -54,7 +55,7 @@ def main(argv) -> None:
         raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
     start_replicas()
     workdir = pathlib.Path(flags.FLAGS.workdir)
-    name, config = checkpoints.load_config(workdir)
+    name, config = run_config.load(workdir)
     if flags.FLAGS.stored is not None:
         config = config.copy_and_resolve_references()
         config.precision.stored = flags.FLAGS.stored
@@ -84,7 +85,7 @@ def main(argv) -> None:
     results["most_confused"] = analysis.most_confused(predictions)
     print(report.results_table(results))
     out = workdir / "best_checkpoint" if best else workdir
-    with checkpoints.writing_to(out):
+    with files.writing_to(out):
         over = results["over_budget"]
         probs = evaluation.softmax(predictions.logits)
         path = out / "output.csv"
@@ -126,7 +127,7 @@ def _write_report(results, config, clips, workdir, out, curve) -> None:
         metrics_jsonl_path=workdir / "metrics.jsonl",
         learning_curve=curve,
     )
-    checkpoints.write_atomically(out / "report.html", content)
+    files.write_atomically(out / "report.html", content)
 
 
 if __name__ == "__main__":

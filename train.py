@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import checkpoints, complexity, experiment, hosts, lock, loop
+from asc_jax import complexity, experiment, hosts, lock, loop, run_config
 from asc_jax.cli import config_name, define_config_flag, keep_compiled, run
 from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.data import held_out, pipeline
@@ -40,7 +40,7 @@ def main(argv) -> None:
     with hosts.own_workdir(workdir) as own, lock.held(own):
         folders = [pathlib.Path(own, folder(config, one.config.seed)) for one in parts]
         for one, path in zip(parts, folders, strict=True):
-            checkpoints.save_config(path, name, one.config, over_budget=not one.within_budget)
+            run_config.save(path, name, one.config, over_budget=not one.within_budget)
         keep_compiled(workdir)
         if config.data.validation_locations:
             for one, path in zip(parts, folders, strict=True):

@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 
-from asc_jax import checkpoints, json_object
+from asc_jax import checkpoints, files, json_object
 
 SELECTED_ON = {
     "test": "selected on the test list: not a result to report",
@@ -43,8 +43,8 @@ def keep(workdir: pathlib.Path, state, extra: dict, *, step: int, kind: str, acc
             best.save(step, state, extra | {"note": content["note"], "best": content})
             known = content
     if _read(path) != known:
-        with checkpoints.writing_to(workdir):
-            checkpoints.write_atomically(path, json.dumps(known) + "\n")
+        with files.writing_to(workdir):
+            files.write_atomically(path, json.dumps(known) + "\n")
 
 
 def _read(path: pathlib.Path) -> dict | None:

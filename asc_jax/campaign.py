@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from asc_jax import checkpoints
+from asc_jax import files
 from asc_jax.campaign_progress import Progress
 from asc_jax.campaign_runs import Run, unfinished
 from asc_jax.errors import Interrupted
@@ -146,7 +146,7 @@ def _finish(
 def _locked(run: Run, stopped: list[int], progress: Progress) -> Iterator:
     """The run's log, opened for writing at its end, once nobody else works on the run."""
     path = pathlib.Path(f"{run.workdir}.log")
-    with checkpoints.writing_to(run.workdir):
+    with files.writing_to(run.workdir):
         path.parent.mkdir(parents=True, exist_ok=True)
         log = path.open("ab", buffering=0)
     with log:

@@ -5,7 +5,7 @@ import pathlib
 
 import ml_collections
 
-from asc_jax import checkpoints
+from asc_jax import checkpoints, run_config
 from asc_jax.errors import UserError
 from asc_jax.run_results import read_run
 
@@ -45,7 +45,7 @@ def unfinished(run: Run) -> str | None:
     """
     if not (run.workdir / "config.json").exists():
         return "not begun"
-    checkpoints.check_config(run.workdir, run.config, flag="--out")
+    run_config.check(run.workdir, run.config, flag="--out")
     step = _last_step(run.workdir)
     if step is None or not (run.workdir / "results.json").exists():
         return "not trained and evaluated to the end"

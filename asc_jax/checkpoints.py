@@ -1,11 +1,10 @@
-"""Save and restore, with the config and the code version beside: only here is Orbax named.
+"""Save and restore: only here is Orbax named.
 
-A workdir holds `config.json` (the config and what made it) and `checkpoints/<step>/`. Every
-checkpoint carries a digest of its arrays and a seal over all else it says, so that a damaged one
-is noticed; the run that goes on then moves it to `damaged/` and uses the one before it.
+A workdir holds `checkpoints/<step>/`, and `config.json` (`run_config`). Every checkpoint carries
+a digest of its arrays and a seal over all else it says, so that a damaged one is noticed; the run
+that goes on then moves it to `damaged/` and uses the one before it.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -15,14 +14,11 @@ import re
 import shutil
 
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from asc_jax import json_object
+from asc_jax import files
 from asc_jax.errors import UserError
-from asc_jax.files import write_atomically
-from asc_jax.version import code_version
 
 log = logging.getLogger("asc_jax")
 
@@ -44,7 +40,7 @@ class Checkpoints:
             create=False,
             multiprocessing_options=_alone(),
         )
-        with writing_to(workdir):
+        with files.writing_to(workdir):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -154,7 +150,7 @@ class Checkpoints:
     def _put_aside(self, steps: list[int]) -> None:
         """Out of the way of the run, which will save these steps again."""
         workdir = self.directory.parent
-        with writing_to(workdir):
+        with files.writing_to(workdir):
             for step in steps:
                 target = workdir / "damaged" / f"{self.directory.name}-{step}"
                 target.parent.mkdir(exist_ok=True)
@@ -213,130 +209,3 @@ def _checked(meta: dict, step: int) -> tuple[dict, str]:
     if len(expected) != 64 or seal not in ([], [_seal(extra, step, expected)]):
         raise ValueError("what it says of itself does not match its seal")
     return extra, expected
-
-
-def save_config(
-    workdir: str | os.PathLike,
-    name: str,
-    config: ml_collections.ConfigDict,
-    *,
-    over_budget: bool = False,
-) -> None:
-    """Write `config.json`, or hold a run that goes on against the one already there.
-
-    Args:
-      workdir: made if it is not there.
-      name: of the config.
-      config: of the run.
-      over_budget: the verdict on its network, to be stamped into the file.
-
-    Raises:
-      UserError: the workdir belongs to a run with another config (the differing values are
-        named), or cannot be written.
-    """
-    path = pathlib.Path(workdir) / "config.json"
-    if path.exists():
-        check_config(workdir, config)
-        return
-    content = {
-        "name": name,
-        "code_version": code_version(),
-        "jax_version": jax.__version__,
-        "over_budget": over_budget,
-        "config": config.to_dict(),
-        "sha256": _config_sum(config.to_dict()),
-    }
-    with writing_to(workdir):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(content, indent=1) + "\n")
-
-
-def check_config(
-    workdir: str | os.PathLike, config: ml_collections.ConfigDict, *, flag: str = "--workdir"
-) -> None:
-    """Hold the config of the run in a workdir against another.
-
-    Args:
-      workdir: of a run.
-      config: what would be run now.
-      flag: the command's flag that chooses the workdir.
-
-    Raises:
-      UserError: they differ (the values are named), or the run's cannot be read.
-    """
-    hold_against(load_config(workdir)[1].to_dict(), config, workdir, flag=flag)
-
-
-def hold_against(
-    saved: dict,
-    config: ml_collections.ConfigDict,
-    workdir: str | os.PathLike,
-    *,
-    flag: str = "--workdir",
-) -> None:
-    """`check_config` for a saved config that is at hand, such as a checkpoint's own."""
-    differing = _differences(_completed(saved), config.to_dict())
-    if differing:
-        raise UserError(
-            f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
-            f"Choose another {flag}, or go on with the config it was started with"
-        )
-
-
-def load_config(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
-    """Name and config of the run in a workdir.
-
-    Raises:
-      UserError: there is no run, or its config cannot be read.
-    """
-    path = pathlib.Path(workdir) / "config.json"
-    try:
-        content = json_object.parse(path.read_text("utf-8"))
-        saved = content["config"]
-        if content.get("sha256", _config_sum(saved)) != _config_sum(saved):  # older ones have none
-            raise ValueError(
-                "its config is not the one it was written with. Put back the values the run was "
-                "started with, or train in a new --workdir"
-            )
-        return content["name"], ml_collections.ConfigDict(_completed(saved)).lock()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"no run in {workdir}: {path.name} is missing. Train first: "
-            f"python train.py --config splits/5pct.py --workdir {workdir}"
-        ) from error
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
-@contextlib.contextmanager
-def writing_to(workdir: str | os.PathLike):
-    """What goes wrong while a workdir is written becomes a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the workdir {workdir}: {error.strerror or error}; free some "
-            "space, or choose another --workdir"
-        ) from error
-
-
-def _completed(saved: dict) -> dict:
-    """A saved config with the keys that did not exist when it was saved."""
-    added = {"data": {"validation_locations": 0.0}, "train": {"resident": "auto", "n_seeds": 1}}
-    return saved | {section: values | saved[section] for section, values in added.items()}
-
-
-def _config_sum(config: dict) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
-def _differences(saved: dict, given: dict, prefix: str = "config") -> list[str]:
-    """`config.optim.peak_lr was 0.005, now 0.01` for every value that differs."""
-    out = []
-    for key in sorted(set(saved) | set(given)):
-        old, new = saved.get(key), given.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            out += _differences(old, new, f"{prefix}.{key}")
-        elif old != new:
-            out.append(f"{prefix}.{key} was {old!r}, now {new!r}")
-    return out

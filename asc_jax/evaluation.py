@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asc_jax import calibration, checkpoints, metrics, parallel, precision, state
+from asc_jax import calibration, checkpoints, metrics, parallel, precision, state, version
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.types import Params
@@ -168,7 +168,7 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
         "step": step,
         "seed": config.seed,
         "code_version": extra.get("code_version", "unknown"),
-        "evaluated_with": checkpoints.code_version(),
+        "evaluated_with": version.code_version(),
         "over_budget": not experiment.within_budget,
         "complexity": {key: cost[key] for key in keys},
     } | {key: extra[key] for key in ("converted_from", "sha256") if key in extra}

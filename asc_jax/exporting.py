@@ -14,7 +14,14 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from asc_jax import checkpoints, evaluation, experiment, export_check, precision
+from asc_jax import (
+    evaluation,
+    experiment,
+    export_check,
+    precision,
+    run_config,
+    version,
+)
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.interop import c_header, c_reader, litert, onnx_graph, stablehlo
@@ -65,7 +72,7 @@ def export_run(
         if value not in known:
             raise UserError(f"unknown {name} {value!r}; known: {', '.join(known)}")
     workdir, best = pathlib.Path(workdir), checkpoint == "best"
-    name, config = checkpoints.load_config(workdir)
+    name, config = run_config.load(workdir)
     parts = experiment.make(config)
     state, _, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -107,7 +114,7 @@ def deploy(
         "sample_rate": str(config.features.sample_rate),
         "hop_length": str(config.features.hop_length),
         "weights": weights,
-        "code_version": checkpoints.code_version(),
+        "code_version": version.code_version(),
         **metadata,
     }
     n_bytes = precision.tree_bytes(params)["total"]

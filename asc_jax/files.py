@@ -1,7 +1,10 @@
 """Files that are there whole or not at all, also after the power failed."""
 
+import contextlib
 import os
 import pathlib
+
+from asc_jax.errors import UserError
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
@@ -30,3 +33,15 @@ def sync_folder(folder: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing_to(workdir: str | os.PathLike):
+    """What goes wrong while a workdir is written becomes a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the workdir {workdir}: {error.strerror or error}; free some "
+            "space, or choose another --workdir"
+        ) from error

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import tensorboardX
 import tqdm
 
-from asc_jax import checkpoints, json_object
+from asc_jax import files, json_object
 
 log = logging.getLogger("asc_jax")
 
@@ -51,7 +51,7 @@ class Journal:
         path = self._workdir / NAME
         logdir = str(self._workdir / "tensorboard")
         self._stack = contextlib.ExitStack()
-        with checkpoints.writing_to(self._workdir):
+        with files.writing_to(self._workdir):
             _drop_after(path, self._step, self._n_epochs)
             self._jsonl = self._stack.enter_context(path.open("a"))
             self._tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self._step + 1)
@@ -100,7 +100,7 @@ class Journal:
 
     def log(self, entry: dict) -> None:
         """Append an entry with `kind` (train, test, validation) and `step`; floats are plotted."""
-        with checkpoints.writing_to(self._workdir):
+        with files.writing_to(self._workdir):
             self._jsonl.write(json.dumps(entry | self._stamp) + "\n")
             self._jsonl.flush()
             os.fsync(self._jsonl.fileno())  # a checkpoint that follows counts on it
@@ -128,7 +128,7 @@ def _drop_after(path: pathlib.Path, step: int, n_epochs: int) -> None:
     """
     kept = [(entry, line) for entry, line in _entries(path) if entry["step"] <= step]
     if path.exists():
-        checkpoints.write_atomically(path, "".join(line + "\n" for _, line in kept))
+        files.write_atomically(path, "".join(line + "\n" for _, line in kept))
     logged = [entry.get("epoch") for entry, _ in kept if entry.get("kind") == "train"]
     missing = [str(epoch) for epoch in range(1, n_epochs + 1) if epoch not in logged]
     if missing:

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from asc_jax import checkpoints
+from asc_jax import files
 from asc_jax.errors import UserError
 
 NAME = "not_finite.txt"
@@ -22,8 +22,8 @@ def error(
       good: step of the newest checkpoint, None without one.
       half: whether the network computes in float16.
     """
-    with checkpoints.writing_to(workdir):
-        checkpoints.write_atomically(workdir / NAME, "".join(f"{x}\n" for x in [what, *names]))
+    with files.writing_to(workdir):
+        files.write_atomically(workdir / NAME, "".join(f"{x}\n" for x in [what, *names]))
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     kept = f"the last good checkpoint is that of step {good}" if good else "no checkpoint yet"
     wider = "Take --config.precision.compute=bfloat16 or float32, or lower" if half else "Lower"

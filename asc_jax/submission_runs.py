@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asc_jax import checkpoints, evaluation, experiment, json_object
+from asc_jax import evaluation, experiment, json_object, run_config
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.taxonomy import TRAIN_PERCENTS
@@ -53,7 +53,7 @@ def open_runs(workdirs: Sequence[str | os.PathLike], *, practice: bool = False) 
     """
     found = {}
     for workdir in map(Path, workdirs):
-        split = checkpoints.load_config(workdir)[1].data.train_split
+        split = run_config.load(workdir)[1].data.train_split
         if split not in _PERCENTS:
             raise UserError(
                 f"{workdir} was trained on {split!r}, a submission takes {', '.join(_PERCENTS)}"
@@ -73,7 +73,7 @@ def open_runs(workdirs: Sequence[str | os.PathLike], *, practice: bool = False) 
 def _open_run(workdir: Path, practice: bool) -> Run:
     again = f"evaluate it: python eval.py --workdir {workdir}"
     results = _read_results(workdir / "results.json", again)
-    name, config = checkpoints.load_config(workdir)
+    name, config = run_config.load(workdir)
     config = config.copy_and_resolve_references()
     config.precision.stored = results["stored_dtype"]
     parts = experiment.make(config)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asc_jax import checkpoints
+from asc_jax import files
 from asc_jax.table1_grids import Grid, compared, find, grids
 from asc_jax.table1_html import as_html
 from asc_jax.table1_notes import method, warnings
@@ -41,10 +41,10 @@ def write(table: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
         "html": as_html(table, TITLE),
     }
     paths = [Path(out_dir) / f"table1.{suffix}" for suffix in contents]
-    with checkpoints.writing_to(out_dir):
+    with files.writing_to(out_dir):
         Path(out_dir).mkdir(parents=True, exist_ok=True)
         for path, content in zip(paths, contents.values(), strict=True):
-            checkpoints.write_atomically(path, content)
+            files.write_atomically(path, content)
     return paths
 
 

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from asc_jax import checkpoints, evaluation, experiment, precision
+from asc_jax import checkpoints, evaluation, experiment, files, precision, run_config, version
 from asc_jax.errors import UserError
 from asc_jax.interop import torch, torch_config, torch_files
 from asc_jax.interop.torch_layout import counter_names
@@ -69,7 +69,7 @@ def run_from_torch(
         _require_room(workdir, precision.tree_bytes(state)["total"])
         with contextlib.closing(checkpoints.Checkpoints(workdir)) as manager:
             manager.save(0, state, extra)
-        checkpoints.save_config(workdir, name, config, over_budget=not parts.within_budget)
+        run_config.save(workdir, name, config, over_budget=not parts.within_budget)
     head = f"{path} → {workdir}: {parts.cost['n_params']:,} parameters, {rounding}"
     return [head, *_provenance(config, sources, overrides, name)]
 
@@ -98,7 +98,7 @@ def run_to_torch(
     """
     if pathlib.Path(path).exists():
         raise UserError(f"{path} is already there: choose another name")
-    parts = experiment.make(checkpoints.load_config(workdir)[1])
+    parts = experiment.make(run_config.load(workdir)[1])
     folder = "best" if checkpoint == "best" else "checkpoints"
     state, extra, step = evaluation.restore(parts, workdir, name=folder)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -131,7 +131,7 @@ def _whole_or_nothing(workdir: pathlib.Path) -> Iterator[None]:
 def _require_room(workdir: pathlib.Path, n_bytes: int) -> None:
     """Orbax's threads go on, and say much, where a disk is full: try with a plain file first."""
     probe = workdir / "room.part"
-    with checkpoints.writing_to(workdir):
+    with files.writing_to(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(bytes(2 * n_bytes))
@@ -167,7 +167,7 @@ def _origin(path: pathlib.Path) -> dict:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "epoch": 0,
-        "code_version": f"converted from {path.name} by {checkpoints.code_version()}",
+        "code_version": f"converted from {path.name} by {version.code_version()}",
         "converted_from": path.name,
         "sha256": digest,
     }

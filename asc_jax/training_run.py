@@ -6,7 +6,18 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from asc_jax import best, checkpoints, evaluation, hosts, journal, not_finite, optim, parallel
+from asc_jax import (
+    best,
+    checkpoints,
+    evaluation,
+    hosts,
+    journal,
+    not_finite,
+    optim,
+    parallel,
+    run_config,
+    version,
+)
 from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
 from asc_jax.errors import UserError
 from asc_jax.state import TrainState
@@ -76,7 +87,7 @@ class Run:
     def _refuse_another_run(self, extra: dict) -> None:
         """A checkpoint must be of this config and these clips; older ones do not say all of it."""
         if "config" in extra:
-            checkpoints.hold_against(extra["config"], self.experiment.config, self.workdir)
+            run_config.hold_against(extra["config"], self.experiment.config, self.workdir)
         before = extra.get("n_train_clips", len(self.clips))
         if before != len(self.clips):
             raise UserError(
@@ -193,7 +204,7 @@ class Run:
             "n_train_clips": len(self.clips),
             "train_data": self.data_identity(),
             "config": self.experiment.config.to_dict(),
-            "code_version": checkpoints.code_version(),
+            "code_version": version.code_version(),
             "over_budget": not self.experiment.within_budget,
         }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import checkpoints, experiment, exporting, features
+from asc_jax import checkpoints, experiment, exporting, features, run_config
 from asc_jax.interop.graph import ARTEFACTS
 from asc_jax.models import CPMobile
 
@@ -66,5 +66,5 @@ def save_run(workdir, config, variables):
     manager = checkpoints.Checkpoints(workdir)
     manager.save(3, parts.new_state(variables, parts.tx(1)))
     manager.close()
-    checkpoints.save_config(workdir, "small.py", config)
+    run_config.save(workdir, "small.py", config)
     return workdir

@@ -3,7 +3,7 @@
 import numpy as np
 from small import small_config
 
-from asc_jax import checkpoints, metrics, report
+from asc_jax import checkpoints, metrics, report, run_config
 from asc_jax.campaign_runs import Run
 from asc_jax.taxonomy import CITIES, DEVICES, N_DEVICES, N_SCENES, SCENES
 
@@ -28,7 +28,7 @@ def plan(out, system, percent, seed):
 
 def finish(run, skill, **changes):
     """Train and evaluate it, so to speak: right with probability `skill`, the sooner the higher."""
-    checkpoints.save_config(run.workdir, run.config_name, run.config)
+    run_config.save(run.workdir, run.config_name, run.config)
     manager = checkpoints.Checkpoints(run.workdir)
     manager.save(STEP, {"x": np.zeros(1)})
     manager.close()

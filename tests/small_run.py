@@ -4,14 +4,14 @@ import jax
 import numpy as np
 from small import small_config
 
-from asc_jax import checkpoints, evaluation, experiment
+from asc_jax import checkpoints, evaluation, experiment, run_config, version
 
 
 def write_run(workdir, *, step=7, seed=0, **overrides):
     """Config and checkpoint of a network with random kernels; other sounds get other scenes."""
     config = small_config(**overrides)
     parts = experiment.make(config)
-    checkpoints.save_config(workdir, "small.py", config, over_budget=not parts.within_budget)
+    run_config.save(workdir, "small.py", config, over_budget=not parts.within_budget)
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), evaluation.abstract_state(parts))
     rng = np.random.default_rng(seed)
     state = state.replace(
@@ -22,7 +22,7 @@ def write_run(workdir, *, step=7, seed=0, **overrides):
         ),
     )
     manager = checkpoints.Checkpoints(workdir)
-    manager.save(step, state, {"epoch": 3, "code_version": checkpoints.code_version()})
+    manager.save(step, state, {"epoch": 3, "code_version": version.code_version()})
     manager.close()
     return parts
 

@@ -8,7 +8,7 @@ import numpy as np
 from small import noise
 from small_run import write_run
 
-from asc_jax import checkpoints, evaluation, metrics, report
+from asc_jax import evaluation, metrics, report, run_config, version
 from asc_jax.data import pipeline
 from asc_jax.submission_author import EXAMPLE
 
@@ -39,8 +39,8 @@ def write_runs(folder):
 
 def write_results(workdir, parts):
     """Write `results.json` as `eval.py` does, with accuracies at random."""
-    extra = {"epoch": 3, "code_version": checkpoints.code_version()}
-    results = evaluation.describe(parts, checkpoints.load_config(workdir)[0], extra, 7)
+    extra = {"epoch": 3, "code_version": version.code_version()}
+    results = evaluation.describe(parts, run_config.load(workdir)[0], extra, 7)
     results |= {"stored_dtype": "float16", "formats": {}, "official_lists": True}
     report.write_results(results | {"float16": random_summary(), "checkpoint": "last"}, workdir)
 

@@ -1,16 +1,14 @@
-"""Checkpoints and the config beside them: what was saved comes back, or a person is told."""
+"""Checkpoints: what was saved comes back, or a person is told."""
 
-import json
 import os
 import shutil
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import checkpoints
+from asc_jax import checkpoints, files, run_config
 from asc_jax.errors import UserError
 
 
@@ -73,7 +71,7 @@ def test_unwritable_workdir_is_an_error(tmp_path, place):
     (tmp_path / "file").write_text("not a folder")
     workdir = tmp_path / place
     with pytest.raises(UserError, match="cannot write to the workdir .*choose another --workdir"):
-        checkpoints.save_config(workdir, "base.py", small_config())
+        run_config.save(workdir, "base.py", small_config())
     with pytest.raises(UserError, match="cannot write to the workdir"):
         checkpoints.Checkpoints(workdir)
 
@@ -100,81 +98,6 @@ def test_digest_changes_with_any_bit():
 )
 def test_digest_changes_with_shape_dtype_and_name(change):
     assert checkpoints.digest(change(tree())) != checkpoints.digest(tree())
-
-
-def test_code_version_names_the_package_and_the_commit(monkeypatch):
-    assert checkpoints.code_version().startswith("0.")
-    monkeypatch.setenv("PATH", "")  # no git
-    assert checkpoints.code_version()
-
-
-def test_config_comes_back_locked_with_its_name(tmp_path):
-    config = small_config()
-    checkpoints.save_config(tmp_path / "a" / "b", "splits/5pct.py", config)
-    name, loaded = checkpoints.load_config(tmp_path / "a" / "b")
-    assert name == "splits/5pct.py"
-    assert loaded == config
-    assert loaded.is_locked
-    content = json.loads((tmp_path / "a" / "b" / "config.json").read_text())
-    assert content["code_version"]
-    assert content["jax_version"]
-
-
-def test_same_config_goes_on_and_another_is_named(tmp_path):
-    checkpoints.save_config(tmp_path, "base.py", small_config())
-    checkpoints.save_config(tmp_path, "base.py", small_config())
-    other = small_config(optim__peak_lr=0.125, data__batch_size=3)
-    with pytest.raises(UserError) as caught:
-        checkpoints.save_config(tmp_path, "base.py", other)
-    message = str(caught.value)
-    assert "config.data.batch_size was 256, now 3; config.optim.peak_lr was 0.005, now 0.125" in (
-        message
-    )
-    assert "seed" not in message
-    assert checkpoints.load_config(tmp_path)[1] == small_config()
-
-
-def test_config_with_a_key_more_is_named(tmp_path):
-    checkpoints.save_config(tmp_path, "base.py", small_config())
-    more = ml_collections.ConfigDict(small_config().to_dict() | {"extra": 1})
-    with pytest.raises(UserError, match="config.extra was None, now 1"):
-        checkpoints.save_config(tmp_path, "base.py", more)
-
-
-def test_run_older_than_a_key_goes_on_as_it_began(tmp_path):
-    checkpoints.save_config(tmp_path, "base.py", small_config())
-    content = json.loads((tmp_path / "config.json").read_text())
-    del content["config"]["data"]["validation_locations"], content["sha256"]
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    assert checkpoints.load_config(tmp_path)[1] == small_config()
-    checkpoints.save_config(tmp_path, "base.py", small_config())
-    held_out = small_config(data__validation_locations=0.2)
-    with pytest.raises(UserError, match="validation_locations was 0.0, now 0.2"):
-        checkpoints.save_config(tmp_path, "base.py", held_out)
-
-
-def test_missing_config_says_how_to_train(tmp_path):
-    with pytest.raises(UserError, match=r"no run in .*: config\.json is missing. Train first"):
-        checkpoints.load_config(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"3", b"\xff\xfe", b"{}", b'{"name": "a"}', b'{"name": "a", "config": 3}']
-    + [b'{"name": "a", "config": "text"}', b'{"name": "a", "config": [1]}'],
-)
-def test_unreadable_config_is_an_error(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        checkpoints.load_config(tmp_path)
-
-
-def test_config_changed_behind_its_back_is_refused(tmp_path):
-    checkpoints.save_config(tmp_path, "base.py", small_config())
-    path = tmp_path / "config.json"
-    path.write_text(path.read_text().replace('"peak_lr": 0.005', '"peak_lr": 0.004'))
-    with pytest.raises(UserError, match="not the one it was written with. Put back"):
-        checkpoints.load_config(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -250,9 +173,9 @@ def test_clock_that_goes_backwards_changes_nothing(two, tmp_path):
 
 def test_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
-    checkpoints.write_atomically(path, "old")
+    files.write_atomically(path, "old")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: os.close(-1))  # the disk is full
         with pytest.raises(OSError, match="Bad file"):
-            checkpoints.write_atomically(path, "new")
+            files.write_atomically(path, "new")
     assert path.read_text() == "old"

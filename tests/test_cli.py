@@ -14,7 +14,7 @@ import pytest
 from small import SMALL_FLAGS, small_config
 from tau_folder import write_tau
 
-from asc_jax import checkpoints
+from asc_jax import run_config
 from asc_jax.taxonomy import SCENES
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def test_over_budget_starts_when_it_is_not_enforced(tmp_path):
 def test_evaluation_refuses_a_network_over_the_budget(tmp_path):
     """Before a checkpoint, which is not there either, is looked for."""
     config = small_config(budget__max_bytes=1000)
-    checkpoints.save_config(tmp_path / "run", "mine.py", config)
+    run_config.save(tmp_path / "run", "mine.py", config)
     message = refused("eval.py", "--workdir", "run", cwd=tmp_path)
     assert "over the limit of 1,000; most go to b6/project" in message
     assert "checkpoint" not in message
@@ -139,7 +139,7 @@ def test_evaluation_without_a_run_says_what_is_missing(tmp_path):
     assert "unexpected words" in refused("eval.py", "--workdir", "a", "b", cwd=tmp_path)
     message = refused("eval.py", "--workdir", "nowhere", cwd=tmp_path)
     assert "no run in nowhere: config.json is missing. Train first" in message
-    checkpoints.save_config(tmp_path / "run", "splits/5pct.py", small_config())
+    run_config.save(tmp_path / "run", "splits/5pct.py", small_config())
     message = refused("eval.py", "--workdir", "run", cwd=tmp_path)
     assert "no checkpoint in run/checkpoints: train first" in message
 

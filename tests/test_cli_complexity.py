@@ -9,7 +9,7 @@ import sys
 import pytest
 from small import small_config
 
-from asc_jax import budget, checkpoints
+from asc_jax import budget, run_config
 from asc_jax.cli import complexity
 from asc_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def test_the_reports_config_is_within_budget_and_ends_with_0():
 
 @pytest.mark.parametrize("enforce", [True, False])
 def test_over_budget_prints_the_table_and_ends_with_1(tmp_path, enforce):
-    checkpoints.save_config(tmp_path, "mine.py", small_config(budget__enforce=enforce, **OVER))
+    run_config.save(tmp_path, "mine.py", small_config(budget__enforce=enforce, **OVER))
     done = start("--workdir", tmp_path, "--json")
     assert (done.returncode, done.stderr) == (1, "")
     result = json.loads(done.stdout)

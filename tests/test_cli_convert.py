@@ -15,7 +15,7 @@ from exported import moved_variables, save_run
 from small import small_config
 from tau_folder import write_tau
 
-from asc_jax import checkpoints, evaluation, experiment, features, torch_runs
+from asc_jax import evaluation, experiment, features, run_config, torch_runs
 from asc_jax.cli import convert
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import to_torch
@@ -153,7 +153,7 @@ def test_config_comes_from_the_checkpoint_and_says_so(tmp_path, tensors, front_e
         "features.f_min": ("0.0", "base.py"),
         "features.f_max": ("16000.0", "base.py"),
     }
-    name, config = checkpoints.load_config(tmp_path / "x")
+    name, config = run_config.load(tmp_path / "x")
     assert (name, config.features.hop_length) == ("base.py", 472)
     args = (*BASE, "--config.features.hop_length=475")
     out = converted("--from_torch=m.ckpt", "--workdir=y", *args, cwd=tmp_path)
@@ -315,7 +315,7 @@ def test_failed_conversion_leaves_nothing_and_can_be_tried_again(
         raise UserError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "save_config", fail)
+        patched.setattr(run_config, "save", fail)
         with pytest.raises(UserError, match="the disk is full"):
             run_of(tmp_path / "m.pt", name="base.py")
     assert sorted(tmp_path.rglob("*")) == before
@@ -408,7 +408,7 @@ def test_converted_run_is_evaluated_trained_on_and_exported(home):
     assert done.returncode == 0, done.stderr
     converted("--to_torch=trained.pt", "--workdir=x", cwd=home)
     trained = read_state_dict(home / "trained.pt")
-    parts = experiment.make(checkpoints.load_config(home / "x")[1])
+    parts = experiment.make(run_config.load(home / "x")[1])
     state, _, step = evaluation.restore(parts, home / "x")
     assert step == 2
     expected = to_torch({"params": state.params, "batch_stats": state.batch_stats}, 2)

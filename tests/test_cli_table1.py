@@ -19,7 +19,7 @@ from finished_runs import finish, plan
 from small import SMALL_FLAGS
 from table1_data import write_data
 
-from asc_jax import campaign, checkpoints
+from asc_jax import campaign, run_config
 from asc_jax.campaign_progress import Progress
 from asc_jax.campaign_runs import Run
 from asc_jax.cli import table1
@@ -297,7 +297,7 @@ def test_table_killed_twice_and_resumed_is_the_same_bit_for_bit(home):
     assert outputs(home / "killed") == outputs(home / "whole")
     table = json.loads((home / "killed" / "table1.json").read_text())
     assert (len(table["results"]), table["missing"]) == (2, {})
-    config = checkpoints.load_config(home / "killed" / "baseline" / "10pct" / "seed0")[1]
+    config = run_config.load(home / "killed" / "baseline" / "10pct" / "seed0")[1]
     assert (config.loss.gamma, config.data.train_split) == (0.0, "train_10pct")
     again = start("--out=killed", *args, cwd=home, **env)
     assert "all 2 runs are done" in again.communicate()[0]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from asc_jax import budget, checkpoints, experiment
+from asc_jax import budget, experiment, run_config
 from asc_jax.budget_figure import write_budget_figure
 from asc_jax.cli import config_name, define_config_flag, run
 from asc_jax.errors import UserError
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
         name = config_name(given["config"].config_filename)
         config = given.config.copy_and_resolve_references()
     else:
-        name, config = checkpoints.load_config(given.workdir)
+        name, config = run_config.load(given.workdir)
     within = show(name, config, solve=given.solve, json_only=given.json, png=given.png)
     if not within:
         sys.exit(1)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from asc_jax import checkpoints, exporting, torch_runs
+from asc_jax import exporting, run_config, torch_runs
 from asc_jax.cli import config_name, define_config_flag, run
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoint="last"):
     """The lines of `exporting.export_run`, on the run's own test clips if they are here."""
-    config = checkpoints.load_config(workdir)[1]
+    config = run_config.load(workdir)[1]
     try:
         clips = pipeline.open_split(data_dir or config.data.dir, config.data.test_split)
     except UserError:

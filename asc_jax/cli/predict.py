@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from absl import flags
 
-from asc_jax import checkpoints, evaluation, experiment, precision
+from asc_jax import evaluation, experiment, precision, run_config
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data import recordings
 from asc_jax.data.recordings import OpenRecording
@@ -73,7 +73,7 @@ def load(workdir: str, checkpoint: str, stored: str | None, batch_size: int | No
     Raises:
       UserError: there is no run or no checkpoint.
     """
-    _, config = checkpoints.load_config(workdir)
+    _, config = run_config.load(workdir)
     if stored is not None:
         config = config.copy_and_resolve_references()
         config.precision.stored = stored

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from asc_jax import checkpoints, lock, loop
+from asc_jax import lock, loop, run_config
 from asc_jax.data import pipeline
 from asc_jax.errors import Interrupted, UserError
 from tests.faults.judge import Problem
@@ -95,7 +95,7 @@ def _train(home, workdir, data, change) -> None:
     clips = pipeline.open_split(data, home.config.data.train_split)
     test_clips = pipeline.open_split(data, home.config.data.test_split)
     with lock.held(workdir):
-        checkpoints.save_config(workdir, "demo.py", home.config)
+        run_config.save(workdir, "demo.py", home.config)
         loop.fit(home.parts, change(clips), test_clips, workdir, **home.config.train)
 
 

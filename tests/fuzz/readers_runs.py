@@ -8,7 +8,15 @@ from random import Random
 
 import numpy as np
 
-from asc_jax import campaign_progress, checkpoints, experiment, figures, journal, run_results
+from asc_jax import (
+    campaign_progress,
+    checkpoints,
+    experiment,
+    figures,
+    journal,
+    run_config,
+    run_results,
+)
 from asc_jax.taxonomy import DEVICES, SCENES
 
 from . import mutate
@@ -24,7 +32,7 @@ def config(scratch) -> Reader:
 
     def read(data):
         path.write_bytes(data)
-        experiment._check_values(checkpoints.load_config(scratch)[1])
+        experiment._check_values(run_config.load(scratch)[1])
 
     return Reader(read, mutate.of_json, (json.dumps(content).encode(),))
 
