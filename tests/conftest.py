@@ -37,3 +37,11 @@ def x64():
     """float64 throughout one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def compiled_fast():
+    """For a test that compiles long and computes little: not what is shipped, but as right."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -190,7 +190,9 @@ def test_gradient_that_overflows_float16_lowers_the_loss_scale_and_nothing_else(
 
 
 @pytest.mark.slow
-def test_run_that_learns_nothing_in_float16_ends_with_an_error(tmp_path, monkeypatch, capsys):
+def test_run_that_learns_nothing_in_float16_ends_with_an_error(
+    tmp_path, monkeypatch, capsys, compiled_fast
+):
     monkeypatch.setattr(state, "FIRST_LOSS_SCALE", 2.0**60)
     parts = experiment.make(small_config(data__batch_size=8, precision__compute="float16"))
     options = {"eval_every_epochs": 0, "checkpoint_every_epochs": 1, "keep_checkpoints": 2}

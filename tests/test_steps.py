@@ -151,7 +151,7 @@ def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_replicas", [pytest.param(2, marks=pytest.mark.nightly), 4])
-def test_result_in_float64_does_not_depend_on_the_replicas(x64, n_replicas):
+def test_result_in_float64_does_not_depend_on_the_replicas(x64, compiled_fast, n_replicas):
     """10 steps, augmentation on; 4 does not divide 78; the last batch is padded."""
     batches = make_batches(10, 78, 31, np.float64)
     loss, final = run_steps(small_config(), batches, 1)
@@ -171,7 +171,7 @@ def test_first_losses_in_float32_do_not_depend_on_the_replicas():
     np.testing.assert_allclose(four, one, rtol=1e-5)
 
 
-def test_result_does_not_depend_on_padding(x64):
+def test_result_does_not_depend_on_padding(x64, compiled_fast):
     batches = make_batches(3, 10, 7, np.float64)
     loss, final = run_steps(small_config(), batches, 1)
     padded_loss, padded = run_steps(small_config(), batches, 1, pad_to=5)
@@ -218,7 +218,7 @@ def test_augmentation_switched_off_is_the_plain_log_mel():
     np.testing.assert_array_equal(augmented, features.log_mel(waveform, **config.features))
 
 
-def test_bfloat16_compute_trains_and_keeps_float32_state():
+def test_bfloat16_compute_trains_and_keeps_float32_state(compiled_fast):
     batches = make_batches(4, 16, 16)
     loss, final = run_steps(small_config(precision__compute="bfloat16"), batches, 1)
     assert np.all(np.isfinite(loss))
