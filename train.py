@@ -16,7 +16,7 @@ from asc_jax import complexity, experiment, hosts, lock, loop, run_config
 from asc_jax.cli import config_name, define_config_flag, keep_compiled, run
 from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.data import held_out, pipeline
-from asc_jax.errors import UserError
+from asc_jax.errors import UserError, printable
 
 define_config_flag()
 define_replica_flags()
@@ -60,7 +60,8 @@ def main(argv) -> None:
 def by_seed(config) -> list:
     """The configs of the runs that a config asks for: one, or `n_seeds` with a seed each."""
     configs = []
-    for seed in range(config.seed, config.seed + max(config.train.n_seeds, 1)):
+    experiment.check_values(config)
+    for seed in range(config.seed, config.seed + config.train.n_seeds):
         one = config.copy_and_resolve_references().unlock()
         one.seed = seed
         if config.train.n_seeds > 1:
@@ -79,7 +80,8 @@ def announce(name: str, parts, clips, workdir, held=None) -> None:
     cost, config = parts.cost, parts.config
     print(
         f"{name}: {len(clips):,} clips, {cost['n_params']:,} parameters, {cost['macs']:,} "
-        f"MACs, {cost['bytes']:,} bytes in {config.precision.stored} → {workdir}"
+        f"MACs, {cost['bytes']:,} bytes in {config.precision.stored} → {printable(str(workdir))}",
+        flush=True,
     )
     if held is not None:
         share = config.data.validation_locations

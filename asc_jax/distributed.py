@@ -8,11 +8,16 @@ one without waiting for the others.
 import atexit
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from typing import TextIO
 
 import jax
@@ -24,6 +29,7 @@ MAX_CPU_REPLICAS = 8
 LOST = 3  # exit status
 MAX_PORT = 65_535
 START_TIMEOUT_S = 300  # for all processes to come up
+TELL_AFTER_S = 10  # that they are waited for
 _ABORT_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 _native = {}  # of one process of several: its log, and the handler that C code points to
 
@@ -87,16 +93,25 @@ def leave(status: int) -> None:
 
 def lost_process(error: Exception) -> str | None:
     """What to tell a person if an error means that another process is gone, otherwise None."""
-    if not _native or not isinstance(error, jax.errors.JaxRuntimeError):
+    if not _native or not isinstance(error, jax.errors.JaxRuntimeError | ValueError):
         return None
-    if "RESOURCE_EXHAUSTED" in str(error):  # its own memory is full
+    text = str(error)
+    if isinstance(error, ValueError) and not text.startswith(_LOST_STATUS):
         return None
-    return f"{_LOST_MESSAGE} ({str(error).splitlines()[0][:200]})"
+    if "RESOURCE_EXHAUSTED" in text:  # its own memory is full
+        return None
+    return f"{_LOST_MESSAGE} ({text.splitlines()[0][:200]})"
 
 
+# How a ValueError begins that JAX makes of a collective's end.
+_LOST_STATUS = ("UNKNOWN:", "UNAVAILABLE:", "INTERNAL:", "DEADLINE_EXCEEDED:", "ABORTED:")
 _LOST_MESSAGE = (
     "another process of this run has ended or cannot be reached: start the same command again in "
     "all of them to go on from the last checkpoint"
+)
+_NOT_FOUND_MESSAGE = (
+    "the processes of this run did not find each other: each needs a --process_id of its own, and "
+    "the same --coordinator and --n_processes"
 )
 
 
@@ -135,16 +150,21 @@ def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     host = (coordinator or "").rpartition(":")[0]
     local = host == "localhost" or host.startswith("127.")
+    if coordinator and process_id == 0:
+        _require_free(coordinator, local)
     try:
-        jax.distributed.initialize(
-            coordinator,
-            n_processes,
-            process_id,
-            cluster_detection_method=None if distributed == "auto" else "deactivate",
-            initialization_timeout=START_TIMEOUT_S,
-            heartbeat_timeout_seconds=host_timeout_s,
-            shutdown_timeout_seconds=host_timeout_s,
-            coordinator_bind_address=coordinator if local else None,
+        _wait_for(
+            functools.partial(
+                jax.distributed.initialize,
+                coordinator,
+                n_processes,
+                process_id,
+                cluster_detection_method=None if distributed == "auto" else "deactivate",
+                initialization_timeout=START_TIMEOUT_S,
+                heartbeat_timeout_seconds=host_timeout_s,
+                shutdown_timeout_seconds=host_timeout_s,
+                coordinator_bind_address=coordinator if local else None,
+            )
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -152,8 +172,45 @@ def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> 
             "Where the surroundings do not say it, give --coordinator, --n_processes and "
             f"--process_id. More is in {log}"
         ) from error
+    _native["together"] = True
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # process 0 speaks for all  # noqa: SIM115
+
+
+def _require_free(coordinator: str, local: bool) -> None:
+    """JAX's own service would end this process without a word."""
+    host, _, port = coordinator.rpartition(":")
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((host if local else "", int(port)))
+        except OSError as error:
+            raise UserError(
+                f"port {port} of --coordinator cannot be had on this machine: {error.strerror}. "
+                "Choose another, or wait for the run that holds it"
+            ) from error
+
+
+def _wait_for(join: Callable[[], None]) -> None:
+    """Join the others in a thread, so that this one can be stopped meanwhile."""
+    failed, told = [], False
+
+    def work():
+        try:
+            join()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    began = time.monotonic()
+    while thread.is_alive():
+        thread.join(0.1)
+        if not told and time.monotonic() - began > TELL_AFTER_S:
+            told = True
+            print("waiting for the other processes of this run …", file=sys.stderr)
+    if failed:
+        raise failed[0]
 
 
 def _divert_native_log() -> str:
@@ -174,7 +231,8 @@ def _divert_native_log() -> str:
 
     @_ABORT_HANDLER
     def on_abort(_):
-        os.write(terminal, f"error: {_LOST_MESSAGE}. More is in {path}\n".encode())
+        message = _LOST_MESSAGE if "together" in _native else _NOT_FOUND_MESSAGE
+        os.write(terminal, f"error: {message}. More is in {path}\n".encode())
         os._exit(LOST)
 
     _native.update(log=path, handler=on_abort)

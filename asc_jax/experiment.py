@@ -11,7 +11,7 @@ import ml_collections
 import optax
 
 from asc_jax import complexity, features, losses, optim, precision, state, steps
-from asc_jax.errors import UserError
+from asc_jax.errors import UserError, short
 from asc_jax.models import MODELS
 from asc_jax.types import Array, Params
 
@@ -19,6 +19,19 @@ CPU_CHUNK = 1  # clip
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
 SAMPLE_RATE = 32_000  # Hz, what data sets are stored at
+MAX_LR = 1e6
+WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a machine's memory hold
+    "seed": (0, 2**62),
+    "data.batch_size": (1, 2**16),
+    "optim.warmup_steps": (0, 10**9),
+    "train.n_epochs": (1, 10**6),
+    "train.steps_per_call": (1, 2**16),
+    "train.eval_every_epochs": (0, 10**6),
+    "train.checkpoint_every_epochs": (1, 10**6),
+    "train.keep_checkpoints": (1, 10**6),
+    "train.n_seeds": (1, 1000),
+    "augment.max_time_mask": (0, SAMPLE_RATE),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +94,7 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     Raises:
       UserError: a value that no part accepts, or a network over the budget.
     """
-    _check_values(config)
+    check_values(config)
     cost = measure(config)
     within = complexity.check_budget(
         cost["macs_by_layer"],
@@ -96,7 +109,7 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
 def model(config, *, train: bool = False, axis_name: str | None = None, body: str = "auto"):
     """The config's network. Evaluation computes in float32, whatever training used."""
     if config.network not in MODELS:
-        raise UserError(f"unknown network {config.network!r}; known: {', '.join(MODELS)}")
+        raise UserError(f"unknown network {short(config.network)}; known: {', '.join(MODELS)}")
     compute = config.precision.compute
     dtype = compute if train and compute != "float32" else None
     cls = MODELS[config.network]
@@ -170,8 +183,8 @@ def eval_forward(variables, audio, *, config):
     return jax.lax.map(lambda clip: forward(clip[None])[0], audio, batch_size=CPU_CHUNK)
 
 
-def _check_values(config) -> None:
-    """Values that would otherwise fail late or in silence."""
+def check_values(config) -> None:
+    """Refuse, by a `UserError`, values that would otherwise fail late or in silence."""
     try:
         optim.make_tx(1, **config.optim)
         expectations = _expectations(config)
@@ -180,7 +193,7 @@ def _check_values(config) -> None:
     for name, holds, expected in expectations:
         if not holds:
             value = functools.reduce(getattr, name.split("."), config)
-            raise UserError(f"config.{name} is {value!r}, expected {expected}")
+            raise UserError(f"config.{name} is {short(value)}, expected {expected}")
 
 
 def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
@@ -191,8 +204,14 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
     budget = config.budget
     limits = {"max_macs": complexity.MAX_MACS, "max_bytes": complexity.MAX_BYTES}
     return (
-        ("seed", config.seed >= 0, "at least 0"),
-        ("data.batch_size", config.data.batch_size >= 1, "at least 1"),
+        *(
+            (
+                name,
+                low <= functools.reduce(getattr, name.split("."), config) <= high,
+                f"in {low} … {high:,}",
+            )
+            for name, (low, high) in WHOLE_NUMBERS.items()
+        ),
         ("data.validation_locations", 0 <= config.data.validation_locations < 1, "in [0, 1)"),
         ("model.width", net.width >= 1, "at least 1"),
         ("model.width_multiplier", 0 < net.width_multiplier <= 64, "above 0 and at most 64"),
@@ -206,13 +225,7 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
             )
             for name, limit in limits.items()
         ),
-        ("train.n_epochs", train.n_epochs >= 1, "at least 1"),
-        ("train.steps_per_call", train.steps_per_call >= 1, "at least 1"),
-        ("train.eval_every_epochs", train.eval_every_epochs >= 0, "at least 0"),
-        ("train.checkpoint_every_epochs", train.checkpoint_every_epochs >= 1, "at least 1"),
-        ("train.n_seeds", train.n_seeds >= 1, "at least 1"),
         ("train.resident", train.resident in RESIDENT, " or ".join(RESIDENT)),
-        ("train.keep_checkpoints", train.keep_checkpoints >= 1, "at least 1"),
         ("augment.mixstyle_p", 0 <= augment.mixstyle_p <= 1, "in [0, 1]"),
         ("augment.mixstyle_alpha", augment.mixstyle_alpha > 0, "above 0"),
         ("augment.max_roll_s", 0 <= augment.max_roll_s < 1, "in [0, 1)"),
@@ -221,12 +234,12 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
             0 <= augment.max_freq_mask <= n_mels,
             f"in 0 … {n_mels} (n_mels)",
         ),
-        ("augment.max_time_mask", augment.max_time_mask >= 0, "at least 0"),
         ("features.sample_rate", f.sample_rate == SAMPLE_RATE, f"{SAMPLE_RATE}, the data set's"),
         ("features.hop_length", 1 <= f.hop_length <= nyquist, f"in 1 … {nyquist:g}"),
         ("data.train_split", config.data.train_split != "evaluation", "a split with labels"),
         ("data.test_split", config.data.test_split != "evaluation", "a split with labels"),
-        ("features.n_mels", n_mels >= 1, "at least 1"),
+        ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),
+        ("optim.peak_lr", config.optim.peak_lr <= MAX_LR, f"at most {MAX_LR:g}"),
         ("features.n_fft", n_fft < 2 * f.sample_rate, "less than two seconds"),
         ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
         ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),

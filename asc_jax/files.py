@@ -35,6 +35,12 @@ def sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def reason(error: OSError) -> str:
+    """The system's words, and the file they are about."""
+    words = error.strerror or str(error)
+    return f"{words} ({error.filename})" if error.filename else words
+
+
 @contextlib.contextmanager
 def writing_to(workdir: str | os.PathLike):
     """What goes wrong while a workdir is written becomes a `UserError`."""
@@ -42,6 +48,6 @@ def writing_to(workdir: str | os.PathLike):
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to the workdir {workdir}: {error.strerror or error}; free some "
-            "space, or choose another --workdir"
+            f"cannot write to the workdir {workdir}: {reason(error)}; free some space, or choose "
+            "another --workdir"
         ) from error

@@ -28,6 +28,10 @@ def own_workdir(workdir) -> Iterator:
             yield folder
         except Interrupted as stop:
             raise Interrupted("stopped with process 0, which saved", stop.signal_number) from stop
+        except UserError as error:
+            if folder not in str(error):
+                raise
+            raise UserError("stopped with process 0, which says why") from error
 
 
 def any_process(flag) -> bool:

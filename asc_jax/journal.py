@@ -13,6 +13,7 @@ import tensorboardX
 import tqdm
 
 from asc_jax import files, json_object
+from asc_jax.errors import UserError
 
 log = logging.getLogger("asc_jax")
 
@@ -143,7 +144,13 @@ def _entries(path: pathlib.Path) -> Iterator[tuple[dict, str]]:
     """The entries that can be read, each with its line."""
     if not path.exists():
         return
-    for line in path.read_text("utf-8", errors="replace").split("\n"):
+    try:
+        lines = path.read_text("utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; put it right, or move it away"
+        ) from error
+    for line in lines:
         try:
             entry = json_object.parse(line)
         except ValueError:

@@ -44,8 +44,8 @@ def held(folder: str | os.PathLike) -> Iterator[None]:
         descriptor = _acquire(path)
     except OSError as error:
         raise UserError(
-            f"cannot write to {folder}: {error.strerror or error}; free some space, or choose "
-            "another folder"
+            f"cannot write to {folder}: {error.strerror or error} ({error.filename or path}); free "
+            "some space, or choose another folder"
         ) from error
     try:
         yield

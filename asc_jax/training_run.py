@@ -23,6 +23,7 @@ from asc_jax.errors import UserError
 from asc_jax.state import TrainState
 
 PER_EPOCH = ("loss_sum", "n_correct", "n_clips", "n_skipped")  # sums that a checkpoint keeps
+MAX_STEPS = 2**31 - 1  # what a step's number holds
 MAX_SKIPPED = 40  # steps in a row; so many halvings take any loss scale below 1
 
 
@@ -54,6 +55,11 @@ class Run:
         self.batch_size = experiment.config.data.batch_size
         self.steps_per_epoch = pipeline.n_batches(len(clips), self.batch_size)
         self.n_steps = n_epochs * self.steps_per_epoch
+        if self.n_steps > MAX_STEPS:
+            raise UserError(
+                f"config.train.n_epochs is {n_epochs:,}: {self.n_steps:,} steps in all, expected "
+                f"at most {MAX_STEPS:,}"
+            )
         self.tx = experiment.tx(self.n_steps)
         self.key = experiment.root_key()
         config = experiment.config.optim

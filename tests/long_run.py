@@ -41,14 +41,16 @@ def held_by(pid):
 def growth(noted):
     """Growth over the second half of a run: bytes as a share, threads and files as numbers.
 
-    Bytes by a straight line through them, so that a single value decides nothing. Threads come
-    and go with tf.data's pool, so the most there were count: in this half less in the first.
+    Bytes by a straight line through them, so that a single value decides nothing. Pools take
+    threads when they have work and let go of them again, but what has leaked is there for good:
+    the fewest of the last quarter, less the most of the first half.
     """
     noted = np.array(noted, float)
     first, second = np.array_split(noted, 2)
     steps = np.arange(len(second))
     slope, start = np.polyfit(steps, second[:, 0], 1)
-    threads, files = second[:, 1:].max(axis=0) - first[:, 1:].max(axis=0)
+    last = second[len(second) // 2 :]
+    threads, files = last[:, 1:].min(axis=0) - first[:, 1:].max(axis=0)
     return slope * steps[-1] / start, threads, files
 
 

@@ -25,12 +25,14 @@ from small import SMALL_FLAGS  # noqa: E402
 from tau_folder import write_tau  # noqa: E402
 
 EVERY_S = 0.2
+N_EPOCHS = 80
+N_STEPS = N_EPOCHS * long_run.STEPS_PER_EPOCH
 MAX_GROWTH = 0.01
 TRAIN = (
     "--config=demo.py",
     "--config.data.batch_size=4",
     *SMALL_FLAGS,
-    "--config.train.n_epochs=80",
+    f"--config.train.n_epochs={N_EPOCHS}",
     "--config.train.checkpoint_every_epochs=4",
     "--config.train.eval_every_epochs=4",
     "--config.train.steps_per_call=5",
@@ -43,17 +45,23 @@ def start(home, workdir):
 
 
 def undisturbed(home, workdir):
-    """`long_run.growth` of a run."""
+    """`long_run.growth` of a run from its first checkpoint, all then done once, to its last."""
     process, noted = start(home, workdir), []
     while process.poll() is None:
         try:
-            noted.append(long_run.held_by(process.pid))
+            if 0 < max(saved_steps(home / workdir), default=0) < N_STEPS:
+                noted.append(long_run.held_by(process.pid))
         except (FileNotFoundError, ProcessLookupError):
             break  # it ended in between
         time.sleep(EVERY_S)
     if process.wait():
         raise SystemExit(f"train.py ended with status {process.returncode}")
-    return long_run.growth([row for row in noted if row[0]])
+    return long_run.growth(noted)
+
+
+def saved_steps(workdir):
+    """Steps of the checkpoints that are there."""
+    return [int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()]
 
 
 def disturbed(home, workdir, longest_s):
@@ -74,8 +82,7 @@ def disturbed(home, workdir, longest_s):
 
 def end_of(workdir):
     """Digests of the arrays of the newest checkpoint and of all else it says."""
-    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
-    meta = workdir / "checkpoints" / str(max(steps)) / "meta" / "metadata"
+    meta = workdir / "checkpoints" / str(max(saved_steps(workdir))) / "meta" / "metadata"
     return json.loads(meta.read_text())["digest"]
 
 

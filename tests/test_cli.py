@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import re
 import signal
@@ -62,7 +63,7 @@ def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config
         (("--config.optim.peak_lr=1",), "--config comes first"),
         ((*REPORT, "--config.optim.peak_rl=1"), 'Did you mean "peak_lr" instead of "peak_rl"?'),
         ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
-        ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected at least"),
+        ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected in 1 …"),
         ((*REPORT, "--config.network=foo"), "unknown network 'foo'; known: cp_mobile"),
         ((*REPORT, "stray", "words"), "unexpected words on the command line: stray words"),
         ((*REPORT, "--wrkdir=x"), "Did you mean: workdir"),
@@ -306,6 +307,21 @@ def test_finished_run_says_there_is_nothing_to_do_and_refuses_another_config(hom
     done = start("train.py", *TINY, "--workdir=whole", "--config.seed=1", cwd=home)
     assert done.returncode == 2
     assert "belongs to a run with another config: config.seed was 0, now 1" in done.stderr
+
+
+@pytest.mark.slow
+def test_output_that_cannot_be_written_is_told_in_a_line(home):
+    args = command("train.py", *TINY, "--workdir=whole")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(args, cwd=home, text=True, stdout=full, stderr=subprocess.PIPE)
+    expected = "error: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(args, cwd=home, text=True, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    expected = "stopped: nobody reads standard output; run the same command again to go on\n"
+    assert (done.returncode, done.stderr) == (141, expected)
 
 
 @pytest.mark.slow

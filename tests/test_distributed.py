@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from asc_jax import distributed, parallel
+from asc_jax import distributed, hosts, parallel
 from asc_jax.data import pipeline
 from asc_jax.errors import Interrupted, UserError
 
@@ -192,6 +192,63 @@ def test_rows_without_a_clip_are_zeros_and_masked():
 def test_options_that_do_not_fit_together_are_refused(options, expected):
     with pytest.raises(UserError, match=expected):
         distributed.start(**options)
+
+
+def test_error_that_a_lost_process_makes_of_a_collective_is_told_in_a_line(monkeypatch):
+    monkeypatch.setitem(distributed._native, "log", "native.log")
+    text = "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1"
+    assert "another process of this run has ended" in distributed.lost_process(ValueError(text))
+    assert distributed.lost_process(ValueError("shapes do not match")) is None
+    assert distributed.lost_process(TypeError(text)) is None
+
+
+def alone_of_two(port, **options):
+    """Process 0 of two, the other of which never comes."""
+    words = [f"--coordinator=127.0.0.1:{port}", "--n_processes=2", "--process_id=0"]
+    command = [sys.executable, str(SCRIPT), "nowhere", "0", "SIGTERM", "18", *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.slow
+def test_port_that_is_taken_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = alone_of_two(port)
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2
+    line = (
+        rf"error: port {port} of --coordinator cannot be had on this machine: Address already.*\n"
+    )
+    assert re.fullmatch(line, errors), errors
+
+
+@pytest.mark.slow
+def test_waiting_for_the_others_is_told_and_can_be_stopped():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = alone_of_two(port)
+    try:
+        assert process.stderr.readline() == "waiting for the other processes of this run …\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert errors == "stopped; run the same command again to go on\n"
+
+
+def test_what_another_process_than_the_first_says_of_its_own_folder_is_kept_from_a_person(
+    monkeypatch,
+):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    why = pytest.raises(UserError, match="stopped with process 0, which says why")
+    with why, hosts.own_workdir("run") as own:
+        raise UserError(f"the loss became nan; no checkpoint yet in {own}")
+    with pytest.raises(UserError, match="a.wav is damaged"), hosts.own_workdir("run"):
+        raise UserError("a.wav is damaged")
 
 
 def test_other_number_of_replicas_than_there_are_is_refused(monkeypatch):

@@ -22,8 +22,30 @@ from asc_jax.errors import UserError
         ("features__f_min", 16_000.0, "below features.f_max"),
         ("augment__max_freq_mask", 33, r"in 0 … 32 \(n_mels\)"),
         ("train__n_epochs", 0, "config.train.n_epochs is 0"),
+        ("train__n_epochs", 10**27, "expected in 1 … 1,000,000"),
+        ("data__batch_size", 10**9, "expected in 1 … 65,536"),
+        ("optim__warmup_steps", 10**23, "expected in 0 … "),
+        ("optim__peak_lr", 1e39, r"expected at most 1e\+06"),
+        ("train__steps_per_call", 10**12, "expected in 1 … 65,536"),
+        ("train__n_seeds", 10**8, "expected in 1 … 1,000"),
+        ("features__n_mels", 10**9, r"expected in 1 … 2049 \(of n_fft\)"),
     ],
 )
 def test_value_out_of_range_is_named(name, value, expected):
     with pytest.raises(UserError, match=expected):
         experiment.make(small_config(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("seed", 10**20, "config.seed is 1000.*, expected in 0 … 4,611,686,018,427,387,904"),
+        ("network", "x" * 10**5, r"unknown network 'x+\.\.\.x+'; known: "),
+    ],
+)
+def test_value_without_a_section_out_of_range_is_named(name, value, expected):
+    config = small_config().unlock()
+    config[name] = value
+    with pytest.raises(UserError, match=expected) as caught:
+        experiment.make(config.lock())
+    assert len(str(caught.value)) < 300

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import long_run
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow_datasets")
@@ -16,6 +18,15 @@ import long_run
 noted = long_run.watch(pathlib.Path({folder!r}), {n_steps}, {n_evaluations})
 print(json.dumps([len(noted), *long_run.growth(noted), noted[len(noted) // 2], noted[-1]]))
 """
+
+
+@pytest.mark.parametrize("column", [1, 2])
+def test_a_leak_at_every_evaluation_is_seen_and_a_pool_that_varies_is_not(column):
+    rng = np.random.default_rng(0)
+    noted = np.array([10**9, 40, 20]) + rng.integers(0, 4, (2000, 3)) * [10**6, 1, 1]
+    assert max(long_run.growth(noted)[1:]) <= 0
+    noted[:, column] += np.arange(2000) // 100  # one at each of 20
+    assert long_run.growth(noted)[column] > 0
 
 
 def grown(folder, n_steps, n_evaluations):

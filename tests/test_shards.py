@@ -62,7 +62,7 @@ def test_process_that_was_ended_is_told(tau, tmp_path, many):
     def end_one(n_clips):
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
-    with pytest.raises(UserError, match="a process that wrote a part of the data set was ended"):
+    with pytest.raises(UserError, match="a process that wrote a part of the data set has ended"):
         tau22.build(read_recordings(tau), tmp_path, end_one)
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,7 @@ lost, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
 """
 
 import difflib
+import errno
 import functools
 import logging
 import os
@@ -113,12 +114,27 @@ def _guarded(main, argv) -> None:
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         _end(130)
+    except BrokenPipeError:  # whoever read our lines has had enough, as `head` does
+        _drop_output()
+        print(
+            "stopped: nobody reads standard output; run the same command again to go on",
+            file=sys.stderr,
+        )
+        _end(141)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            _drop_output()
+            _fail(UserError(f"cannot write to standard output: {error.strerror}"))
         message = _several() and _several().lost_process(error)
         if not message:
             raise
         print(f"error: {message}", file=sys.stderr)
         _end(_several().LOST)
+
+
+def _drop_output() -> None:
+    """What is still to be printed would fail once more when this process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception) -> None:

@@ -7,6 +7,7 @@ every clip is as it was built.
 """
 
 import hashlib
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from asc_jax.data import staging
 from asc_jax.data.download import LISTS_SHA256, download
 from asc_jax.data.pipeline import DATASET
 from asc_jax.data.tau_folder import find_lists, read_recordings
-from asc_jax.errors import UserError
+from asc_jax.errors import Interrupted, UserError
 from asc_jax.taxonomy import TRAIN_PERCENTS
 
 N_ROWS_100PCT = 139_620  # no hash of this list is published: it comes with the data set
@@ -148,6 +149,7 @@ def main(argv: Sequence[str]) -> None:
     if given.check:
         check(given.data_dir)
         return
+    signal.signal(signal.SIGTERM, _stop)
     if given.tau_dir is None:
         raise UserError("which folder? --tau_dir names one in TAU's layout; --help lists the flags")
     if given.download:
@@ -158,6 +160,10 @@ def main(argv: Sequence[str]) -> None:
         splits=given.splits or None,
         overwrite=given.overwrite,
     )
+
+
+def _stop(number, frame):
+    raise Interrupted("stopped; what was there before still is: run it again", number)
 
 
 if __name__ == "__main__":

@@ -125,8 +125,9 @@ def writers(n_processes: int) -> Iterator[Callable[..., Iterator[list[int]]]]:
         yield functools.partial(_write_all, pool)
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that wrote a part of the data set was ended: by hand, or for want of "
-            "memory? Run it again"
+            "a process that wrote a part of the data set has ended: by hand, for want of memory? "
+            "Then run it again. A script that calls `build` must be a file, and call it below "
+            "`if __name__ == '__main__':`, since each of these processes imports it"
         ) from error
     finally:
         stop.set()

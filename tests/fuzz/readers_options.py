@@ -30,7 +30,7 @@ def options(scratch) -> Reader:
         words = data.decode("utf-8", "surrogateescape").split("\0")
         words = [word for word in words if "help" not in word and "flagfile" not in word]
         if any(word.startswith(("--config", "-config")) for word in words):
-            experiment._check_values(cli.read_config("base.py", words))
+            experiment.check_values(cli.read_config("base.py", words))
         else:
             cli._parse(["command", *words], _flags())
 

@@ -32,7 +32,7 @@ def config(scratch) -> Reader:
 
     def read(data):
         path.write_bytes(data)
-        experiment._check_values(run_config.load(scratch)[1])
+        experiment.check_values(run_config.load(scratch)[1])
 
     return Reader(read, mutate.of_json, (json.dumps(content).encode(),))
 
