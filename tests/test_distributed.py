@@ -1,5 +1,6 @@
 """Replicas and processes: what they compute together, and how a run ends when one is lost."""
 
+import os
 import pathlib
 import re
 import signal
@@ -53,20 +54,28 @@ def alone(wide, tmp_path_factory):
     return workdir, run(workdir, 1)
 
 
-def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(18, 18)):
-    """Two processes of two replicas; process 1 gets the signal. Their ends and errors."""
+def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(18, 18), slurm=False):
+    """Two processes of two replicas; process 1 gets the signal. Their ends and errors.
+
+    They find each other by options, or as two tasks of a Slurm job by what that tells them.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = []
     for own, stop in enumerate((0, stop_at)):
-        words = [workdir, stop, signal_name, n_clips[own], "--replicas=2", f"--process_id={own}"]
-        words += [f"--coordinator={address}", "--n_processes=2", "--host_timeout_s=30"]
-        command = [sys.executable, SCRIPT, *words]
-        pipe = subprocess.PIPE
-        processes.append(
-            subprocess.Popen([str(word) for word in command], stdout=pipe, stderr=pipe, text=True)
-        )
+        words = [workdir, stop, signal_name, n_clips[own], "--replicas=2", "--host_timeout_s=30"]
+        environment = dict(os.environ)
+        if slurm:
+            words += ["--distributed=auto"]
+            environment |= {"SLURM_JOB_ID": address.partition(":")[2], "SLURM_NTASKS": "2"}
+            environment |= {"SLURM_PROCID": str(own), "SLURM_LOCALID": str(own)}
+            environment |= {"SLURM_STEP_NODELIST": "localhost"}
+        else:
+            words += [f"--process_id={own}", f"--coordinator={address}", "--n_processes=2"]
+        command = [str(word) for word in (sys.executable, SCRIPT, *words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, env=environment, **pipes))
     try:
         outputs = [process.communicate(timeout=540) for process in processes]
     finally:
@@ -99,6 +108,15 @@ def test_two_processes_of_two_replicas_train_like_one_of_one(alone, tmp_path):
     status, errors = run_two(tmp_path / "two")
     assert status == [0, 0], errors
     assert saved_steps(tmp_path / "two") == [16, 20]
+    assert_same(tmp_path / "two", alone)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_two_tasks_of_a_slurm_job_train_like_one_process(alone, tmp_path):
+    """Slurm itself is not needed: a task knows it by its environment."""
+    status, errors = run_two(tmp_path / "two", slurm=True)
+    assert status == [0, 0], errors
     assert_same(tmp_path / "two", alone)
 
 

@@ -2,7 +2,7 @@
 
 Exit status: 0 done, 1 over budget (`asc_jax.cli.complexity`) or out of tolerance
 (`asc_jax.cli.parity`), 2 wrong input (`error: …` on stderr), 3 another process of the run is
-lost, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
+lost, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved, 141 nobody reads its output.
 """
 
 import difflib
