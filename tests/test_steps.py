@@ -179,6 +179,8 @@ def test_result_does_not_depend_on_padding(x64, compiled_fast):
     np.testing.assert_allclose(flat(padded.params), flat(final.params), atol=1e-9)
 
 
+@pytest.mark.nightly  # test_loop stops runs at every place and asks for the same bits
+@pytest.mark.slow
 def test_result_does_not_depend_on_how_steps_are_grouped_into_calls():
     """Bit for bit: it is the same compiled program, whatever the number of steps it runs."""
     batches = make_batches(5, 8, 8)
