@@ -26,7 +26,10 @@ OPTIONS = {
 
 @contextlib.contextmanager
 def compiled_once(parts=None):
-    """The experiment of all these runs; while it is in use, what `fit` compiles is kept."""
+    """The experiment of all these runs; while it is in use, what `fit` compiles is kept.
+
+    With the schedule of the first that asks: a run of another length must not come first.
+    """
     parts = parts or experiment.make(small_config(data__batch_size=8))
     variables = jax.tree.map(np.asarray, parts.variables())
     programs = {}

@@ -106,6 +106,8 @@ def _report_unless_late(report: Callable, unraisable) -> None:
 def _guarded(main, argv) -> None:
     try:
         main(argv)
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()
     except UserError as error:
         _fail(error)
     except Interrupted as stop:
@@ -114,17 +116,9 @@ def _guarded(main, argv) -> None:
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         _end(130)
-    except BrokenPipeError:  # whoever read our lines has had enough, as `head` does
-        _drop_output()
-        print(
-            "stopped: nobody reads standard output; run the same command again to go on",
-            file=sys.stderr,
-        )
-        _end(141)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
-            _drop_output()
-            _fail(UserError(f"cannot write to standard output: {error.strerror}"))
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+            _end_if_output_failed()
         message = _several() and _several().lost_process(error)
         if not message:
             raise
@@ -132,9 +126,22 @@ def _guarded(main, argv) -> None:
         _end(_several().LOST)
 
 
-def _drop_output() -> None:
-    """What is still to be printed would fail once more when this process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _end_if_output_failed() -> None:
+    """End if standard output is what failed: a line more then fails as well."""
+    try:
+        print(flush=True)
+        return
+    except OSError as error:
+        failed = error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails at the end too
+    if failed.errno != errno.EPIPE:
+        _fail(UserError(f"cannot write to standard output: {failed.strerror}"))
+    # Whoever read our lines has had enough, as `head` does.
+    print(
+        "stopped: nobody reads standard output; run the same command again to go on",
+        file=sys.stderr,
+    )
+    _end(141)
 
 
 def _fail(error: Exception) -> None:

@@ -186,7 +186,8 @@ def build(
 ) -> Path:
     """Build the data set beside the one that may be there, then put it in its place.
 
-    A build that fails or is stopped leaves what was there before.
+    A build that fails or is stopped leaves what was there before. One of MANY_CLIPS or more starts
+    processes that import the script which calls this: it must do so below its `__main__` guard.
 
     Args:
       recordings: split name → what `read_recordings` made of its list.
