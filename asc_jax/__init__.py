@@ -21,7 +21,8 @@ The map, from the ground up; a module imports only from floors below its own:
                                           Table 1 from finished runs, in five forms
    `resident`                             training clips that lie on the accelerators
    `best`, `not_finite`                   the best epoch so far; where a run must stop
-4  `experiment`, `parallel`, `distributed`, `hosts`, `checkpoints`, `run_config`, `interop`
+4  `experiment`, `parallel`, `distributed`, `rendezvous`, `hosts`, `checkpoints`, `run_config`,
+   `interop`
                                           config → parts; replicas; saving; other frameworks
 3  `models.cp_mobile`, `models.folding`, `steps`
                                           the network; train_step and eval_step

@@ -12,16 +12,13 @@ import functools
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
 from typing import TextIO
 
 import jax
 
+from asc_jax import rendezvous
 from asc_jax.cores import n_cores
 from asc_jax.errors import UserError
 
@@ -29,7 +26,6 @@ MAX_CPU_REPLICAS = 8
 LOST = 3  # exit status
 MAX_PORT = 65_535
 START_TIMEOUT_S = 300  # for all processes to come up
-TELL_AFTER_S = 10  # that they are waited for
 _ABORT_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 _native = {}  # of one process of several: its log, and the handler that C code points to
 
@@ -151,9 +147,9 @@ def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> 
     host = (coordinator or "").rpartition(":")[0]
     local = host == "localhost" or host.startswith("127.")
     if coordinator and process_id == 0:
-        _require_free(coordinator, local)
+        rendezvous.require_free(coordinator, local)
     try:
-        _wait_for(
+        rendezvous.wait_for(
             functools.partial(
                 jax.distributed.initialize,
                 coordinator,
@@ -175,42 +171,6 @@ def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> 
     _native["together"] = True
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # process 0 speaks for all  # noqa: SIM115
-
-
-def _require_free(coordinator: str, local: bool) -> None:
-    """JAX's own service would end this process without a word."""
-    host, _, port = coordinator.rpartition(":")
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind((host if local else "", int(port)))
-        except OSError as error:
-            raise UserError(
-                f"port {port} of --coordinator cannot be had on this machine: {error.strerror}. "
-                "Choose another, or wait for the run that holds it"
-            ) from error
-
-
-def _wait_for(join: Callable[[], None]) -> None:
-    """Join the others in a thread, so that this one can be stopped meanwhile."""
-    failed, told = [], False
-
-    def work():
-        try:
-            join()
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    began = time.monotonic()
-    while thread.is_alive():
-        thread.join(0.1)
-        if not told and time.monotonic() - began > TELL_AFTER_S:
-            told = True
-            print("waiting for the other processes of this run …", file=sys.stderr)
-    if failed:
-        raise failed[0]
 
 
 def _divert_native_log() -> str:

@@ -198,9 +198,9 @@ def check_values(config) -> None:
 
 def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
     """`(name, whether it holds, what is expected)` of every value with a range of its own."""
-    augment, f, net, train = config.augment, config.features, config.model, config.train
+    augment, net, train = config.augment, config.model, config.train
     compute, stored = config.precision.compute, config.precision.stored
-    n_mels, n_fft, nyquist = f.n_mels, f.n_fft, f.sample_rate / 2
+    n_mels = config.features.n_mels
     budget = config.budget
     limits = {"max_macs": complexity.MAX_MACS, "max_bytes": complexity.MAX_BYTES}
     return (
@@ -234,20 +234,28 @@ def _expectations(config) -> tuple[tuple[str, bool, str], ...]:
             0 <= augment.max_freq_mask <= n_mels,
             f"in 0 … {n_mels} (n_mels)",
         ),
-        ("features.sample_rate", f.sample_rate == SAMPLE_RATE, f"{SAMPLE_RATE}, the data set's"),
-        ("features.hop_length", 1 <= f.hop_length <= nyquist, f"in 1 … {nyquist:g}"),
         ("data.train_split", config.data.train_split != "evaluation", "a split with labels"),
         ("data.test_split", config.data.test_split != "evaluation", "a split with labels"),
-        ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),
         ("optim.peak_lr", config.optim.peak_lr <= MAX_LR, f"at most {MAX_LR:g}"),
-        ("features.n_fft", n_fft < 2 * f.sample_rate, "less than two seconds"),
-        ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
-        ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),
-        ("features.f_min", 0 <= f.f_min < f.f_max, "at least 0 and below features.f_max"),
+        *_of_features(config.features),
         ("precision.compute", compute in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
         (
             "precision.stored",
             stored in precision.STORED_DTYPES,
             " or ".join(precision.STORED_DTYPES),
         ),
+    )
+
+
+def _of_features(f) -> tuple[tuple[str, bool, str], ...]:
+    """The same of the front end's section."""
+    n_mels, n_fft, nyquist = f.n_mels, f.n_fft, f.sample_rate / 2
+    return (
+        ("features.sample_rate", f.sample_rate == SAMPLE_RATE, f"{SAMPLE_RATE}, the data set's"),
+        ("features.hop_length", 1 <= f.hop_length <= nyquist, f"in 1 … {nyquist:g}"),
+        ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),
+        ("features.n_fft", n_fft < 2 * f.sample_rate, "less than two seconds"),
+        ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
+        ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),
+        ("features.f_min", 0 <= f.f_min < f.f_max, "at least 0 and below features.f_max"),
     )

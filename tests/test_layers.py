@@ -14,7 +14,7 @@ FLOORS = {
     " calibration segments svg html_page files lock version",
     2: "models.chunks state optim",
     3: "models models.blocks models.cp_mobile models.folding steps",
-    4: "experiment parallel distributed hosts checkpoints run_config"
+    4: "experiment parallel distributed rendezvous hosts checkpoints run_config"
     " interop interop.optional interop.torch interop.torch_files"
     " interop.torch_config interop.torch_layout interop.torch_twin"
     " interop.graph interop.onnx_graph interop.litert interop.stablehlo interop.c_header"
