@@ -56,7 +56,7 @@ def _forward(fn, max_clips, axis_name, clips, shared, weight, shift):
         return sums + column_sums(d, d * d), results
 
     zero = jnp.zeros((2, *shift.shape), shift.dtype)
-    sums, results = _over_chunks(step, zero, (clips, weight), max_clips, fill=shared)
+    sums, results = _over_chunks(step, zero, (clips, weight), max_clips, after=clips)
     y = results[0]
     n_values = jnp.sum(weight) * (y.shape[1] * y.shape[2])
     sums, n_values = _psum((sums, n_values), axis_name)
@@ -81,7 +81,7 @@ def _backward(fn, max_clips, axis_name, residuals, cotangents):
 
     zero = jax.tree.map(jnp.zeros_like, shared)
     chunks = (clips, weight, y, dy, tuple(rest))
-    dshared, dclips = _over_chunks(step, zero, chunks, max_clips, fill=shared)
+    dshared, dclips = _over_chunks(step, zero, chunks, max_clips, after=dy)
     return dclips, dshared, jnp.zeros_like(weight), jnp.zeros_like(shift)
 
 
@@ -96,11 +96,13 @@ def _per_clip(weight: Array) -> Array:
     return weight[:, None, None, None]
 
 
-def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, fill):
+def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after):
     """`lax.scan` of `step` over chunks of the clips, whose results are joined again.
 
     `lax.scan` would start its results as zeros shared by all layers, and so copy them for each;
-    here they start as a number that only this layer has, and each is written in place.
+    here they start as a number that only this layer has, and each is written in place. It is one
+    of `after`, which the layer before has just computed: a number that is there from the start
+    would have XLA begin with the results of all layers, and hold twice the memory.
     """
     n_clips = jax.tree.leaves(clips)[0].shape[0]
     size = chunk_size(n_clips, max_clips or n_clips)
@@ -112,7 +114,7 @@ def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, fill):
         return jax.tree.map(lambda x: cut(x, index * size), clips)
 
     def empty(like):
-        number = jax.tree.leaves(fill)[0].ravel()[-1]
+        number = jax.tree.leaves(after)[0].ravel()[-1]
         return jnp.full((n_clips, *like.shape[1:]), number, like.dtype)
 
     def body(index, state):
