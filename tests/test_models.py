@@ -139,6 +139,23 @@ def test_gradient_through_batch_norm_equals_autodiff(x64, max_clips):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+def test_a_step_holds_little_more_than_its_backward_pass_needs():
+    net, n_clips = CPMobile(width=8, body="shifts"), 4 * chunks.CPU_CLIPS
+    log_mel = jax.ShapeDtypeStruct((n_clips, 64, 34, 1), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), log_mel)
+
+    def loss(params, batch_stats, log_mel):
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, _ = net.apply(variables, log_mel, train=True, mutable=["batch_stats"])
+        return jnp.sum(logits**2)
+
+    args = variables["params"], variables["batch_stats"], log_mel
+    kept = jax.eval_shape(lambda params, *rest: jax.vjp(lambda p: loss(p, *rest), params)[1], *args)
+    n_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+    step = jax.jit(jax.grad(loss)).lower(*args).compile()
+    assert step.memory_analysis().temp_size_in_bytes < 1.25 * n_bytes
+
+
 def test_bfloat16_compute_gives_float32_logits_near_the_float32_ones(golden):
     variables = from_torch(golden("c_state_calib"))
     log_mel = to_input(golden("b_frontend")["logmel_hop472"])
