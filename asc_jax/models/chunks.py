@@ -102,7 +102,7 @@ def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after):
     `lax.scan` would start its results as zeros shared by all layers, and so copy them for each;
     here they start as a number that only this layer has, and each is written in place. It is one
     of `after`, which the layer before has just computed: a number that is there from the start
-    would have XLA begin with the results of all layers, and hold twice the memory.
+    would have XLA begin with the results of all layers, and hold nearly twice the memory.
     """
     n_clips = jax.tree.leaves(clips)[0].shape[0]
     size = chunk_size(n_clips, max_clips or n_clips)
