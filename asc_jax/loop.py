@@ -193,7 +193,8 @@ class _Program:
     """The compiled training steps of one run, or of several at once, and their states."""
 
     def __init__(self, runs: list[Run], states, train: Callable, held, steps_per_call: int):
-        self._runs, self._train, self._slots = runs, train, steps_per_call
+        self._runs, self._train = runs, train
+        self._memory = [parallel.BatchMemory(steps_per_call) for _ in runs]
         self._one = len(runs) == 1
         self._held = () if held is None else (held,)
         stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
@@ -203,11 +204,15 @@ class _Program:
 
     def __call__(self, calls) -> list[tuple]:
         """Run a call of each run; `(call, metrics)` of each, perhaps not computed yet."""
-        batches = [parallel.stack_and_shard(call.batches, self._slots) for call in calls]
+        batches = [
+            memory.stack(call.batches) for memory, call in zip(self._memory, calls, strict=True)
+        ]
         stack = (lambda *x: x[0]) if self._one else (lambda *x: np.stack(x, axis=1))
         batches = jax.tree.map(stack, *batches)
         n_steps = len(calls[0].batches)
         self._state, metrics = self._train(self._state, batches, n_steps, self._key, *self._held)
+        for memory in self._memory:
+            memory.used_for(metrics)
         return [(call, self._of(metrics, k)) for k, call in enumerate(calls)]
 
     def state(self, k: int) -> TrainState:

@@ -6,6 +6,8 @@ position, padded at its end so that the replicas get equally many clips. Where a
 processes, of which a process feeds its own.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -15,6 +17,7 @@ from asc_jax.types import Array
 
 AXIS = "replica"
 NUMERIC = ("audio", "label", "device_id", "row", "mask")  # what of a batch goes to the replicas
+ALIGNMENT = 64  # bytes
 
 
 def n_replicas() -> int:
@@ -69,23 +72,55 @@ def own_share(order: np.ndarray, batch_size: int, fill: int) -> tuple[np.ndarray
 
 def shard(batch: Mapping, n: int | None = None) -> dict[str, np.ndarray]:
     """`[b, …]` → `[replica, ceil(b / replica), …]`, padded with zeros (mask False)."""
-    n = n or n_replicas()
-    return {name: _split(np.asarray(batch[name]), n) for name in NUMERIC if name in batch}
+    return {name: stacked[:, 0] for name, stacked in stack_and_shard([batch], 1, n).items()}
 
 
 def stack_and_shard(
-    batches: Sequence[Mapping], n_slots: int, n: int | None = None
+    batches: Sequence[Mapping], n_slots: int, n: int | None = None, *, out: dict | None = None
 ) -> dict[str, np.ndarray]:
-    """Up to `n_slots` batches → `[replica, n_slots, b / replica, …]`; unused slots are zero."""
+    """Up to `n_slots` batches → `[replica, n_slots, b / replica, …]`.
+
+    `out`: what an earlier call of the same sizes returned, to be written over; unused slots
+    keep what they held. Otherwise they are zero, and the memory is such that a CPU's program
+    reads it where it lies.
+    """
     n = n or n_replicas()
-    sharded = [shard(batch, n) for batch in batches]
-    out = {}
-    for name, first in sharded[0].items():
-        stacked = np.zeros((n, n_slots, *first.shape[1:]), first.dtype)
-        for slot, batch in enumerate(sharded):
-            stacked[:, slot] = batch[name]
-        out[name] = stacked
+    out = {} if out is None else out
+    for slot, batch in enumerate(batches):
+        for name in NUMERIC:
+            if name not in batch:
+                continue
+            rows = np.asarray(batch[name])
+            n_rows = -(-len(rows) // n)
+            if name not in out:
+                out[name] = _aligned_zeros((n, n_slots, n_rows, *rows.shape[1:]), rows.dtype)
+            for replica, held in enumerate(out[name]):
+                share = rows[replica * n_rows :][:n_rows]
+                held[slot, : len(share)] = share
+                held[slot, len(share) :] = 0
     return out
+
+
+class BatchMemory:
+    """Memory of this host for the batches of a call, used again two calls later.
+
+    What is new each time costs more than it looks: the system must find and clear it.
+    """
+
+    def __init__(self, n_slots: int, n: int | None = None):
+        self._n_slots, self._n = n_slots, n
+        self._turns = itertools.cycle([{"arrays": {}, "results": ()} for _ in range(2)])
+        self._turn = next(self._turns)
+
+    def stack(self, batches: Sequence[Mapping]) -> dict[str, np.ndarray]:
+        """`stack_and_shard`, as soon as nothing is computed from that memory any more."""
+        self._turn = next(self._turns)
+        jax.block_until_ready(self._turn["results"])
+        return stack_and_shard(batches, self._n_slots, self._n, out=self._turn["arrays"])
+
+    def used_for(self, results) -> None:
+        """Arrays that are being computed from what `stack` has just returned."""
+        self._turn["results"] = results
 
 
 def gather_rows(rows: Array, n_rows: int) -> np.ndarray:
@@ -127,7 +162,9 @@ def _devices(n: int | None) -> list:
     return jax.local_devices()[: n or n_replicas()]
 
 
-def _split(rows: np.ndarray, n: int) -> np.ndarray:
-    per_replica = -(-rows.shape[0] // n)
-    padding = [(0, per_replica * n - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1)
-    return np.pad(rows, padding).reshape(n, per_replica, *rows.shape[1:])
+def _aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin where XLA's memory would: a CPU takes others only as a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)

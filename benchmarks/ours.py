@@ -42,7 +42,7 @@ def model_step(spec: Mapping) -> Job:
         axis_name=parallel.AXIS,
     )
     train_steps = functools.partial(steps.train_steps, step=step)
-    return _training(spec, parts, tx, train_steps, log_mel[..., None])
+    return _training(spec, parts, tx, train_steps, log_mel)
 
 
 def whole_step(spec: Mapping) -> Job:
@@ -60,17 +60,18 @@ def epoch(spec: Mapping) -> Job:
     tx, slots = parts.tx(N_RUN_STEPS), spec["slots"]
     train = parallel.pmap_train(parts.train_steps(tx, axis_name=parallel.AXIS))
     state = parallel.replicate(parts.new_state(parts.variables(), tx))
-    numbers = itertools.count()
+    numbers, memory = itertools.count(), parallel.BatchMemory(slots)
 
     def run():
         nonlocal state
         order = pipeline.epoch_order(len(clips), parts.config.seed, next(numbers))
         batches, metrics = clips.batches(order, spec["batch"]), None
         while call := list(itertools.islice(batches, slots)):
-            if metrics is not None:
-                np.asarray(metrics["loss"])
-            stacked = parallel.stack_and_shard(call, slots)
-            state, metrics = train(state, stacked, len(call), parts.root_key())
+            before = metrics
+            state, metrics = train(state, memory.stack(call), len(call), parts.root_key())
+            memory.used_for(metrics)
+            if before is not None:
+                np.asarray(before["loss"])
         jax.block_until_ready((state, metrics))
 
     return Job(run, len(clips))
@@ -217,7 +218,8 @@ def _log_mel_train_forward(params, batch_stats, log_mel, mask, key, *, config, a
     """`experiment.train_forward` without its front end."""
     net = experiment.model(config, train=True, axis_name=axis_name)
     variables = {"params": params, "batch_stats": batch_stats}
-    logits, updated = net.apply(variables, log_mel, train=True, mask=mask, mutable=["batch_stats"])
+    x = log_mel[..., None]
+    logits, updated = net.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
     return logits, updated["batch_stats"]
 
 

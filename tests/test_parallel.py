@@ -1,0 +1,71 @@
+"""A call's batches on their way to the replicas."""
+
+import jax
+import numpy as np
+import pytest
+
+from asc_jax import parallel
+
+N_SAMPLES = 64
+
+
+def _batch(n_clips, value):
+    audio = np.full((n_clips, N_SAMPLES), value, np.float32)
+    label = np.arange(n_clips, dtype=np.int32)
+    return {"audio": audio, "label": label, "mask": np.ones(n_clips, bool), "filename": ["x"]}
+
+
+@pytest.mark.parametrize("n_replicas", [1, 2, 3])
+def test_a_batch_is_cut_in_order_and_filled_up(n_replicas):
+    stacked = parallel.stack_and_shard([_batch(5, 1), _batch(5, 2)], 3, n_replicas)
+    assert set(stacked) == {"audio", "label", "mask"}
+    share = -(-5 // n_replicas)
+    assert stacked["audio"].shape == (n_replicas, 3, share, N_SAMPLES)
+    for slot in range(2):
+        mask = stacked["mask"][:, slot].ravel()
+        np.testing.assert_array_equal(mask, np.arange(n_replicas * share) < 5)
+        np.testing.assert_array_equal(stacked["label"][:, slot].ravel()[:5], np.arange(5))
+        audio = stacked["audio"][:, slot].reshape(-1, N_SAMPLES)
+        np.testing.assert_array_equal(audio, np.repeat(mask[:, None], N_SAMPLES, 1) * (slot + 1))
+    assert not stacked["mask"][:, 2].any()
+
+
+def test_shard_is_one_batch_without_slots():
+    shard = parallel.shard(_batch(5, 1), 2)
+    stacked = parallel.stack_and_shard([_batch(5, 1)], 1, 2)
+    for name, rows in shard.items():
+        np.testing.assert_array_equal(rows, stacked[name][:, 0])
+
+
+def test_what_a_longer_batch_left_in_used_memory_is_overwritten():
+    out = parallel.stack_and_shard([_batch(4, 1)], 1, 2)
+    again = parallel.stack_and_shard([_batch(3, 2)], 1, 2, out=out)
+    assert again["audio"] is out["audio"]
+    np.testing.assert_array_equal(again["mask"], [[[True, True]], [[True, False]]])
+    assert not again["audio"][1, 0, 1].any()
+
+
+def test_memory_waits_for_what_is_computed_from_it():
+    """Call after call, two of them in flight: none sees the batches of another."""
+    rows, n_calls = 1024, 9
+    product = jax.pmap(lambda x: x[0] @ x[0].T @ x[0], devices=jax.local_devices()[:1])
+    memory, results = parallel.BatchMemory(1, 1), []
+    for value in range(n_calls):
+        results.append(product(memory.stack([_batch(rows, value)])["audio"]))
+        memory.used_for(results[-1])
+    for value, result in enumerate(results):
+        np.testing.assert_allclose(result, value**3 * rows * N_SAMPLES, rtol=1e-5)
+
+
+def test_memory_is_used_again_two_calls_later():
+    memory = parallel.BatchMemory(2, 1)
+    first, second, third = (memory.stack([_batch(3, value)])["audio"] for value in range(3))
+    assert third is first
+    assert second is not first
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
+def test_a_cpu_reads_the_batches_where_they_lie():
+    audio = parallel.stack_and_shard([_batch(4, 1)], 2, 1)["audio"]
+    on_device = jax.device_put(audio, jax.local_devices()[0], may_alias=True)
+    assert on_device.unsafe_buffer_pointer() == audio.ctypes.data
