@@ -18,7 +18,7 @@ from typing import TextIO
 
 import jax
 
-from asc_jax import rendezvous
+from asc_jax import compiler_memory, rendezvous
 from asc_jax.cores import n_cores
 from asc_jax.errors import UserError
 
@@ -62,6 +62,7 @@ def start(
         raise UserError(f"--replicas is {replicas}, expected at least 1")
     if replicas is not None or not _cpu_replicas_are_set():
         jax.config.update("jax_num_cpu_devices", replicas or min(n_cores(), MAX_CPU_REPLICAS))
+    compiler_memory.give_back()
     if distributed == "auto" or (coordinator, n_processes, process_id) != (None, None, None):
         _check(distributed, coordinator, n_processes, process_id, host_timeout_s)
         _join(distributed, coordinator, n_processes, process_id, host_timeout_s)
