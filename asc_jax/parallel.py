@@ -80,20 +80,30 @@ def stack_and_shard(
 ) -> dict[str, np.ndarray]:
     """Up to `n_slots` batches → `[replica, n_slots, b / replica, …]`.
 
-    `out`: what an earlier call of the same sizes returned, to be written over; unused slots
-    keep what they held. Otherwise they are zero, and the memory is such that a CPU's program
-    reads it where it lies.
+    `out`: what an earlier call for the same sizes returned, to be written over; unused slots
+    keep what they held. Otherwise they are zero, and the memory begins such that a CPU's program
+    reads it where it lies (a replica's share of it too, if its size is a multiple of ALIGNMENT).
+
+    Raises:
+      ValueError: the batches, and what `out` was made for, differ in entries, sizes or dtypes.
     """
     n = n or n_replicas()
     out = {} if out is None else out
     for slot, batch in enumerate(batches):
-        for name in NUMERIC:
-            if name not in batch:
-                continue
+        names = [name for name in NUMERIC if name in batch]
+        if out and set(names) != set(out):
+            raise ValueError(f"a batch has {names}, those before it {sorted(out)}")
+        for name in names:
             rows = np.asarray(batch[name])
             n_rows = -(-len(rows) // n)
-            if name not in out:
-                out[name] = _aligned_zeros((n, n_slots, n_rows, *rows.shape[1:]), rows.dtype)
+            shape = (n, n_slots, n_rows, *rows.shape[1:])
+            if slot == 0 and name not in out:
+                out[name] = _aligned_zeros(shape, rows.dtype)
+            if (out[name].shape, out[name].dtype) != (shape, rows.dtype):
+                raise ValueError(
+                    f"{name} of a batch is {rows.dtype}, shared out as {shape}; of those before "
+                    f"it {out[name].dtype} {out[name].shape}"
+                )
             for replica, held in enumerate(out[name]):
                 share = rows[replica * n_rows :][:n_rows]
                 held[slot, : len(share)] = share
@@ -119,7 +129,7 @@ class BatchMemory:
         return stack_and_shard(batches, self._n_slots, self._n, out=self._turn["arrays"])
 
     def used_for(self, results) -> None:
-        """Arrays that are being computed from what `stack` has just returned."""
+        """Arrays that are computed from what `stack` has returned; to be said after every call."""
         self._turn["results"] = results
 
 

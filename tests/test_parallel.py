@@ -45,6 +45,17 @@ def test_what_a_longer_batch_left_in_used_memory_is_overwritten():
     assert not again["audio"][1, 0, 1].any()
 
 
+def test_batches_that_do_not_fit_each_other_are_refused():
+    other = {**_batch(8, 1), "audio": np.zeros((8, N_SAMPLES), np.float16)}
+    fewer = {name: rows for name, rows in _batch(8, 1).items() if name != "label"}
+    out = parallel.stack_and_shard([_batch(8, 1)], 2, 2)
+    for batch in (_batch(3, 1), other, fewer):
+        with pytest.raises(ValueError, match="those before"):
+            parallel.stack_and_shard([batch], 2, 2, out=out)
+        with pytest.raises(ValueError, match="those before"):
+            parallel.stack_and_shard([_batch(8, 1), batch], 2, 2)
+
+
 def test_memory_waits_for_what_is_computed_from_it():
     """Call after call, two of them in flight: none sees the batches of another."""
     rows, n_calls = 1024, 9
