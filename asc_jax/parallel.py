@@ -17,7 +17,7 @@ from asc_jax.types import Array
 
 AXIS = "replica"
 NUMERIC = ("audio", "label", "device_id", "row", "mask")  # what of a batch goes to the replicas
-ALIGNMENT = 64  # bytes
+ALIGNMENT = 64  # bytes, of XLA's arrays on a CPU
 
 
 def n_replicas() -> int:
@@ -97,7 +97,7 @@ def stack_and_shard(
             rows = np.asarray(batch[name])
             n_rows = -(-len(rows) // n)
             shape = (n, n_slots, n_rows, *rows.shape[1:])
-            if slot == 0 and name not in out:
+            if name not in out:
                 out[name] = _aligned_zeros(shape, rows.dtype)
             if (out[name].shape, out[name].dtype) != (shape, rows.dtype):
                 raise ValueError(
