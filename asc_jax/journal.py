@@ -1,6 +1,7 @@
 """What a run tells while it runs: `metrics.jsonl`, TensorBoard event files, a progress bar."""
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -9,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-import tensorboardX
 import tqdm
 
 from asc_jax import files, json_object
@@ -55,7 +55,8 @@ class Journal:
         with files.writing_to(self._workdir):
             _drop_after(path, self._step, self._n_epochs)
             self._jsonl = self._stack.enter_context(path.open("a"))
-            self._tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self._step + 1)
+            tensorboard = _import_tensorboard()
+            self._tensorboard = tensorboard.SummaryWriter(logdir, purge_step=self._step + 1)
         self._stack.callback(self._tensorboard.close)
         for name in self._stamp:
             self._tensorboard.add_text(name, "outside the task's limits", self._step)
@@ -115,6 +116,17 @@ class Journal:
         if also_with_bar or self._bar.disable:
             self._bar.write(text)
             sys.stdout.flush()
+
+
+def _import_tensorboard():
+    """tensorboardX without PyTorch, which it would import for nothing: a second and 180 MB."""
+    if "torch" in sys.modules:
+        return importlib.import_module("tensorboardX")
+    sys.modules["torch"] = None  # how Python says that there is no such package
+    try:
+        return importlib.import_module("tensorboardX")
+    finally:
+        del sys.modules["torch"]
 
 
 def has(workdir: pathlib.Path, *, kind: str, step: int) -> bool:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import distributed, experiment, features, loop, losses, parallel, steps
+from asc_jax import distributed, experiment, features, losses, parallel, steps
 from asc_jax.complexity import count_macs
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
@@ -154,6 +154,8 @@ def resident_step(spec: Mapping) -> Job:
 
 def whole_run(spec: Mapping) -> Job:
     """A run as train.py makes it, of clips in memory; saved ten times, not evaluated."""
+    from asc_jax import loop
+
     config = _parts(spec).config.copy_and_resolve_references().unlock()
     n_epochs = spec["n_epochs"]
     config.train.update(n_epochs=n_epochs, eval_every_epochs=0)

@@ -117,6 +117,7 @@ for name in ("tensorflow", "tensorflow_datasets", "soundfile", "array_record", "
     sys.modules[name] = None  # importing it raises ImportError
 import asc_jax.steps, asc_jax.features, asc_jax.models, asc_jax.complexity
 import asc_jax.experiment, asc_jax.parallel, asc_jax.checkpoints, asc_jax.data.pipeline
+import benchmarks.ours
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
