@@ -10,34 +10,39 @@ Source: the official baseline; its settings are in `configs/base.py`.
 import jax
 import jax.numpy as jnp
 
+from asc_jax.per_clip import clip_by_clip
 from asc_jax.types import Array
 
 VARIANCE_OFFSET = 1e-6
 
 
-def time_roll(keys: Array, waveform: Array, *, max_shift: int) -> Array:
-    """Roll each clip in a circle by a whole number of samples in ±max_shift, ends included.
+def roll_shifts(keys: Array, *, max_shift: int) -> Array:
+    """How far each clip is rolled: `[b]` int, samples in ±max_shift, ends included.
 
     Args:
       keys: `[b]` typed keys.
+      max_shift: samples, ≥ 0 and < n_samples.
+    """
+    return jax.vmap(lambda key: jax.random.randint(key, (), -max_shift, max_shift + 1))(keys)
+
+
+def time_roll(waveform: Array, shifts: Array) -> Array:
+    """Roll each clip in a circle, towards its end where the shift is positive.
+
+    Args:
       waveform: `[b, n_samples]`.
-      max_shift: samples, ≥ 0 and < n_samples; 0 leaves the clips as they are.
+      shifts: `[b]` int, samples.
 
     Returns:
       `[b, n_samples]`, same dtype.
     """
-    if max_shift == 0:
-        return waveform
     n_samples = waveform.shape[-1]
 
-    def roll(clip_and_start: tuple[Array, Array]) -> Array:
-        clip, start = clip_and_start
+    def roll(clip: Array, shift: Array) -> Array:
+        start = jnp.mod(-shift, n_samples)
         return jax.lax.dynamic_slice(jnp.concatenate([clip, clip]), (start,), (n_samples,))
 
-    draw = jax.vmap(lambda key: jax.random.randint(key, (), -max_shift, max_shift + 1))
-    clips = waveform, jnp.mod(-draw(keys), n_samples)
-    # On a CPU one by one: two copies of a clip fit the cache.
-    return jax.lax.map(roll, clips) if jax.default_backend() == "cpu" else jax.vmap(roll)(clips)
+    return clip_by_clip(roll, waveform, shifts)
 
 
 def mask_band(power: Array, start: Array, width: Array, *, axis: int) -> Array:

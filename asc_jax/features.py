@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asc_jax.per_clip import clip_by_clip
 from asc_jax.types import Array
 
 LOG_OFFSET = 1e-5  # added to mel power before the logarithm
 LOWPASS_WIDTH = 6  # zero crossings of the resampling sinc, one side
 ROLLOFF = 0.99  # cut-off as a share of the lower Nyquist rate
 GROUPS = {"cpu": 32, "gpu": 64}  # columns of a constant matrix multiplied together
-CPU_CHUNK = 6  # clips whose spectra are computed together: their buffers stay in the cache
 
 
 def resample_kernel(orig_rate: int, new_rate: int, dtype=np.float32) -> np.ndarray:
@@ -198,9 +198,7 @@ def mel_power(
         power = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
         return _banded_dot(power, filterbank, banded).T
 
-    # On a CPU a few clips at a time, so that the spectra stay in the cache.
-    chunk = CPU_CHUNK if jax.default_backend() == "cpu" else None
-    return jax.lax.map(clip_mel_power, waveform, batch_size=chunk or waveform.shape[0])
+    return clip_by_clip(clip_mel_power, waveform)
 
 
 def log_compress(power: Array) -> Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from asc_jax import augment, features, metrics, optim
+from asc_jax.per_clip import clip_by_clip
 from asc_jax.state import TrainState
 from asc_jax.types import Array, Batch, Metrics, Params
 
@@ -212,8 +213,13 @@ def augmented_log_mel(
     offset, n_global = _position(n_local, axis_name)
     here = offset + jnp.arange(n_local)
     max_shift = round(max_roll_s * features_config["sample_rate"])
-    waveform = augment.time_roll(clip_keys(roll, here), waveform, max_shift=max_shift)
-    power = features.mel_power(waveform, **features_config)
+    shifts = augment.roll_shifts(clip_keys(roll, here), max_shift=max_shift)
+
+    def rolled_power(clip: Array, shift: Array) -> Array:
+        rolled = augment.time_roll(clip[None], shift[None])
+        return features.mel_power(rolled, **features_config)[0]
+
+    power = clip_by_clip(rolled_power, waveform, shifts)
     power = augment.freq_mask(clip_keys(freq, here), power, max_width=max_freq_mask)
     power = augment.time_mask(clip_keys(time, here), power, max_width=max_time_mask)
     log_mel = features.log_compress(power)

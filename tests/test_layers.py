@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
     0: "types taxonomy errors json_object jaxpr_walk mac_count primitive_costs huge_pages cores "
-    "compiler_memory",
+    "compiler_memory per_clip",
     1: "features augment losses metrics precision complexity table1 signals models.ops statistics"
     " calibration segments svg html_page files lock version",
     2: "models.chunks state optim",

@@ -48,7 +48,8 @@ def layer(fn: Callable, max_clips: int | None, axis_name: str | None, clips, sha
 
 
 def _forward(fn, max_clips, axis_name, clips, shared, weight, shift):
-    def step(sums, chunk):
+    def step(sums, chunk, spent):
+        del spent  # nothing is
         clips, weight = chunk
         y, *rest = fn(clips, shared)
         results = (written_out(y), *rest)
@@ -70,8 +71,8 @@ def _backward(fn, max_clips, axis_name, residuals, cotangents):
     (dy, *rest), dmean, dvar, _ = cotangents
     dmean, dvar = _psum(jnp.stack([dmean, dvar]), axis_name) / n_values
 
-    def step(dshared, chunk):
-        clips, weight, y, dy, rest = chunk
+    def step(dshared, chunk, dy):
+        clips, weight, y, rest = chunk
         centred = y.astype(shift.dtype) - channels(mean)
         through = channels(dmean) + 2 * channels(dvar) * centred
         dy = (dy.astype(shift.dtype) + _per_clip(weight) * through).astype(y.dtype)
@@ -80,8 +81,8 @@ def _backward(fn, max_clips, axis_name, residuals, cotangents):
         return jax.tree.map(jnp.add, dshared, more), dclips
 
     zero = jax.tree.map(jnp.zeros_like, shared)
-    chunks = (clips, weight, y, dy, tuple(rest))
-    dshared, dclips = _over_chunks(step, zero, chunks, max_clips, after=dy)
+    chunks = (clips, weight, y, tuple(rest))
+    dshared, dclips = _over_chunks(step, zero, chunks, max_clips, after=dy, spent=dy)
     return dclips, dshared, jnp.zeros_like(weight), jnp.zeros_like(shift)
 
 
@@ -96,22 +97,25 @@ def _per_clip(weight: Array) -> Array:
     return weight[:, None, None, None]
 
 
-def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after):
+def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after, spent=None):
     """`lax.scan` of `step` over chunks of the clips, whose results are joined again.
 
     `lax.scan` would start its results as zeros shared by all layers, and so copy them for each;
     here they start as a number that only this layer has, and each is written in place. It is one
     of `after`, which the layer before has just computed: a number that is there from the start
     would have XLA begin with the results of all layers, and hold nearly twice the memory.
+
+    `spent`: an array that `step` takes and nothing else needs. The first result is written over
+    it, if it has the same shape, and then need not be started.
     """
     n_clips = jax.tree.leaves(clips)[0].shape[0]
     size = chunk_size(n_clips, max_clips or n_clips)
     if size == n_clips:
-        return step(carry, clips)
+        return step(carry, clips, spent)
 
-    def chunk(index):
+    def chunk(arrays, index):
         cut = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=size)
-        return jax.tree.map(lambda x: cut(x, index * size), clips)
+        return jax.tree.map(lambda x: cut(x, index * size), arrays)
 
     def empty(like):
         number = jax.tree.leaves(after)[0].ravel()[-1]
@@ -119,11 +123,17 @@ def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after):
 
     def body(index, state):
         carry, results = state
-        carry, parts = step(carry, chunk(index))
+        held = results[0] if over else spent
+        carry, parts = step(carry, chunk(clips, index), chunk(held, index))
         put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
         write = lambda whole, part: put(whole, part, index * size)  # noqa: E731
-        return carry, jax.tree.map(write, results, parts)
+        return carry, list(map(write, results, jax.tree.leaves(parts)))
 
     step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
-    shapes = jax.eval_shape(lambda: step(carry, chunk(0))[1])
-    return jax.lax.fori_loop(0, n_clips // size, body, (carry, jax.tree.map(empty, shapes)))
+    shapes = jax.eval_shape(lambda: step(carry, chunk(clips, 0), chunk(spent, 0))[1])
+    results, tree = jax.tree.flatten(jax.tree.map(empty, shapes))
+    over = spent is not None and jax.typeof(spent) == jax.typeof(results[0])
+    if over:
+        results[0] = spent
+    carry, results = jax.lax.fori_loop(0, n_clips // size, body, (carry, results))
+    return carry, jax.tree.unflatten(tree, results)
