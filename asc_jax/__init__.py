@@ -26,14 +26,16 @@ The map, from the ground up; a module imports only from floors below its own:
                                           config → parts; replicas; saving; other frameworks
 3  `models.cp_mobile`, `models.folding`, `steps`
                                           the network; train_step and eval_step
-2  `models.blocks`, `state`, `optim`, `data.pipeline`
+2  `models.blocks`, `models.chunks`, `state`, `optim`, `data.pipeline`
 1  `features`, `augment`, `losses`, `metrics`, `precision`, `complexity`, `models.ops`,
    `table1`, `statistics`, `calibration`, `segments`, `svg`, `html_page`, `data.tau22`,
    `data.synthetic_scenes` and the rest of `data`
                                           arrays in, arrays out, each readable alone
    `files`, `lock`, `version`             whole files; one process a folder; which code
 0  `types`, `taxonomy`, `errors`          names
-   `huge_pages`, `cores`                  what a program asks of the machine
+   `per_clip`                             what is done with each clip by itself
+   `huge_pages`, `cores`, `compiler_memory`
+                                          what a program asks of the machine
    `json_object`                          JSON from a file that anything may have happened to
    `jaxpr_walk`, `primitive_costs`, `mac_count`
                                           what a traced program does, and what it costs

@@ -45,10 +45,20 @@ def test_bodies_of_3x3_convolutions_agree(x64, machine, op, c_in, c_out, size, s
     assert_bodies_agree(lambda x, k, body: fn(x, k, strides=strides, body=body), x, kernel)
 
 
-def test_bodies_of_pointwise_convolution_agree(x64, machine):
-    x = jax.random.normal(jax.random.key(0), (2, 4, 5, 3))
-    kernel = jax.random.normal(jax.random.key(1), (1, 1, 3, 7))
+@pytest.mark.parametrize(("c_in", "c_out"), [(3, 7), (7, 3)])
+@pytest.mark.parametrize("shape", [(2, 4, 5), (3, 64, 17), (1, 37, 29)])  # one part, six, one
+def test_bodies_of_pointwise_convolution_agree(x64, machine, shape, c_in, c_out):
+    x = jax.random.normal(jax.random.key(0), (*shape, c_in))
+    kernel = jax.random.normal(jax.random.key(1), (1, 1, c_in, c_out))
     assert_bodies_agree(lambda x, k, body: ops.pointwise_conv(x, k, body=body), x, kernel)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sums_over_many_positions_keep_what_16_bits_would_lose(machine, dtype):
+    x, kernel = np.ones((3, 64, 17, 2), dtype), np.ones((1, 1, 2, 3), dtype)
+    _, vjp = jax.vjp(lambda kernel: ops.pointwise_conv(x, kernel, body="shifts"), kernel)
+    (dkernel,) = vjp(np.ones((3, 64, 17, 3), dtype))
+    np.testing.assert_array_equal(dkernel, np.full(kernel.shape, 3 * 64 * 17, dtype))
 
 
 def test_column_sums_are_sums_over_all_positions(x64, machine):

@@ -49,7 +49,7 @@ def layer(fn: Callable, max_clips: int | None, axis_name: str | None, clips, sha
 
 def _forward(fn, max_clips, axis_name, clips, shared, weight, shift):
     def step(sums, chunk, spent):
-        del spent  # nothing is
+        del spent  # None: all that is read is needed again
         clips, weight = chunk
         y, *rest = fn(clips, shared)
         results = (written_out(y), *rest)
@@ -98,15 +98,15 @@ def _per_clip(weight: Array) -> Array:
 
 
 def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after, spent=None):
-    """`lax.scan` of `step` over chunks of the clips, whose results are joined again.
+    """`step(carry, clips, spent)` over chunks of the clips, as in `lax.scan`; its results joined.
 
     `lax.scan` would start its results as zeros shared by all layers, and so copy them for each;
     here they start as a number that only this layer has, and each is written in place. It is one
     of `after`, which the layer before has just computed: a number that is there from the start
     would have XLA begin with the results of all layers, and hold nearly twice the memory.
 
-    `spent`: an array that `step` takes and nothing else needs. The first result is written over
-    it, if it has the same shape, and then need not be started.
+    `spent`: an array over the clips that nothing else needs, or None. The first result is written
+    over it, if it has the same shape and dtype, and then need not be started.
     """
     n_clips = jax.tree.leaves(clips)[0].shape[0]
     size = chunk_size(n_clips, max_clips or n_clips)

@@ -25,7 +25,7 @@ BODIES = ("auto", "lax", "shifts")
 # float32 means float32: by default GPUs round products to TensorFloat-32 and TPUs to bfloat16.
 EXACT = jax.lax.Precision.HIGHEST
 FOLD = 4  # rows of a product added up before it is written
-ROWS = 512  # at least so many are summed over in one product
+ROWS = 512  # summed over in one product, or somewhat more
 TAPS = tuple(itertools.product(range(3), range(3)))
 
 
@@ -206,8 +206,8 @@ def _dot_backward(residuals, dy):
     x, matrix = residuals
     x, dy = barrier((x, dy))
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    # The narrower operand first, because a CPU's product transposes that one; the barrier keeps
-    # XLA from exchanging them again.
+    # The narrower operand first, because a CPU's product transposes that one; there the barrier
+    # keeps XLA from exchanging them again.
     if rows.shape[1] <= drows.shape[1]:
         dmatrix = _row_products(rows, drows)
     else:
@@ -218,7 +218,8 @@ def _dot_backward(residuals, dy):
 def _row_products(x: Array, y: Array) -> Array:
     """`xᵀ y`, `[m, c]` and `[m, n]` → `[c, n]`, at least float32: 16 bits would lose its end.
 
-    On a CPU some hundred rows at a time, which stay in the cache while a product goes over them.
+    On a CPU in equal parts of at least ROWS rows, as many as divide them: the rows of a part stay
+    in the cache while a product goes over them.
     """
     n_rows = x.shape[0]
     most = max(n_rows // ROWS, 1) if on_cpu() else 1
