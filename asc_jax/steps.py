@@ -214,12 +214,7 @@ def augmented_log_mel(
     here = offset + jnp.arange(n_local)
     max_shift = round(max_roll_s * features_config["sample_rate"])
     shifts = augment.roll_shifts(clip_keys(roll, here), max_shift=max_shift)
-
-    def rolled_power(clip: Array, shift: Array) -> Array:
-        rolled = augment.time_roll(clip[None], shift[None])
-        return features.mel_power(rolled, **features_config)[0]
-
-    power = clip_by_clip(rolled_power, waveform, shifts)
+    power = _rolled_power(waveform, shifts, features_config)
     power = augment.freq_mask(clip_keys(freq, here), power, max_width=max_freq_mask)
     power = augment.time_mask(clip_keys(time, here), power, max_width=max_time_mask)
     log_mel = features.log_compress(power)
@@ -238,6 +233,16 @@ def augmented_log_mel(
         statistics=_gather(augment.band_statistics(log_mel), axis_name),
         offset=offset,
     )
+
+
+def _rolled_power(waveform: Array, shifts: Array, features_config: Mapping) -> Array:
+    """Mel power of the rolled clips; on a CPU a rolled clip never leaves the cache."""
+
+    def of_clip(clip: Array, shift: Array) -> Array:
+        rolled = augment.time_roll(clip[None], shift[None])
+        return features.mel_power(rolled, **features_config)[0]
+
+    return clip_by_clip(of_clip, waveform, shifts)
 
 
 def clip_keys(key: Array, positions: Array) -> Array:

@@ -154,7 +154,7 @@ def resident_step(spec: Mapping) -> Job:
 
 def whole_run(spec: Mapping) -> Job:
     """A run as train.py makes it, of clips in memory; saved ten times, not evaluated."""
-    from asc_jax import loop  # needs tqdm and tensorboardX, which nothing else here does
+    from asc_jax import loop  # needs tqdm and tensorboardX, which timing a step does not
 
     config = _parts(spec).config.copy_and_resolve_references().unlock()
     n_epochs = spec["n_epochs"]
