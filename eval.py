@@ -24,6 +24,7 @@ from asc_jax import (
     html_report,
     precision,
     report,
+    result_files,
     run_config,
 )
 from asc_jax.cli import keep_compiled, run
@@ -89,11 +90,11 @@ def main(argv) -> None:
         over = results["over_budget"]
         probs = evaluation.softmax(predictions.logits)
         path = out / "output.csv"
-        report.write_output_csv(path, predictions.filenames, probs, over_budget=over)
+        result_files.write_output_csv(path, predictions.filenames, probs, over_budget=over)
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
         curve = next((path for path in pictures if path.stem == "learning_curve"), None)
         _write_report(results, config, clips, workdir, out, curve)
-        report.write_results(results, out)  # last: where it is, all the rest is
+        result_files.write_results(results, out)  # last: where it is, all the rest is
     names = " ".join(path.name for path in pictures)
     print(f"\nwritten to {out}: results.json output.csv {names} report.html")
 

@@ -12,8 +12,9 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import complexity, experiment, hosts, lock, loop, run_config
-from asc_jax.cli import config_name, define_config_flag, keep_compiled, run
+from asc_jax import config_checks, experiment, hosts, limits, lock, loop, run_config
+from asc_jax.cli import keep_compiled, run
+from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.data import held_out, pipeline
 from asc_jax.errors import UserError, printable
@@ -60,7 +61,7 @@ def main(argv) -> None:
 def by_seed(config) -> list:
     """The configs of the runs that a config asks for: one, or `n_seeds` with a seed each."""
     configs = []
-    experiment.check_values(config)
+    config_checks.check_values(config)
     for seed in range(config.seed, config.seed + config.train.n_seeds):
         one = config.copy_and_resolve_references().unlock()
         one.seed = seed
@@ -87,7 +88,7 @@ def announce(name: str, parts, clips, workdir, held=None) -> None:
         share = config.data.validation_locations
         print(f"held out: {len(held):,} clips, of {share:.0%} of the locations")
     if not parts.within_budget:
-        print(complexity.OVER_BUDGET)
+        print(limits.OVER_BUDGET)
 
 
 if __name__ == "__main__":

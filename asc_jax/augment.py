@@ -1,8 +1,8 @@
 """Training-time augmentation. Every function draws per clip from that clip's own key.
 
 `keys` are one typed key per row, made from the clip's position in the *global* batch (see
-`steps.clip_keys`): what a clip goes through depends neither on the number of replicas nor on
-the padding around it.
+`training_input.clip_keys`): what a clip goes through depends neither on the number of replicas
+nor on the padding around it.
 
 Source: the official baseline; its settings are in `configs/base.py`.
 """

@@ -1,4 +1,4 @@
-"""Exact multiply-accumulates of a JAX function, read off its jaxpr, and the task's budget.
+"""Exact multiply-accumulates of a JAX function, read off its jaxpr.
 
 Nothing is computed or compiled. One rule, which is how the task counts: an element of a
 convolution's result costs (kernel taps) × (input channels per group), one of a matrix product
@@ -20,13 +20,8 @@ import jax
 import numpy as np
 
 from asc_jax import jaxpr_walk, primitive_costs
-from asc_jax.errors import UserError
 from asc_jax.mac_count import Branches, Counts, MacCount
 from asc_jax.types import Params
-
-MAX_MACS, MAX_BYTES = 30_000_000, 128_000  # the task's limits; a config can only lower them
-OVER_BUDGET = "OVER BUDGET: outside the task's limits"  # the stamp on what such a network makes
-N_NAMED_LAYERS = 3  # how many of the dearest layers an over-budget message names
 
 
 def count_macs(
@@ -158,46 +153,3 @@ def layer_bytes(params: Params, itemsize: int) -> dict[str, int]:
         names = [entry.key for entry in path[:-1] if entry.key != "norm"]
         sizes["/".join(names)] += leaf.size * itemsize
     return dict(sizes)
-
-
-def check_budget(
-    macs: Mapping[str, int],
-    n_bytes: Mapping[str, int],
-    *,
-    max_macs: int,
-    max_bytes: int,
-    enforce: bool = True,
-) -> bool:
-    """Hold a network against the task's limits.
-
-    Args:
-      macs: multiply-accumulates by layer, for one clip.
-      n_bytes: bytes of the parameters in their stored dtype, by layer.
-      max_macs: limit, multiply-accumulates.
-      max_bytes: limit, bytes.
-      enforce: False lets an over-budget network pass, for experiments outside the task.
-
-    Returns:
-      True when it is within both limits.
-
-    Raises:
-      UserError: a limit is exceeded; names limit, excess and the layers that cost most.
-    """
-    problems = [
-        f"{sum(costs.values()):,} {unit} are {sum(costs.values()) - limit:,} over the limit of "
-        f"{limit:,}; most go to {_dearest(costs)}"
-        for costs, limit, unit in ((macs, max_macs, "MACs"), (n_bytes, max_bytes, "bytes"))
-        if sum(costs.values()) > limit
-    ]
-    if problems and enforce:
-        raise UserError(
-            "the network is over the task's budget: " + ". ".join(problems) + ". Make it smaller "
-            "(config.model, config.features.hop_length), or pass --config.budget.enforce=False "
-            "for a run outside the task"
-        )
-    return not problems
-
-
-def _dearest(costs: Mapping[str, int]) -> str:
-    ranked = sorted(costs.items(), key=lambda item: -item[1])[:N_NAMED_LAYERS]
-    return ", ".join(f"{layer} ({cost:,})" for layer, cost in ranked)

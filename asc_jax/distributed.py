@@ -1,33 +1,21 @@
 """Before the first array: the replicas of this process, and the processes of this run.
 
-`start` must run before anything asks JAX for its devices. With several processes, JAX ends all
-that are left when one is lost; `start` makes that one line for a person, and `leave` ends this
-one without waiting for the others.
+`start` must run before anything asks JAX for its devices.
 """
 
-import atexit
-import contextlib
-import ctypes
 import functools
-import logging
 import os
-import signal
 import sys
-import tempfile
-from typing import TextIO
 
 import jax
 
-from asc_jax import compiler_memory, rendezvous
-from asc_jax.cores import n_cores
+from asc_jax import compiler_memory, process_exit, rendezvous
 from asc_jax.errors import UserError
+from asc_jax.machine import n_cores
 
 MAX_CPU_REPLICAS = 8
-LOST = 3  # exit status
 MAX_PORT = 65_535
 START_TIMEOUT_S = 300  # for all processes to come up
-_ABORT_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
-_native = {}  # of one process of several: its log, and the handler that C code points to
 
 
 def start(
@@ -75,43 +63,6 @@ def start(
         )
 
 
-def leave(status: int) -> None:
-    """End this process at once if it is one of several; otherwise do nothing.
-
-    An orderly exit would wait for the others, and they may be waiting for this one.
-    """
-    if _native:
-        if status != LOST:
-            _drop_log()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def lost_process(error: Exception) -> str | None:
-    """What to tell a person if an error means that another process is gone, otherwise None."""
-    if not _native or not isinstance(error, jax.errors.JaxRuntimeError | ValueError):
-        return None
-    text = str(error)
-    if isinstance(error, ValueError) and not text.startswith(_LOST_STATUS):
-        return None
-    if "RESOURCE_EXHAUSTED" in text:  # its own memory is full
-        return None
-    return f"{_LOST_MESSAGE} ({text.splitlines()[0][:200]})"
-
-
-# How a ValueError begins that JAX makes of a collective's end.
-_LOST_STATUS = ("UNKNOWN:", "UNAVAILABLE:", "INTERNAL:", "DEADLINE_EXCEEDED:", "ABORTED:")
-_LOST_MESSAGE = (
-    "another process of this run has ended or cannot be reached: start the same command again in "
-    "all of them to go on from the last checkpoint"
-)
-_NOT_FOUND_MESSAGE = (
-    "the processes of this run did not find each other: each needs a --process_id of its own, and "
-    "the same --coordinator and --n_processes"
-)
-
-
 def _check(distributed, coordinator, n_processes, process_id, host_timeout_s) -> None:
     given = {
         "--coordinator": coordinator,
@@ -139,12 +90,8 @@ def _check(distributed, coordinator, n_processes, process_id, host_timeout_s) ->
 
 def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> None:
     """`jax.distributed.initialize`, with an end that a person can read."""
-    log = _divert_native_log()
-    # All stop together because `hosts.any_process` says so, not because JAX's own service does.
-    jax.config.update("jax_enable_preemption_service", False)
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # One program at a time on a CPU: those in flight together can wait for each other's threads.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    log = process_exit.divert_native_log()
+    _configure()
     host = (coordinator or "").rpartition(":")[0]
     local = host == "localhost" or host.startswith("127.")
     if coordinator and process_id == 0:
@@ -169,48 +116,18 @@ def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> 
             "Where the surroundings do not say it, give --coordinator, --n_processes and "
             f"--process_id. More is in {log}"
         ) from error
-    _native["together"] = True
+    process_exit.all_are_found()
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # process 0 speaks for all  # noqa: SIM115
 
 
-def _divert_native_log() -> str:
-    """JAX's native code reports a lost process in twenty lines and aborts: one line instead.
-
-    What native code says goes to a file, whose name this returns; it goes when all went well.
-    """
-    file, path = tempfile.mkstemp(prefix="asc_jax-", suffix=".log")
-    sys.stdout.flush()
-    out, terminal = os.dup(1), os.dup(2)
-    for native in (1, 2):
-        os.dup2(file, native)
-    os.close(file)
-    sys.stdout = _text(out, sys.stdout, buffering=1 if os.isatty(out) else -1)
-    sys.stderr = _text(terminal, sys.stderr, buffering=1)
-    for handler in logging.getLogger("asc_jax").handlers:
-        handler.setStream(sys.stderr)
-
-    @_ABORT_HANDLER
-    def on_abort(_):
-        message = _LOST_MESSAGE if "together" in _native else _NOT_FOUND_MESSAGE
-        os.write(terminal, f"error: {message}. More is in {path}\n".encode())
-        os._exit(LOST)
-
-    _native.update(log=path, handler=on_abort)
-    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
-    atexit.register(_drop_log)
-    return path
-
-
-def _text(descriptor: int, like: TextIO, buffering: int) -> TextIO:
-    return os.fdopen(
-        descriptor, "w", buffering=buffering, encoding=like.encoding, errors=like.errors
-    )
-
-
-def _drop_log() -> None:
-    with contextlib.suppress(OSError):
-        os.remove(_native["log"])
+def _configure() -> None:
+    """What several processes need of JAX."""
+    # All stop together because `hosts.any_process` says so, not because JAX's own service does.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # One program at a time on a CPU: those in flight together can wait for each other's threads.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _require_equal_counts() -> None:

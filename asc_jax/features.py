@@ -1,59 +1,25 @@
 """Waveform → log-mel spectrogram, with torchaudio's meaning and nothing learned.
 
 Everything is a pure function of arrays, follows its input's floating dtype (float32, or
-float64 under `jax_enable_x64`) and runs inside jit, vmap and scan. The constant matrices
-(resampling kernel, window, mel filterbank) are made by numpy when a function is traced.
+float64 under `jax_enable_x64`) and runs inside jit, vmap and scan. The constant matrices of
+`filters` are made by numpy when a function is traced.
 
 Source: the official baseline's front end, i.e. torchaudio's `Resample` and `MelSpectrogram`
 followed by log(x + 1e-5).
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asc_jax import filters
 from asc_jax.per_clip import clip_by_clip
 from asc_jax.types import Array
 
 LOG_OFFSET = 1e-5  # added to mel power before the logarithm
-LOWPASS_WIDTH = 6  # zero crossings of the resampling sinc, one side
-ROLLOFF = 0.99  # cut-off as a share of the lower Nyquist rate
 GROUPS = {"cpu": 32, "gpu": 64}  # columns of a constant matrix multiplied together
-
-
-def resample_kernel(orig_rate: int, new_rate: int, dtype=np.float32) -> np.ndarray:
-    """Polyphase windowed-sinc kernel from `orig_rate` to `new_rate`.
-
-    In float32 only the phase −i / new is rounded to float32 and the rest is computed in
-    float64, as torchaudio does: that reproduces its kernel bit for bit.
-
-    Args:
-      orig_rate: rate of the input, Hz, > 0.
-      new_rate: rate of the output, Hz, > 0.
-      dtype: float32 or float64.
-
-    Returns:
-      `[n_phases, n_taps]` of `dtype`: row i makes every output sample n with
-      n mod n_phases = i, where n_phases = new_rate / gcd.
-
-    Source: torchaudio.functional.resample, method sinc_interp_hann.
-
-    Example:
-      >>> resample_kernel(44_100, 32_000).shape
-      (320, 459)
-    """
-    orig, new = _reduced(orig_rate, new_rate)
-    base = min(orig, new) * ROLLOFF
-    width = math.ceil(LOWPASS_WIDTH * orig / base)
-    taps = np.arange(-width, width + orig, dtype=np.float64) / orig
-    phase = (np.arange(0, -new, -1, dtype=dtype) / np.asarray(new, dtype)).astype(dtype)
-    t = (phase[:, None].astype(np.float64) + taps) * base
-    t = np.clip(t, -LOWPASS_WIDTH, LOWPASS_WIDTH)
-    window = np.cos(t * np.pi / LOWPASS_WIDTH / 2) ** 2
-    return (np.sinc(t) * window * (base / orig)).astype(dtype)
 
 
 def resample(
@@ -83,10 +49,10 @@ def resample(
     """
     if min(orig_rate, new_rate) <= 0 or orig_rate != int(orig_rate) or new_rate != int(new_rate):
         raise ValueError(f"rates must be positive integers, got {orig_rate} and {new_rate}")
-    orig, new = _reduced(orig_rate, new_rate)
+    orig, new = filters.reduced_rates(orig_rate, new_rate)
     if orig == new:
         return waveform
-    kernel = resample_kernel(orig_rate, new_rate, waveform.dtype)
+    kernel = filters.resample_kernel(orig_rate, new_rate, waveform.dtype)
     n_taps = kernel.shape[1]
     n_out = -(-waveform.shape[1] * new // orig)
     n_frames = -(-n_out // new)
@@ -99,43 +65,6 @@ def resample(
     parts = [rows[:, i : i + n_frames, : n_taps - i * orig] for i in range(-(-n_taps // orig))]
     frames = jnp.concatenate(parts, axis=-1)  # [b, frame, tap]
     return _banded_dot(frames, kernel.T, banded).reshape(-1, n_frames * new)[:, :n_out]
-
-
-def mel_filterbank(
-    n_fft: int, n_mels: int, sample_rate: int, f_min: float, f_max: float, dtype=np.float32
-) -> np.ndarray:
-    """Triangular filters, equally spaced on the HTK mel scale, not normalised.
-
-    Args:
-      n_fft: samples of the Fourier transform.
-      n_mels: number of filters.
-      sample_rate: Hz.
-      f_min: lower edge of the first filter, Hz.
-      f_max: upper edge of the last filter, Hz.
-      dtype: float32 (rounded where torchaudio rounds: equal bit for bit) or float64.
-
-    Returns:
-      `[n_fft // 2 + 1, n_mels]` of `dtype`, weights in [0, 1].
-
-    Source: torchaudio.functional.melscale_fbanks, mel_scale="htk", norm=None.
-    """
-    dtype = np.dtype(dtype).type
-    freqs = _linspace(0.0, float(sample_rate // 2), n_fft // 2 + 1, dtype)
-    low, high = (2595.0 * math.log10(1.0 + f / 700.0) for f in (f_min, f_max))
-    mels = _linspace(low, high, n_mels + 2, dtype)
-    edges = dtype(700.0) * (_power_of_10(mels / dtype(2595.0)) - dtype(1.0))
-    slopes = edges[None, :] - freqs[:, None]  # [f, n_mels + 2]
-    widths = np.diff(edges)
-    up = -slopes[:, :-2] / widths[:-1]
-    down = slopes[:, 2:] / widths[1:]
-    return np.maximum(np.minimum(up, down), dtype(0.0))
-
-
-def hann_window(n_samples: int) -> np.ndarray:
-    """Periodic Hann window, `[n_samples]` float32, its phase rounded to float32 as PyTorch's."""
-    phase = np.arange(n_samples, dtype=np.float32) * np.float32(2 * np.pi / n_samples)
-    cosine = np.cos(phase.astype(np.float64)).astype(np.float32)
-    return np.float32(0.5) - np.float32(0.5) * cosine
 
 
 def mel_power(
@@ -186,8 +115,8 @@ def mel_power(
     n_frames = n_samples // hop_length + 1
     # Window and filterbank hold float32 values also where the rest is float64, as
     # torchaudio's do.
-    window = hann_window(win_length).astype(dtype)
-    filterbank = mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max).astype(dtype)
+    window = filters.hann_window(win_length).astype(dtype)
+    filterbank = filters.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max).astype(dtype)
 
     def clip_mel_power(clip: Array) -> Array:  # [n_samples] -> [n_mels, t]
         # Written out: a GPU would roll and reflect again for each of the frames of a sample.
@@ -227,39 +156,6 @@ def log_mel(waveform: Array, **features) -> Array:
 def n_frames(n_samples: int, hop_length: int) -> int:
     """Frames that `log_mel` makes of `n_samples` samples."""
     return n_samples // hop_length + 1
-
-
-def _reduced(orig_rate: int, new_rate: int) -> tuple[int, int]:
-    gcd = math.gcd(int(orig_rate), int(new_rate))
-    return int(orig_rate) // gcd, int(new_rate) // gcd
-
-
-def _linspace(start: float, stop: float, n: int, dtype) -> np.ndarray:
-    """`n` points counted from both ends with fused multiply-adds, as torch.linspace does."""
-    start, stop = dtype(start), dtype(stop)
-    step = np.float64(dtype((stop - start) / dtype(n - 1)))
-    index = np.arange(n)
-    forward, backward = start + step * index, stop - step * (n - 1 - index)
-    return np.where(index < n // 2, forward, backward).astype(dtype)
-
-
-def _power_of_10(x: np.ndarray) -> np.ndarray:
-    """10 ** x; in float32 to the bit what PyTorch's vectorised `pow` gives.
-
-    There the last step, exp on [−ln 2 / 2, ln 2 / 2], is a polynomial evaluated in float32,
-    which rounds four of 258 band edges the other way than an exact power would.
-    Source of the coefficients: SLEEF's single-precision exponential.
-    """
-    if x.dtype == np.float64:
-        return np.power(10.0, x)
-    exponent = x.astype(np.float64) * math.log(10.0)
-    octaves = np.rint(exponent / math.log(2.0))
-    rest = exponent - octaves * math.log(2.0)
-    rounded = rest.astype(np.float32).astype(np.float64)
-    poly = np.full_like(rest, np.float32(0.001363246468))
-    for c in (0.008365969174, 0.04167108238, 0.1666655242, 0.4999998510):
-        poly = (poly * rounded + np.float32(c)).astype(np.float32).astype(np.float64)
-    return ((1.0 + (rest + rest**2 * poly)) * np.exp2(octaves)).astype(np.float32)
 
 
 def _banded_dot(x: Array, matrix: np.ndarray, banded: bool | None = None) -> Array:

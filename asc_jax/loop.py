@@ -7,17 +7,18 @@ steps are grouped into calls, one compiled program runs them.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import signal
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import hosts, parallel
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.experiment import Experiment
+from asc_jax.program import Program
 from asc_jax.resident import place_clips
 from asc_jax.signals import stop_signals
 from asc_jax.state import TrainState
@@ -99,24 +100,34 @@ def fit_seeds(
         steps_per_call = max(steps_per_call, min(RESIDENT_STEPS, runs[0].steps_per_epoch))
     if together is None:
         together = jax.default_backend() != "cpu"
+    plan = _Plan(eval_every_epochs, checkpoint_every_epochs, keep_best, steps_per_call)
+    return _train_all(runs, states, source, held, plan, together)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """How often what is done, as `fit_seeds` was told."""
+
+    eval_every_epochs: int
+    checkpoint_every_epochs: int
+    keep_best: bool
+    steps_per_call: int
+
+
+def _train_all(
+    runs: list[Run], states: list[TrainState], source, held: dict | None, plan: _Plan, together
+) -> list[TrainState]:
+    """Together or one after the other."""
     apart = not together or len({run.step for run in runs}) > 1
     groups = [[k] for k in range(len(runs))] if apart else [list(range(len(runs)))]
     train = parallel.pmap_train(
-        experiments[0].train_steps(runs[0].tx, axis_name=parallel.AXIS),
+        runs[0].experiment.train_steps(runs[0].tx, axis_name=parallel.AXIS),
         resident=held is not None,
         seeds=len(groups[0]) > 1,
     )
     for group in groups:
         trained = _train(
-            [runs[k] for k in group],
-            [states[k] for k in group],
-            train,
-            source,
-            held,
-            eval_every_epochs=eval_every_epochs,
-            checkpoint_every_epochs=checkpoint_every_epochs,
-            keep_best=keep_best,
-            steps_per_call=steps_per_call,
+            [runs[k] for k in group], [states[k] for k in group], train, source, held, plan
         )
         for k, state in zip(group, trained, strict=True):
             states[k] = state
@@ -126,108 +137,63 @@ def fit_seeds(
 
 
 def _train(
-    runs: list[Run],
-    states: list[TrainState],
-    train: Callable,
-    source,
-    held: dict | None,
-    *,
-    eval_every_epochs: int,
-    checkpoint_every_epochs: int,
-    keep_best: bool,
-    steps_per_call: int,
+    runs: list[Run], states: list[TrainState], train: Callable, source, held, plan: _Plan
 ) -> list[TrainState]:
     """One program for all these runs, which stand at the same step."""
-    first = runs[0]
-    unfinished = [run.is_unfinished(eval_every_epochs) for run in runs]
+    unfinished = [run.is_unfinished(plan.eval_every_epochs) for run in runs]
     if not any(unfinished):
         for run in runs:
             run.checkpoints.close()
             print(f"{run.workdir}: nothing to do, all {run.n_steps} steps are done")
         return states
-    program = _Program(runs, states, train, held, steps_per_call)
-    pending = None
+    program = Program(runs, states, train, held, plan.steps_per_call)
     with contextlib.ExitStack() as stack:
         for run in runs:
             run.clips = source
             stack.enter_context(run)
         stopped = stack.enter_context(stop_signals())
         for k, run in enumerate(runs):
-            if hosts.first_says(run.owes_evaluation(eval_every_epochs)):
-                run.evaluate(program.state(k), run.step // run.steps_per_epoch - 1, keep_best)
-        for calls in zip(*(run.calls(steps_per_call) for run in runs), strict=True):
-            before, pending = pending, program(calls)
-            _record(runs, before)  # while the accelerators go on
-            call = calls[0]
-            last = call.ends_epoch and call.epoch + 1 == first.n_epochs
-            # Once: a later signal must not save a step not yet recorded.
-            stop = hosts.any_process(stopped)
-            if call.ends_epoch or stop:
-                _record(runs, pending)
-                pending = None
-            if call.ends_epoch:
-                n_done = call.epoch + 1
-                for run in runs:
-                    run.end_epoch(call.epoch)
-                if last or stop or n_done % checkpoint_every_epochs == 0:
-                    program.save(n_done)
-                if eval_every_epochs and (last or n_done % eval_every_epochs == 0):
-                    for k, run in enumerate(runs):
-                        run.evaluate(program.state(k), call.epoch, keep_best)
-                # It may have come during the evaluation.
-                stop = hosts.any_process(stopped) and not last
-            if stop:
-                program.save(call.epoch + call.ends_epoch)
-                where = ", ".join(str(run.workdir) for run in runs)
-                raise Interrupted(
-                    f"stopped after step {first.step} of {first.n_steps}, saved in {where}; run "
-                    "the same command again to go on",
-                    stopped[0] if stopped else signal.SIGTERM,  # sent to another process
-                )
+            if hosts.first_says(run.owes_evaluation(plan.eval_every_epochs)):
+                run.evaluate(program.state(k), run.step // run.steps_per_epoch - 1, plan.keep_best)
+        _go_on(runs, program, plan, stopped)
     return [
         jax.tree.map(np.asarray, parallel.unreplicate(program.state(k))) for k in range(len(runs))
     ]
 
 
-class _Program:
-    """The compiled training steps of one run, or of several at once, and their states."""
-
-    def __init__(self, runs: list[Run], states, train: Callable, held, steps_per_call: int):
-        self._runs, self._train = runs, train
-        self._memory = [parallel.BatchMemory(steps_per_call) for _ in runs]
-        self._one = len(runs) == 1
-        self._held = () if held is None else (held,)
-        stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
-        self._state = parallel.replicate(jax.tree.map(stack, *states))
-        keys = [run.key for run in runs]
-        self._key = keys[0] if self._one else jnp.stack(keys)
-
-    def __call__(self, calls) -> list[tuple]:
-        """Run a call of each run; `(call, metrics)` of each, perhaps not computed yet."""
-        batches = [
-            memory.stack(call.batches) for memory, call in zip(self._memory, calls, strict=True)
-        ]
-        stack = (lambda *x: x[0]) if self._one else (lambda *x: np.stack(x, axis=1))
-        batches = jax.tree.map(stack, *batches)
-        n_steps = len(calls[0].batches)
-        self._state, metrics = self._train(self._state, batches, n_steps, self._key, *self._held)
-        for memory in self._memory:
-            memory.used_for(metrics)
-        return [(call, self._of(metrics, k)) for k, call in enumerate(calls)]
-
-    def state(self, k: int) -> TrainState:
-        """Of the run with this number, `[replica, …]`."""
-        return self._of(self._state, k)
-
-    def save(self, n_epochs: int) -> None:
-        """Save every run, after so many whole epochs."""
-        for k, run in enumerate(self._runs):
-            run.save(self.state(k), n_epochs)
-
-    def _of(self, tree, k: int):
-        return tree if self._one else jax.tree.map(lambda x: x[:, k], tree)
+def _go_on(runs: list[Run], program: Program, plan: _Plan, stopped: list[int]) -> None:
+    """Call after call to the last, or until a signal has come."""
+    pending = None
+    for calls in zip(*(run.calls(plan.steps_per_call) for run in runs), strict=True):
+        before, pending = pending, program(calls)
+        program.record(before)  # while the accelerators go on
+        call = calls[0]
+        last = call.ends_epoch and call.epoch + 1 == runs[0].n_epochs
+        # Once: a later signal must not save a step not yet recorded.
+        stop = hosts.any_process(stopped)
+        if call.ends_epoch or stop:
+            program.record(pending)
+            pending = None
+        if call.ends_epoch:
+            n_done = call.epoch + 1
+            for run in runs:
+                run.end_epoch(call.epoch)
+            if last or stop or n_done % plan.checkpoint_every_epochs == 0:
+                program.save(n_done)
+            if plan.eval_every_epochs and (last or n_done % plan.eval_every_epochs == 0):
+                for k, run in enumerate(runs):
+                    run.evaluate(program.state(k), call.epoch, plan.keep_best)
+            # It may have come during the evaluation.
+            stop = hosts.any_process(stopped) and not last
+        if stop:
+            program.save(call.epoch + call.ends_epoch)
+            raise _interrupted(runs, stopped)
 
 
-def _record(runs: list[Run], pending: list[tuple] | None) -> None:
-    for run, metrics in zip(runs, pending or [None] * len(runs), strict=True):
-        run.record(metrics)
+def _interrupted(runs: list[Run], stopped: list[int]) -> Interrupted:
+    where = ", ".join(str(run.workdir) for run in runs)
+    return Interrupted(
+        f"stopped after step {runs[0].step} of {runs[0].n_steps}, saved in {where}; run "
+        "the same command again to go on",
+        stopped[0] if stopped else signal.SIGTERM,  # sent to another process
+    )

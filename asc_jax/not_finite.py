@@ -1,13 +1,53 @@
-"""What to tell a person whose run met a number that is not finite."""
+"""Where a run must stop for a number that is not finite, and what to tell a person then."""
 
 import pathlib
 from collections.abc import Sequence
+
+import numpy as np
 
 from asc_jax import files
 from asc_jax.errors import UserError
 
 NAME = "not_finite.txt"
 N_NAMED = 3
+MAX_SKIPPED = 40  # steps in a row; so many halvings take any loss scale below 1
+
+
+class StepCheck:
+    """Looks for the first step that went wrong, call after call.
+
+    Args:
+      n_steps: of the run.
+      half: whether the network computes in float16, which leaves a step out whose gradient is
+        not finite.
+    """
+
+    def __init__(self, n_steps: int, *, half: bool):
+        self._max_skipped, self._half = min(MAX_SKIPPED, n_steps), half
+        self._skipped_in_a_row = 0
+
+    def find(self, loss: np.ndarray, skipped: np.ndarray, step: int) -> tuple[str, int] | None:
+        """What went wrong, and at which step; None: nothing.
+
+        Args:
+          loss, skipped: `[n]`, of a call's steps.
+          step: steps done before the call.
+        """
+        bad = ~np.isfinite(loss)
+        if not self._half:
+            bad |= skipped > 0
+        if np.any(bad):
+            first = int(np.flatnonzero(bad)[0])
+            loss_too = not np.isfinite(loss[first])
+            what = f"loss became {loss[first]}" if loss_too else "gradient became infinite or nan"
+            return f"the {what} at step {step + first + 1}", step + first + 1
+        # Halving the loss scale must help within some steps, or nothing is learned any more.
+        for number, one in enumerate(skipped, step + 1):
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if one else 0
+            if self._skipped_in_a_row >= self._max_skipped:
+                n = self._skipped_in_a_row
+                return f"gradients overflowed in {n} steps in a row, to {number}", number
+        return None
 
 
 def error(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import features, precision
+from asc_jax import features, filters, precision
 from asc_jax.evaluation import softmax
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.types import Params
@@ -149,17 +149,17 @@ def sparse_resample(waveform: jax.Array, orig_rate: int, new_rate: int) -> jax.A
 
 
 def _sparse_kernel(orig: int, new: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nonzero taps of `features.resample_kernel`: position of the first, and values."""
-    base = min(orig, new) * features.ROLLOFF
+    """The nonzero taps of `filters.resample_kernel`: position of the first, and values."""
+    base = min(orig, new) * filters.ROLLOFF
     # Rounded to float32 where the dense kernel is.
     phase = np.arange(0, -new, -1, dtype=np.float32) / np.float32(new)
     phase = phase.astype(np.float64)[:, None]
-    reach = features.LOWPASS_WIDTH * orig / base
+    reach = filters.LOWPASS_WIDTH * orig / base
     first = np.ceil(-phase * orig - reach).astype(np.int64)  # [phase, 1]
     taps = first + np.arange(math.floor(2 * reach) + 1)
     t = (phase + taps / orig) * base
-    t = np.clip(t, -features.LOWPASS_WIDTH, features.LOWPASS_WIDTH)
-    window = np.cos(t * np.pi / features.LOWPASS_WIDTH / 2) ** 2
+    t = np.clip(t, -filters.LOWPASS_WIDTH, filters.LOWPASS_WIDTH)
+    window = np.cos(t * np.pi / filters.LOWPASS_WIDTH / 2) ** 2
     return first[:, 0], np.sinc(t) * window * (base / orig)
 
 

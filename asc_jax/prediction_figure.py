@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax.complexity import OVER_BUDGET
 from asc_jax.figures import BLUE, GREY, INK, PALE, RED, STYLE
+from asc_jax.limits import OVER_BUDGET
 from asc_jax.taxonomy import N_SCENES, SCENES
 
 MAX_COLUMNS = 1200  # however long the recording: about one a pixel

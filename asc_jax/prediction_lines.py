@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asc_jax.complexity import OVER_BUDGET
 from asc_jax.data.recordings import OpenRecording
+from asc_jax.limits import OVER_BUDGET
 from asc_jax.prediction import top_k
 from asc_jax.taxonomy import SCENES
 

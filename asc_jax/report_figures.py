@@ -150,5 +150,5 @@ def _png(log_mel: np.ndarray, limits: tuple[float, float]) -> bytes:
 
 
 def _mel(hertz: float) -> float:
-    """The scale `features.mel_filterbank` divides evenly."""
+    """The scale `filters.mel_filterbank` divides evenly."""
     return 2595.0 * math.log10(1.0 + hertz / 700.0)

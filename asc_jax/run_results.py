@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asc_jax import json_object, statistics
+from asc_jax import clusters, json_object
 from asc_jax.errors import UserError, short
 from asc_jax.segments import NAME_FORM
 from asc_jax.taxonomy import DEVICES, SCENES
@@ -129,8 +129,8 @@ def _read_output(path: Path) -> list[tuple[str, str]]:
 
 def _check_agreement(run: RunResults, workdir: Path) -> None:
     """Both files give the same macro average, unless an evaluation was broken off between."""
-    totals = statistics.cluster_totals(run.right, run.scene, run.scene)
-    ours, theirs = statistics.macro_average(totals)[0], run.summary["macro_accuracy"]
+    totals = clusters.cluster_totals(run.right, run.scene, run.scene)
+    ours, theirs = clusters.macro_average(totals)[0], run.summary["macro_accuracy"]
     if theirs is None or len(run.scene) != run.summary["n_clips"] or not abs(ours - theirs) <= 1e-9:
         raise UserError(
             f"{workdir}: output.csv and results.json are not of one evaluation: evaluate it again"

@@ -1,9 +1,7 @@
 """How sure a difference is: cluster bootstrap, paired test, mean and standard deviation.
 
-One-second clips of one recording are right or wrong together, so a clip is no independent
-observation: what is resampled are clusters of clips, the ten-second segments or the locations
-they were recorded at. The clusters of each scene are resampled among themselves, which keeps
-every scene in every replicate, as a macro average needs.
+A clip is no independent observation: what is resampled are `clusters`. Those of each scene are
+resampled among themselves, which keeps every scene in every replicate, as a macro average needs.
 
 Source: Rao and Wu, "Resampling inference with complex survey data", JASA 1988, for drawing one
 cluster fewer than there are; Cameron, Gelbach and Miller, "Robust inference with multiway
@@ -16,16 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asc_jax.clusters import Totals, by_scene, macro_average
+
 N_REPLICATES = 10_000
 LEVEL = 0.95
-
-
-class Totals(NamedTuple):
-    """Clips by cluster: `right [n_runs, n_clusters]`, `clips` and `scene [n_clusters]`."""
-
-    right: np.ndarray
-    clips: np.ndarray
-    scene: np.ndarray
 
 
 class Interval(NamedTuple):
@@ -47,28 +39,6 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) < 2:
         return mean, None
     return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-
-
-def cluster_totals(right: np.ndarray, scene: np.ndarray, cluster: np.ndarray) -> Totals:
-    """Add up the clips of each cluster; clips of two scenes are never of one cluster.
-
-    Args:
-        right: `[n_runs, n_clips]` bool, whether a run named the clip's scene.
-        scene: `[n_clips]` int, the true scene.
-        cluster: `[n_clips]` int or str, what the clip belongs to.
-    """
-    _, number = np.unique(cluster, return_inverse=True)
-    pairs = np.stack([scene, number.reshape(-1)])
-    (scenes, _), index = np.unique(pairs, axis=1, return_inverse=True)
-    index, n = index.reshape(-1), len(scenes)
-    sums = [np.bincount(index, row, minlength=n) for row in np.atleast_2d(right)]
-    return Totals(np.array(sums), np.bincount(index, minlength=n).astype(float), scenes)
-
-
-def macro_average(totals: Totals) -> np.ndarray:
-    """`[n_runs]` float64 in [0, 1]: the plain mean over scenes of the share of right clips."""
-    shares = [t.right.sum(1) / t.clips.sum() for t in _by_scene(totals)]
-    return np.mean(shares, axis=0)
 
 
 def confidence_interval(
@@ -159,16 +129,9 @@ def paired_test(
     return (n_as_far + 1) / (n_replicates + 1)
 
 
-def _by_scene(totals: Totals) -> list[Totals]:
-    return [
-        Totals(totals.right[:, of_scene], totals.clips[of_scene], totals.scene[of_scene])
-        for of_scene in (totals.scene == scene for scene in np.unique(totals.scene))
-    ]
-
-
 def _resampled(totals: Totals, n_replicates: int, rng: np.random.Generator) -> np.ndarray:
     """`[n_replicates, n_runs]` macro averages over resampled clusters."""
-    scenes = _by_scene(totals)
+    scenes = by_scene(totals)
     average = np.zeros((n_replicates, len(totals.right)))
     for t in scenes:
         k = len(t.clips)
@@ -207,7 +170,7 @@ def _variances(totals: Totals, systems: Sequence[np.ndarray], n_spare: int) -> t
 
 def _influence(totals: Totals) -> np.ndarray:
     """`[n_runs, n_clusters]`: how far each cluster moves a run's macro average."""
-    scenes = _by_scene(totals)
+    scenes = by_scene(totals)
     parts = []
     for t in scenes:
         k, n = len(t.clips), t.clips.sum()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import evaluation, report
+from asc_jax import evaluation, result_files
 from asc_jax.data.pipeline import Clips
 from asc_jax.data.staging import replacing
 from asc_jax.errors import UserError
@@ -58,7 +58,7 @@ def write_package(
         (folder / f"{label}.meta.yaml").write_text(to_yaml(make_meta(author, runs)), "utf-8")
         for run, of_run in zip(runs, clips, strict=True):
             path = folder / f"{label}.output.split_{run.percent}.csv"
-            report.write_output_csv(path, *predict(run, of_run))
+            result_files.write_output_csv(path, *predict(run, of_run))
         problems = check_entry(folder, label=label, practice=practice)
         if problems:
             more = [f"and {len(problems) - N_SHOWN} more"] * (len(problems) > N_SHOWN)

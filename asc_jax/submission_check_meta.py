@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from asc_jax.complexity import MAX_BYTES, MAX_MACS
 from asc_jax.errors import short
+from asc_jax.limits import MAX_BYTES, MAX_MACS
 from asc_jax.submission_author import DESCRIPTION, YAML_ERRORS, submission_problems
 from asc_jax.taxonomy import DEVICES, N_SCENES, SCENES, TRAIN_PERCENTS
 

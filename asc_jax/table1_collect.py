@@ -28,10 +28,7 @@ from asc_jax import statistics
 from asc_jax.campaign_runs import Run, unfinished
 from asc_jax.errors import UserError
 from asc_jax.run_results import RunResults, read_run
-from asc_jax.table1 import published
-
-CLUSTERS = {"segments": "segment", "locations": "location"}
-Cell = tuple[str, int]  # system, percent
+from asc_jax.table1_statistics import Cell, difference, result
 
 
 def collect(
@@ -65,7 +62,7 @@ def collect(
     def compare(first: str, second: str) -> list[dict]:
         pairs = [((first, percent), (second, percent)) for percent in percents]
         return [
-            _difference(a, b, cells[a], cells[b], n_replicates)
+            difference(a, b, cells[a], cells[b], n_replicates)
             for a, b in pairs
             if a in cells and b in cells
         ]
@@ -76,7 +73,7 @@ def collect(
         **_about([run for cell in cells.values() for run in cell]),
         "level": statistics.LEVEL,
         "n_replicates": n_replicates,
-        "results": [_result(cell, cells[cell], n_replicates) for cell in cells],
+        "results": [result(cell, cells[cell], n_replicates) for cell in cells],
         "differences": [row for pair in comparisons for row in compare(*pair)],
         "ablation": [
             {"change": change, **row} for change, *pair in changes for row in compare(*pair)
@@ -102,10 +99,6 @@ def _read(runs: Sequence[Run]) -> dict[Cell, list[RunResults]]:
     return cells
 
 
-def _name(run: RunResults) -> str:
-    return f"{run.results['config']} ({run.results['split']}, seed {run.results['seed']})"
-
-
 def _about(runs: Sequence[RunResults]) -> dict[str, Any]:
     """What all runs have in common, and where they differ although they should not."""
     first = runs[0]
@@ -122,86 +115,5 @@ def _about(runs: Sequence[RunResults]) -> dict[str, Any]:
     }
 
 
-def _result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[str, Any]:
-    """One system on one split, over its seeds."""
-    system, percent = cell
-    known = published(f"train_{percent}pct") or {}
-    summaries = [run.summary for run in runs]
-    figures = ("macro_accuracy", "accuracy", "log_loss")
-    return {
-        "system": system,
-        "percent": percent,
-        "seeds": [run.results["seed"] for run in runs],
-        "complexity": runs[0].results["complexity"],
-        **{name: _spread([s[name] for s in summaries]) for name in figures},
-        "interval": {
-            name: _interval(_totals(runs, field), None, n_replicates)
-            for name, field in CLUSTERS.items()
-        },
-        **{
-            kind: {
-                name: _spread([s[kind][name]["accuracy"] for s in summaries], with_runs=False)
-                for name in summaries[0][kind]
-            }
-            for kind in ("scenes", "devices")
-        },
-        "published": known.get(system),
-    }
-
-
-def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[str, Any]:
-    """Mean and standard deviation over seeds; None throughout for what has no clips."""
-    mean, sd = (None, None) if None in values else statistics.mean_sd(values)
-    return {"mean": mean, "sd": sd} | ({"runs": list(values)} if with_runs else {})
-
-
-def _totals(runs: Sequence[RunResults], field: str) -> statistics.Totals:
-    right = np.stack([run.right for run in runs])
-    return statistics.cluster_totals(right, runs[0].scene, getattr(runs[0], field))
-
-
-def _interval(totals: statistics.Totals, n_first: int | None, n_replicates: int) -> dict | None:
-    interval = statistics.confidence_interval(totals, n_first, n_replicates=n_replicates)
-    return interval and interval._asdict()
-
-
-def _difference(
-    first: Cell,
-    second: Cell,
-    ours: Sequence[RunResults],
-    theirs: Sequence[RunResults],
-    n_replicates: int,
-) -> dict[str, Any]:
-    """The first system minus the second, on one split."""
-    a, b = (_result_means(runs) for runs in (ours, theirs))
-    tests = {}
-    for name, field in CLUSTERS.items():
-        totals = _totals([*ours, *theirs], field)
-        interval = _interval(totals, len(ours), n_replicates)
-        p = statistics.paired_test(totals, len(ours), n_replicates=n_replicates)
-        tests[name] = interval and interval | {"p": p}
-    known = published(f"train_{first[1]}pct") or {}
-    printed = [known.get(system, {}).get("macro_accuracy") for system, _ in (first, second)]
-    return {
-        "first": first[0],
-        "second": second[0],
-        "percent": first[1],
-        "mean": a["macro"] - b["macro"],
-        "scenes": {
-            name: None if None in (a[name], b[name]) else a[name] - b[name]
-            for name in a
-            if name != "macro"
-        },
-        "tests": tests,
-        "published": None if None in printed else round(printed[0] - printed[1], 6),
-    }
-
-
-def _result_means(runs: Sequence[RunResults]) -> dict[str, float | None]:
-    """Scene → its accuracy, and `macro`, their average: means over seeds."""
-    summaries = [run.summary for run in runs]
-    means = {
-        name: _spread([s["scenes"][name]["accuracy"] for s in summaries])["mean"]
-        for name in summaries[0]["scenes"]
-    }
-    return {**means, "macro": _spread([s["macro_accuracy"] for s in summaries])["mean"]}
+def _name(run: RunResults) -> str:
+    return f"{run.results['config']} ({run.results['split']}, seed {run.results['seed']})"

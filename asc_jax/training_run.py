@@ -15,26 +15,12 @@ from asc_jax import (
     not_finite,
     optim,
     parallel,
-    run_config,
-    version,
+    provenance,
 )
-from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
+from asc_jax.epoch_sums import EpochSums
 from asc_jax.errors import UserError
 from asc_jax.state import TrainState
-
-PER_EPOCH = ("loss_sum", "n_correct", "n_clips", "n_skipped")  # sums that a checkpoint keeps
-MAX_STEPS = 2**31 - 1  # what a step's number holds
-MAX_SKIPPED = 40  # steps in a row; so many halvings take any loss scale below 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """The batches of one compiled call: some consecutive steps of one epoch."""
-
-    epoch: int
-    first_step: int
-    batches: list
-    ends_epoch: bool
+from asc_jax.step_batches import Call, StepBatches
 
 
 class Run:
@@ -52,25 +38,20 @@ class Run:
         self.experiment, self.clips, self.source = experiment, clips, clips
         self.watch("test", test_clips)
         self.workdir, self.n_epochs, self.keep = workdir, n_epochs, keep
-        self.batch_size = experiment.config.data.batch_size
-        self.steps_per_epoch = pipeline.n_batches(len(clips), self.batch_size)
-        self.n_steps = n_epochs * self.steps_per_epoch
-        if self.n_steps > MAX_STEPS:
-            raise UserError(
-                f"config.train.n_epochs is {n_epochs:,}: {self.n_steps:,} steps in all, expected "
-                f"at most {MAX_STEPS:,}"
-            )
+        config = experiment.config
+        self._batches = StepBatches(len(clips), config.data.batch_size, n_epochs, config.seed)
+        self.steps_per_epoch, self.n_steps = self._batches.steps_per_epoch, self._batches.n_steps
+        self._half = config.precision.compute == "float16"
+        self._check = not_finite.StepCheck(self.n_steps, half=self._half)
         self.tx = experiment.tx(self.n_steps)
         self.key = experiment.root_key()
-        config = experiment.config.optim
         self.schedule = optim.warmup_cosine(
-            self.n_steps, peak_lr=config.peak_lr, warmup_steps=config.warmup_steps
+            self.n_steps, peak_lr=config.optim.peak_lr, warmup_steps=config.optim.warmup_steps
         )
         self.checkpoints = checkpoints.Checkpoints(workdir, keep=keep)
         self.step = 0
         self.evaluator = None
-        self.skipped_in_a_row = 0
-        self._clear()
+        self._sums = EpochSums()
 
     def watch(self, kind: str, clips) -> None:
         """Which clips to evaluate on along the way: "test" or "validation"."""
@@ -83,32 +64,12 @@ class Run:
         if restored is None:
             return self.experiment.new_state(self.experiment.variables(), self.tx)
         state, extra, self.step = restored
-        self._refuse_another_run(extra)
+        provenance.refuse_another_run(extra, self.experiment, self.clips, self.workdir)
         for name, value in extra.get("partial_epoch", {}).items():
-            setattr(self, name, value)
+            setattr(self._sums, name, value)
         if self.step < self.n_steps:
             print(f"resuming {self.workdir} at step {self.step} of {self.n_steps}")
         return state
-
-    def _refuse_another_run(self, extra: dict) -> None:
-        """A checkpoint must be of this config and these clips; older ones do not say all of it."""
-        if "config" in extra:
-            run_config.hold_against(extra["config"], self.experiment.config, self.workdir)
-        before = extra.get("n_train_clips", len(self.clips))
-        if before != len(self.clips):
-            raise UserError(
-                f"{self.workdir} was trained on {before} clips, the split now holds "
-                f"{len(self.clips)}: choose another --workdir, or go on with the same data set"
-            )
-        if extra.get("train_data") not in (None, self.data_identity()):
-            raise UserError(
-                f"{self.workdir} was trained on other clips than the split now holds, though as "
-                "many: choose another --workdir, or go on with the same data set"
-            )
-
-    def data_identity(self) -> str | None:
-        """Hash of the training clips' content, where it is known."""
-        return getattr(self.source, "identity", None)
 
     def owes_evaluation(self, every_epochs: int) -> bool:
         """Whether the run was killed after it saved an epoch and before it evaluated it."""
@@ -125,18 +86,7 @@ class Run:
 
     def calls(self, steps_per_call: int) -> Iterator[Call]:
         """What is left to do, cut into calls."""
-        while self.step < self.n_steps:
-            epoch, first = divmod(self.step, self.steps_per_epoch)
-            order = pipeline.epoch_order(len(self.clips), self.experiment.config.seed, epoch)
-            order, n_rows = parallel.own_share(order, self.batch_size, pipeline.NO_CLIP)
-            batches = []
-            step = self.step
-            for batch in self.clips.batches(order, n_rows, first=first):
-                batches.append(batch)
-                ends = first + len(batches) == self.steps_per_epoch
-                if ends or len(batches) == steps_per_call:
-                    yield Call(epoch, step, batches, ends)
-                    step, first, batches = step + len(batches), first + len(batches), []
+        return self._batches.calls(self.clips, self.step, steps_per_call)
 
     def record(self, pending) -> None:
         """Wait for a call's metrics, check and add them up."""
@@ -148,26 +98,16 @@ class Run:
             np.asarray(parallel.unreplicate(metrics[name]))[:n]
             for name in ("loss", "n_correct", "n_clips", "skipped")
         )
-        bad = ~np.isfinite(loss)
-        if self.experiment.config.precision.compute != "float16":  # which leaves such a step out
-            bad |= skipped > 0
-        if np.any(bad):
-            first = int(np.flatnonzero(bad)[0])
-            step = call.first_step + first + 1
-            loss_too = not np.isfinite(loss[first])
-            what = f"loss became {loss[first]}" if loss_too else "gradient became infinite or nan"
-            raise self._not_finite(f"the {what} at step {step}", step)
+        wrong = self._check.find(loss, skipped, call.first_step)
+        if wrong is not None:
+            raise self._not_finite(*wrong)
         self.step = call.first_step + n
-        self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
-        self.n_correct += int(n_correct.sum())
-        self.n_clips += int(n_clips.sum())
-        self.n_skipped += int(skipped.sum())
-        self._check_skipped(skipped)
+        self._sums.add(loss, n_correct, n_clips, skipped)
         self.journal.advance(
             n,
             int(n_clips.sum()),
             f"epoch {call.epoch + 1}/{self.n_epochs}",
-            f"loss {loss[-1]:.3f}, accuracy {self.n_correct / self.n_clips:.3f}, "
+            f"loss {loss[-1]:.3f}, accuracy {self._sums.accuracy:.3f}, "
             f"lr {float(self.schedule(self.step - 1)):.2g}",
         )
 
@@ -177,21 +117,21 @@ class Run:
             "kind": "train",
             "epoch": epoch + 1,
             "step": self.step,
-            "loss": self.loss_sum / self.n_clips,
-            "accuracy": self.n_correct / self.n_clips,
+            "loss": self._sums.loss,
+            "accuracy": self._sums.accuracy,
             "lr": float(self.schedule(self.step - 1)),
             "clips_per_s": self.journal.clips_per_s,
-            "n_skipped": self.n_skipped,
+            "n_skipped": self._sums.n_skipped,
         }
         self.journal.log(entry)
         speed = f"  {entry['clips_per_s']:.0f} clips/s" if entry["clips_per_s"] else ""
-        skipped = f"  {self.n_skipped} steps skipped" if self.n_skipped else ""
+        skipped = f"  {self._sums.n_skipped} steps skipped" if self._sums.n_skipped else ""
         self.journal.say(
             f"epoch {epoch + 1}/{self.n_epochs}  loss {entry['loss']:.4f}  "
             f"accuracy {entry['accuracy']:.4f}{speed}{skipped}",
             also_with_bar=False,
         )
-        self._clear()
+        self._sums = EpochSums()
 
     def save(self, state, epoch: int) -> None:
         """Save, unless a gradient went wrong that the next step's loss would have shown."""
@@ -199,20 +139,9 @@ class Run:
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
             what = f"the parameters or statistics are not finite after step {self.step}"
             raise self._not_finite(what, self.step)
-        partial = {name: getattr(self, name) for name in PER_EPOCH}
-        extra = self._extra(epoch) | {"partial_epoch": partial}
+        extra = provenance.of_run(self.experiment, self.source, epoch)
+        extra["partial_epoch"] = dataclasses.asdict(self._sums)
         self.checkpoints.save(self.step, state, extra)
-
-    def _extra(self, epoch: int) -> dict:
-        """What a checkpoint says of itself, after `epoch` whole epochs."""
-        return {
-            "epoch": epoch,
-            "n_train_clips": len(self.clips),
-            "train_data": self.data_identity(),
-            "config": self.experiment.config.to_dict(),
-            "code_version": version.code_version(),
-            "over_budget": not self.experiment.within_budget,
-        }
 
     def evaluate(self, state, epoch: int, keep_best: bool) -> None:
         """Evaluate on the clips to watch, in float32."""
@@ -227,7 +156,7 @@ class Run:
         if accuracy is None:
             raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")
         if keep_best:
-            extra = self._extra(epoch + 1)
+            extra = provenance.of_run(self.experiment, self.source, epoch + 1)
             best.keep(self.workdir, state, extra, step=self.step, kind=self.kind, accuracy=accuracy)
         # Last: a run that was killed before it had all this done finds no entry, and does it again.
         names = ("accuracy", "macro_accuracy", "log_loss")
@@ -255,26 +184,12 @@ class Run:
         self.journal.__exit__(*exception)
         self.checkpoints.close()
 
-    def _clear(self) -> None:
-        self.loss_sum, self.n_correct, self.n_clips, self.n_skipped = 0.0, 0, 0, 0
-
-    def _check_skipped(self, skipped) -> None:
-        """Halving the loss scale must help within some steps, or nothing is learned any more."""
-        for step, one in enumerate(skipped, self.step - len(skipped) + 1):
-            self.skipped_in_a_row = self.skipped_in_a_row + 1 if one else 0
-            if self.skipped_in_a_row >= min(MAX_SKIPPED, self.n_steps):
-                what = f"gradients overflowed in {self.skipped_in_a_row} steps in a row, to {step}"
-                raise self._not_finite(what, step)
-
     def _not_finite(self, what: str, step: int) -> UserError:
         """Names the clips of the step's batch too."""
-        epoch, first = divmod(step - 1, self.steps_per_epoch)
-        order = pipeline.epoch_order(len(self.clips), self.experiment.config.seed, epoch)
-        batch = next(self.source.batches(order, self.batch_size, first=first))
         return not_finite.error(
             self.workdir,
             what,
-            names=batch["filename"][batch["mask"]].tolist(),
+            names=self._batches.filenames(self.source, step - 1),
             good=self.checkpoints.latest_step(),
-            half=self.experiment.config.precision.compute == "float16",
+            half=self._half,
         )

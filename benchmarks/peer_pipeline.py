@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from asc_jax import features
+from asc_jax import features, filters
 from asc_jax.augment import VARIANCE_OFFSET
 from asc_jax.interop.live_front_end import torchaudio_or_none
 
@@ -16,7 +16,7 @@ def make_resample(orig_rate: int, new_rate: int, device):
     """`[b, n_samples]` → the same second at another rate, by a polyphase convolution."""
     divisor = math.gcd(orig_rate, new_rate)
     orig, new = orig_rate // divisor, new_rate // divisor
-    kernel = torch.from_numpy(features.resample_kernel(orig_rate, new_rate)).to(device)[:, None]
+    kernel = torch.from_numpy(filters.resample_kernel(orig_rate, new_rate)).to(device)[:, None]
     before = (kernel.shape[-1] - orig) // 2
 
     def resample(waveform):
@@ -35,7 +35,7 @@ def make_mel_power(config, device):
         return audio.transforms.MelSpectrogram(**config).to(device)
     window = torch.hann_window(config["win_length"], device=device)
     names = ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")
-    bank = torch.from_numpy(features.mel_filterbank(*(config[name] for name in names)))
+    bank = torch.from_numpy(filters.mel_filterbank(*(config[name] for name in names)))
     bank = bank.T.contiguous().to(device)
 
     def mel_power(waveform):

@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.features.f_min = 0.0
     config.features.f_max = 16_000.0
 
-    # steps.augmented_log_mel(..., **config.augment); 0 turns one off.
+    # training_input.augmented_log_mel(..., **config.augment); 0 turns one off.
     config.augment = ml_collections.ConfigDict()
     # The baseline rolls at 44.1 kHz, before resampling; we roll the stored 32 kHz clip.
     config.augment.max_roll_s = 0.1
@@ -66,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.precision.compute = "float32"
     config.precision.stored = "float16"
 
-    # complexity.check_budget: the limits of the task, which enforce = True lets nobody raise.
+    # limits.check_budget: the limits of the task, which enforce = True lets nobody raise.
     config.budget = ml_collections.ConfigDict()
     config.budget.max_macs = 30_000_000
     config.budget.max_bytes = 128_000

@@ -3,7 +3,7 @@
 import numpy as np
 from small import small_config
 
-from asc_jax import checkpoints, metrics, report, run_config
+from asc_jax import checkpoints, metrics, result_files, run_config
 from asc_jax.campaign_runs import Run
 from asc_jax.taxonomy import CITIES, DEVICES, N_DEVICES, N_SCENES, SCENES
 
@@ -66,5 +66,5 @@ def evaluate(run, skill, names=tuple(NAMES), **changes):
         "float16": metrics.summarize({"confusion": confusion, "log_loss": log_loss}),
         "checkpoint": "last",
     }
-    report.write_results(results | changes, run.workdir)
-    report.write_output_csv(run.workdir / "output.csv", names, probs)
+    result_files.write_results(results | changes, run.workdir)
+    result_files.write_output_csv(run.workdir / "output.csv", names, probs)

@@ -19,11 +19,11 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from asc_jax import augment, features, optim  # noqa: E402
+from asc_jax import augment, features, filters, optim  # noqa: E402
 from asc_jax.interop import parity, parity_front_end  # noqa: E402
 from asc_jax.interop.parity_front_end import HOPS, MEL, RATES  # noqa: E402
 from asc_jax.interop.torch import from_torch  # noqa: E402
-from asc_jax.models import CPMobile, blocks, ops  # noqa: E402
+from asc_jax.models import CPMobile, normalisation, ops, shifts  # noqa: E402
 
 
 @contextlib.contextmanager
@@ -47,17 +47,17 @@ def same_padding():
         return true_windows(padded[:, skip[0] :, skip[1] :], strides, shape)
 
     def depthwise(x, kernel, strides):  # without the hand-written gradient
-        taken = windows(ops._pad(x), strides, x.shape)
-        taps = zip(taken, ops.TAPS, strict=True)
+        taken = windows(shifts._pad(x), strides, x.shape)
+        taps = zip(taken, shifts.TAPS, strict=True)
         return sum(window * kernel[i, j][None, None] for window, (i, j) in taps)
 
-    true_windows = ops._windows
-    return [(ops, "_windows", windows), (ops, "_depthwise_shifts", depthwise)]
+    true_windows = shifts._windows
+    return [(shifts, "_windows", windows), (shifts, "depthwise_conv", depthwise)]
 
 
 def biased_variance():
     """Flax's running variance: divided by n."""
-    return [(blocks, "unbiased_variance", lambda var, count: var)]
+    return [(normalisation, "unbiased_variance", lambda var, count: var)]
 
 
 def biased_mixstyle():
@@ -89,7 +89,7 @@ def slaney_mel():
         down = (edges[2:] - freqs) / np.diff(edges)[1:]
         return np.maximum(0, np.minimum(up, down)).astype(dtype)
 
-    return [(features, "mel_filterbank", filterbank)]
+    return [(filters, "mel_filterbank", filterbank)]
 
 
 def hop_off_by_one():
@@ -104,7 +104,7 @@ def hop_off_by_one():
 
 def symmetric_hann():
     """The filter designer's window, its last sample 0."""
-    return [(features, "hann_window", lambda n: np.hanning(n).astype(np.float32))]
+    return [(filters, "hann_window", lambda n: np.hanning(n).astype(np.float32))]
 
 
 def window_at_the_start():
@@ -115,10 +115,10 @@ def window_at_the_start():
         padded = jnp.pad(waveform, ((0, 0), (half, half)), mode="reflect")
         starts = range(0, n + 1, hop_length)
         frames = jnp.stack([padded[:, s : s + win_length] for s in starts], axis=1)
-        window = features.hann_window(win_length).astype(waveform.dtype)
+        window = filters.hann_window(win_length).astype(waveform.dtype)
         power = jnp.abs(jnp.fft.rfft(frames * window[None, None], n=n_fft)) ** 2
-        filters = features.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
-        return jnp.swapaxes(power @ filters.astype(waveform.dtype), 1, 2)
+        bank = filters.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
+        return jnp.swapaxes(power @ bank.astype(waveform.dtype), 1, 2)
 
     return [(features, "mel_power", mel_power)]
 

@@ -8,7 +8,7 @@ import numpy as np
 from small import noise
 from small_run import write_run
 
-from asc_jax import evaluation, metrics, report, run_config, version
+from asc_jax import evaluation, metrics, result_files, run_config, version
 from asc_jax.data import pipeline
 from asc_jax.submission_author import EXAMPLE
 
@@ -42,7 +42,9 @@ def write_results(workdir, parts):
     extra = {"epoch": 3, "code_version": version.code_version()}
     results = evaluation.describe(parts, run_config.load(workdir)[0], extra, 7)
     results |= {"stored_dtype": "float16", "formats": {}, "official_lists": True}
-    report.write_results(results | {"float16": random_summary(), "checkpoint": "last"}, workdir)
+    result_files.write_results(
+        results | {"float16": random_summary(), "checkpoint": "last"}, workdir
+    )
 
 
 def random_summary():

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax import augment, steps
+from asc_jax import augment, training_input
 
 
 def keys(n, seed=0):
-    return steps.clip_keys(jax.random.key(seed), jnp.arange(n))
+    return training_input.clip_keys(jax.random.key(seed), jnp.arange(n))
 
 
 def test_freq_mask_cuts_where_torchaudio_cuts(golden):

@@ -15,7 +15,7 @@ from exported import moved_variables, save_run
 from small import small_config
 from tau_folder import write_tau
 
-from asc_jax import evaluation, experiment, features, run_config, torch_runs
+from asc_jax import evaluation, experiment, filters, run_config, torch_runs
 from asc_jax.cli import convert
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import to_torch
@@ -234,7 +234,7 @@ def spoil(tensors, front_end, what):
     elif what == "budget":
         tensors = {n: v.numpy() for n, v in make_twin(width=40).state_dict().items()}
     elif what == "filterbank":
-        front_end["mel.1.mel_scale.fb"] = features.mel_filterbank(4096, 256, 32_000, 50.0, 16_000.0)
+        front_end["mel.1.mel_scale.fb"] = filters.mel_filterbank(4096, 256, 32_000, 50.0, 16_000.0)
     elif what == "rates":
         front_end["mel.0.kernel"] = front_end["mel.0.kernel"][:160]
     elif what == "window":
@@ -294,7 +294,7 @@ def test_checkpoint_that_does_not_fit_is_refused_by_name(
 
 
 def test_odd_n_fft_is_kept_where_it_has_the_bins_of_the_filterbank(tmp_path, tensors):
-    filterbank = features.mel_filterbank(4095, 256, 32_000, 0.0, 16_000.0)
+    filterbank = filters.mel_filterbank(4095, 256, 32_000, 0.0, 16_000.0)
     told = {"hop_length": 472, "n_fft": 4095}
     write_lightning(tmp_path / "m.ckpt", tensors, {"mel.1.mel_scale.fb": filterbank}, told)
     assert values(run_of(tmp_path / "m.ckpt"))["features.n_fft"] == ("4095", "stored buffers")
@@ -384,7 +384,7 @@ TINY = (
 def test_converted_run_is_evaluated_trained_on_and_exported(home):
     """A small network and front end; the rest of the file does it with the baseline's own."""
     given = {name: value.numpy() for name, value in make_twin(width=8).state_dict().items()}
-    filterbank = features.mel_filterbank(4096, 32, 32_000, 0.0, 16_000.0)
+    filterbank = filters.mel_filterbank(4096, 32, 32_000, 0.0, 16_000.0)
     front_end = {"mel.1.mel_scale.fb": filterbank}
     write_lightning(home / "m.ckpt", given, front_end, {"hop_length": 2000})
     out = converted("--from_torch=m.ckpt", "--workdir=x", *TINY, cwd=home)

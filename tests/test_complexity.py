@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from asc_jax import complexity, precision
+from asc_jax import complexity, limits, precision
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import torch_names
 from asc_jax.models import CPMobile
@@ -78,19 +78,19 @@ def test_bytes_in_float16_equal_the_published_figures():
 def test_budget_passes_the_reports_network_and_names_what_exceeds_it():
     macs, variables = count(68)
     n_bytes = complexity.layer_bytes(variables["params"], 2)
-    assert complexity.check_budget(macs.by_layer, n_bytes, **LIMITS)
+    assert limits.check_budget(macs.by_layer, n_bytes, **LIMITS)
     over, _ = count(70)  # 69 and 70 frames: one more column for block 1 … 3
     with pytest.raises(UserError) as error:
-        complexity.check_budget(over.by_layer, n_bytes, **LIMITS)
+        limits.check_budget(over.by_layer, n_bytes, **LIMITS)
     message = str(error.value)
     assert f"{over.total:,}" in message
     assert f"{over.total - 30_000_000:,} over the limit of 30,000,000" in message
     assert max(over.by_layer, key=over.by_layer.get) in message
-    assert not complexity.check_budget(over.by_layer, n_bytes, **LIMITS, enforce=False)
+    assert not limits.check_budget(over.by_layer, n_bytes, **LIMITS, enforce=False)
 
 
 def test_budget_names_the_bytes_that_exceed_it():
     macs, variables = count(68, width=40)
     n_bytes = complexity.layer_bytes(variables["params"], 2)
     with pytest.raises(UserError, match="bytes are .* over the limit of 128,000; .*b6/project"):
-        complexity.check_budget(macs.by_layer, n_bytes, **LIMITS)
+        limits.check_budget(macs.by_layer, n_bytes, **LIMITS)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from asc_jax import distributed, hosts, parallel
+from asc_jax import distributed, hosts, parallel, process_exit
 from asc_jax.data import pipeline
 from asc_jax.errors import Interrupted, UserError
 
@@ -134,7 +134,7 @@ def test_run_resumed_on_4_then_1_then_2_replicas_trains_like_one(alone, tmp_path
 def test_lost_process_stops_the_other_with_a_line_and_the_run_goes_on_with_one(alone, tmp_path):
     workdir = tmp_path / "run"
     status, errors = run_two(workdir, 11, "SIGKILL")
-    assert status == [distributed.LOST, -signal.SIGKILL]
+    assert status == [process_exit.LOST, -signal.SIGKILL]
     line = r"error: another process of this run has ended or cannot be reached: [^\n]+\n"
     assert re.fullmatch(line, errors[0]), errors[0]
     assert_same(workdir, alone, run(workdir, 1))
@@ -157,7 +157,7 @@ def test_signal_to_one_process_stops_both_at_the_same_step(alone, tmp_path):
 @pytest.mark.slow
 def test_processes_with_different_data_are_refused(tmp_path):
     status, errors = run_two(tmp_path / "run", n_clips=(18, 17))
-    assert set(status) <= {2, distributed.LOST}
+    assert set(status) <= {2, process_exit.LOST}
     assert "the processes of this run differ in clips" in "".join(errors)
     assert not (tmp_path / "run").exists()
 
@@ -213,11 +213,11 @@ def test_options_that_do_not_fit_together_are_refused(options, expected):
 
 
 def test_error_that_a_lost_process_makes_of_a_collective_is_told_in_a_line(monkeypatch):
-    monkeypatch.setitem(distributed._native, "log", "native.log")
+    monkeypatch.setitem(process_exit._native, "log", "native.log")
     text = "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1"
-    assert "another process of this run has ended" in distributed.lost_process(ValueError(text))
-    assert distributed.lost_process(ValueError("shapes do not match")) is None
-    assert distributed.lost_process(TypeError(text)) is None
+    assert "another process of this run has ended" in process_exit.lost_process(ValueError(text))
+    assert process_exit.lost_process(ValueError("shapes do not match")) is None
+    assert process_exit.lost_process(TypeError(text)) is None
 
 
 def alone_of_two(port, **options):

@@ -10,7 +10,7 @@ import pytest
 from exported import builder_of, kinds, moved_variables, results_in_jax
 from small import noise, small_config
 
-from asc_jax import experiment, exporting, features, taxonomy
+from asc_jax import experiment, exporting, filters, taxonomy
 from asc_jax.errors import UserError
 from asc_jax.interop import c_header, graph
 from asc_jax.interop.torch import from_torch
@@ -187,5 +187,5 @@ def test_bands_are_the_mel_filterbank(n_mels, f_max):
     rows, inner = np.arange(2049), band > 0
     dense[rows, band] = here
     dense[rows[inner], band[inner] - 1] = below[inner]
-    np.testing.assert_array_equal(dense, features.mel_filterbank(*arguments))
+    np.testing.assert_array_equal(dense, filters.mel_filterbank(*arguments))
     assert np.all(np.diff(band) >= 0)

@@ -9,27 +9,32 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
-    0: "types taxonomy errors json_object jaxpr_walk mac_count primitive_costs huge_pages cores "
-    "compiler_memory per_clip",
-    1: "features augment losses metrics precision complexity table1 signals models.ops statistics"
-    " calibration segments svg html_page files lock version",
-    2: "models.chunks state optim",
-    3: "models models.blocks models.cp_mobile models.folding steps",
+    0: "types taxonomy errors json_object jaxpr_walk mac_count primitive_costs huge_pages machine "
+    "compiler_memory per_clip filters clusters models.compiler",
+    1: "features augment losses metrics precision complexity limits table1 signals models.shifts"
+    " statistics calibration segments svg html_page files lock version",
+    2: "models.ops models.normalisation models.chunks state optim",
+    3: "models models.blocks models.cp_mobile models.folding steps training_input",
     4: "experiment parallel distributed rendezvous hosts checkpoints run_config"
+    " config_checks process_exit"
     " interop interop.optional interop.torch interop.torch_files"
     " interop.torch_config interop.torch_layout interop.torch_twin"
-    " interop.graph interop.onnx_graph interop.litert interop.stablehlo interop.c_header"
-    " interop.c_reader"
+    " interop.graph interop.onnx_graph interop.onnx_network interop.onnx_writer"
+    " interop.litert interop.litert_network interop.litert_flatbuffer"
+    " interop.stablehlo interop.c_header interop.c_reader"
     " interop.parity interop.parity_checks interop.parity_front_end interop.parity_network"
-    " interop.parity_optim interop.live interop.live_front_end",
-    5: "evaluation exporting export_check torch_runs report figures journal budget budget_figure"
-    " resident analysis report_figures report_sections html_report"
-    " prediction prediction_lines prediction_figure"
+    " interop.parity_optim interop.parity_trajectory"
+    " interop.live interop.live_front_end interop.live_network interop.live_optim",
+    5: "evaluation exporting export_check torch_runs report result_files figures journal"
+    " budget budget_figure resident analysis report_figures report_sections html_report"
+    " prediction prediction_lines prediction_figure prediction_loop"
     " submission submission_author submission_check submission_check_meta"
     " submission_meta submission_runs"
     " run_results campaign campaign_runs campaign_progress best not_finite"
-    " table1_collect table1_grids table1_notes table1_figures table1_html table1_report",
-    6: "training_run",
+    " step_batches epoch_sums provenance"
+    " table1_collect table1_statistics table1_grids table1_notes table1_figures"
+    " table1_html table1_report",
+    6: "training_run program",
     7: "loop",
     8: "cli",
 }

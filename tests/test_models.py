@@ -8,7 +8,7 @@ import pytest
 from asc_jax import state
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile, blocks, chunks
+from asc_jax.models import CPMobile, chunks, normalisation
 from asc_jax.models.folding import fold_batch_norm
 
 BODIES = ["lax", "shifts"]
@@ -65,7 +65,7 @@ def test_float16_storage_costs_what_it_costs_the_baseline(golden):
 
 @pytest.mark.parametrize(("grn", "expected"), [(False, 61_148), (True, 61_160)])
 def test_number_of_parameters(grn, expected):
-    """CP-Mobile's response normalisation adds a scale and a shift to each of six blocks."""
+    """CP-Mobile's response normalisation adds a scale and a shift to each of six normalisation."""
     variables = jax.eval_shape(
         CPMobile(grn=grn).init, jax.random.key(0), jnp.zeros((1, 256, 68, 1))
     )
@@ -73,12 +73,14 @@ def test_number_of_parameters(grn, expected):
 
 
 def test_response_norm_starts_as_the_identity_and_has_finite_gradients():
-    module = blocks.GlobalResponseNorm()
+    module = normalisation.GlobalResponseNorm()
     x = jnp.zeros((2, 4, 5, 3)).at[..., 0].set(1.0)  # two silent channels
     response = module.apply(module.init(jax.random.key(0)))
-    np.testing.assert_array_equal(blocks.response_norm(x, *response), x)
+    np.testing.assert_array_equal(normalisation.response_norm(x, *response), x)
     moved = jax.tree.map(jnp.ones_like, response)
-    grads = jax.grad(lambda r, x: jnp.sum(blocks.response_norm(x, *r)), argnums=(0, 1))(moved, x)
+    grads = jax.grad(lambda r, x: jnp.sum(normalisation.response_norm(x, *r)), argnums=(0, 1))(
+        moved, x
+    )
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
 
 
@@ -129,7 +131,9 @@ def test_gradient_through_batch_norm_equals_autodiff(x64, max_clips):
         )
         assert n_values == 4 * 3 * 4
         factor = scale / jnp.sqrt(var + 1e-5)
-        return jnp.sum(target * blocks.scale_shift(y, blocks.Affine(mean, factor, bias)))
+        return jnp.sum(
+            target * normalisation.scale_shift(y, normalisation.Affine(mean, factor, bias))
+        )
 
     for a, b in zip(
         jax.grad(plain, (0, 1, 2))(x, scale, bias),

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from asc_jax.models import ops
+from asc_jax.models import compiler, ops
 from asc_jax.models.blocks import InvertedResidual, Pending
 
 STRIDES = [(1, 1), (1, 2), (2, 1), (2, 2)]
@@ -14,7 +14,7 @@ SIZES = [(8, 7), (5, 6)]
 @pytest.fixture(params=["as on a CPU", "as on a GPU"])
 def machine(request, monkeypatch):
     """What is traced for a CPU, and what is traced elsewhere."""
-    monkeypatch.setattr(ops, "on_cpu", lambda: request.param == "as on a CPU")
+    monkeypatch.setattr(compiler, "on_cpu", lambda: request.param == "as on a CPU")
 
 
 def assert_close(a, b):
@@ -64,7 +64,7 @@ def test_sums_over_many_positions_keep_what_16_bits_would_lose(machine, dtype):
 def test_column_sums_are_sums_over_all_positions(x64, machine):
     x, y = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 6))
     expected = [np.sum(array, axis=(0, 1, 2)) for array in (x, y)]
-    assert_close(ops.column_sums(x, y), expected)
+    assert_close(compiler.column_sums(x, y), expected)
 
 
 def test_block_is_the_same_on_every_machine(x64, monkeypatch):
@@ -81,7 +81,7 @@ def test_block_is_the_same_on_every_machine(x64, monkeypatch):
 
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     on_cpu = jax.jit(value_and_grad)(variables)
-    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+    monkeypatch.setattr(compiler, "on_cpu", lambda: False)
     elsewhere = jax.jit(lambda variables: value_and_grad(variables))(variables)
     jax.tree.map(assert_close, on_cpu, elsewhere)
 

@@ -10,6 +10,7 @@ import pytest
 from small import noise, small_clips, small_config
 
 from asc_jax import checkpoints, evaluation, experiment, loop, optim, parallel, precision, state
+from asc_jax.config_checks import COMPUTE_DTYPES
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 
@@ -163,7 +164,7 @@ def test_every_compute_format_converges_to_within_one_point_of_float32():
     accuracy = {}
     clips = pipeline.from_arrays(*loud_noise(600, seed=1), np.arange(600) % 9)
     evaluate = evaluation.make_evaluator(compiled("float32")[0])  # whatever training used
-    for compute in experiment.COMPUTE_DTYPES:
+    for compute in COMPUTE_DTYPES:
         final, losses, _ = train(compute, N_STEPS)
         variables = {"params": final.params, "batch_stats": final.batch_stats}
         accuracy[compute] = evaluate(variables, clips).summary["accuracy"]
@@ -241,7 +242,7 @@ def test_loss_scale_is_saved_and_comes_back(tmp_path):
 
 
 def test_only_float16_has_a_loss_scale():
-    for compute in experiment.COMPUTE_DTYPES:
+    for compute in COMPUTE_DTYPES:
         parts = experiment.make(small_config(precision__compute=compute))
         first = evaluation.abstract_state(parts)
         assert isinstance(first, state.TrainState)

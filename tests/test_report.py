@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from asc_jax import metrics, report
+from asc_jax import metrics, report, result_files
 from asc_jax.taxonomy import N_DEVICES, N_SCENES, SCENES
 
 
@@ -171,7 +171,7 @@ def test_table_says_what_was_held_out_and_what_selected(checkpoint):
 
 
 def test_results_json_reads_back(tmp_path):
-    path = report.write_results(make_results(), tmp_path / "run")
+    path = result_files.write_results(make_results(), tmp_path / "run")
     assert path == tmp_path / "run" / "results.json"
     assert json.loads(path.read_text("utf-8")) == make_results()
     assert [p.name for p in path.parent.iterdir()] == ["results.json"]
@@ -179,15 +179,15 @@ def test_results_json_reads_back(tmp_path):
 
 def test_results_json_takes_numpy_scalars_and_writes_nan_as_null(tmp_path):
     changes = {"step": np.int64(7), "seed": np.float32("nan"), "epoch": float("inf")}
-    path = report.write_results(make_results(**changes), tmp_path)
+    path = result_files.write_results(make_results(**changes), tmp_path)
     read = json.loads(path.read_text("utf-8"), parse_constant=pytest.fail)
     assert (read["step"], read["seed"], read["epoch"]) == (7, None, None)
 
 
 def test_results_json_survives_a_failed_write(tmp_path):
-    report.write_results(make_results(), tmp_path)
+    result_files.write_results(make_results(), tmp_path)
     with pytest.raises(TypeError):
-        report.write_results(make_results(seed=object()), tmp_path)
+        result_files.write_results(make_results(seed=object()), tmp_path)
     assert json.loads((tmp_path / "results.json").read_text("utf-8"))["seed"] == 0
 
 
@@ -199,7 +199,7 @@ def make_probs(n):
 def test_output_csv_has_the_challenges_columns(tmp_path):
     probs = make_probs(5)
     names = [f"audio/airport-lisbon-1000-40000-{i}-a.wav" for i in range(5)]
-    report.write_output_csv(tmp_path / "deep" / "output.csv", names, probs)
+    result_files.write_output_csv(tmp_path / "deep" / "output.csv", names, probs)
     with open(tmp_path / "deep" / "output.csv", newline="") as file:
         header, *lines = csv.reader(file, delimiter="\t")
     assert header == ["filename", "scene_label", *SCENES]
@@ -212,7 +212,7 @@ def test_output_csv_has_the_challenges_columns(tmp_path):
 
 def test_output_csv_of_an_over_budget_network_is_stamped_on_every_line(tmp_path):
     path = tmp_path / "output.csv"
-    report.write_output_csv(path, ["a.wav", "b.wav"], make_probs(2), over_budget=True)
+    result_files.write_output_csv(path, ["a.wav", "b.wav"], make_probs(2), over_budget=True)
     header, *lines = path.read_text().splitlines()
     assert header.split("\t")[-1] == "budget"
     assert [line.split("\t")[-1] for line in lines] == ["over budget"] * 2
@@ -220,8 +220,8 @@ def test_output_csv_of_an_over_budget_network_is_stamped_on_every_line(tmp_path)
 
 def test_output_csv_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match="shape"):
-        report.write_output_csv(tmp_path / "o.csv", ["a.wav"], make_probs(2))
+        result_files.write_output_csv(tmp_path / "o.csv", ["a.wav"], make_probs(2))
     probs = make_probs(2) * np.array([[1], [2]])
     with pytest.raises(ValueError, match="b.wav miss a sum of 1"):
-        report.write_output_csv(tmp_path / "o.csv", ["a.wav", "b.wav"], probs)
+        result_files.write_output_csv(tmp_path / "o.csv", ["a.wav", "b.wav"], probs)
     assert not list(tmp_path.iterdir())

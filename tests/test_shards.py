@@ -9,7 +9,6 @@ import time
 import pytest
 from tau_folder import clip_name, write_tau, write_wav
 
-from asc_jax.cores import n_cores
 from asc_jax.data.tau_folder import read_recordings
 from asc_jax.errors import UserError
 
@@ -114,7 +113,3 @@ def _lives(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_cores_are_those_this_process_may_use():
-    assert 1 <= n_cores() <= os.cpu_count()

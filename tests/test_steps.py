@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import experiment, losses, optim, parallel, state, steps
-from asc_jax.interop.parity_network import losses_by_order
+from asc_jax import experiment, losses, optim, parallel, state, steps, training_input
+from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
 from asc_jax.models import CPMobile
 
@@ -193,7 +193,7 @@ def test_result_does_not_depend_on_how_steps_are_grouped_into_calls():
 def test_same_key_gives_the_same_augmentation_and_another_step_another():
     config = small_config()
     draw = functools.partial(
-        steps.augmented_log_mel,
+        training_input.augmented_log_mel,
         waveform=jnp.asarray(make_batches(1, 4, 4)[0]["audio"]),
         mask=jnp.ones(4, bool),
         features_config=config.features,
@@ -210,7 +210,7 @@ def test_augmentation_switched_off_is_the_plain_log_mel():
     off = {"max_roll_s": 0, "max_freq_mask": 0, "max_time_mask": 0, "mixstyle_p": 0}
     config = small_config(**{f"augment__{name}": value for name, value in off.items()})
     waveform = jnp.asarray(make_batches(1, 3, 3)[0]["audio"])
-    augmented = steps.augmented_log_mel(
+    augmented = training_input.augmented_log_mel(
         jax.random.key(0),
         waveform,
         jnp.ones(3, bool),

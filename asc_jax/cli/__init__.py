@@ -1,11 +1,10 @@
-"""What every command shares: flags, the config file, and errors a person can read.
+"""How every command starts and ends: flags parsed, errors that a person can read, an exit status.
 
 Exit status: 0 done, 1 over budget (`asc_jax.cli.complexity`) or out of tolerance
 (`asc_jax.cli.parity`), 2 wrong input (`error: …` on stderr), 3 another process of the run is
 lost, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved, 141 nobody reads its output.
 """
 
-import difflib
 import errno
 import functools
 import logging
@@ -14,15 +13,11 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app
 from absl import logging as absl_logging
 
+from asc_jax.cli.config_flag import ROOT, absolute_config, parse
 from asc_jax.errors import Interrupted, UserError
-
-flags.disclaim_key_flags()  # flags defined here are those of the command, and --help lists them
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -32,37 +27,11 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     try:
         app.run(
             lambda argv: _guarded(main, argv),
-            argv=_absolute_config(sys.argv),
-            flags_parser=_parse,
+            argv=absolute_config(sys.argv),
+            flags_parser=parse,
         )
     except UserError as error:
         _fail(error)
-
-
-def define_config_flag() -> None:
-    """`--config splits/5pct.py` and `--config.section.key=value`."""
-    from ml_collections import config_flags
-
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Config file: a path, or a name inside configs/. --config.section.key=value changes "
-        "one of its values.",
-        lock_config=True,
-    )
-    flags.declare_key_flag("config")
-
-
-def read_config(name: str, overrides: Sequence[str]):
-    """The config that `train.py --config NAME OVERRIDES` would run, flags of this process aside."""
-    from ml_collections import config_flags
-
-    argv, values = _absolute_config(["", f"--config={name}", *overrides]), flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, lock_config=True, flag_values=values, sys_argv=argv
-    )
-    _parse(argv, values)
-    return values.config.copy_and_resolve_references()
 
 
 def keep_compiled(workdir: str | os.PathLike) -> None:
@@ -72,14 +41,6 @@ def keep_compiled(workdir: str | os.PathLike) -> None:
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR says otherwise
         folder = pathlib.Path(workdir).absolute().parent / ".jax_cache"
         jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def config_name(path: str) -> str:
-    """`…/configs/splits/5pct.py` → `splits/5pct.py`; other files by their own name."""
-    resolved = pathlib.Path(path).resolve()
-    if resolved.is_relative_to(CONFIGS):
-        return resolved.relative_to(CONFIGS).as_posix()
-    return resolved.name
 
 
 def quiet() -> None:
@@ -157,62 +118,5 @@ def _end(status: int) -> None:
 
 
 def _several():
-    """`asc_jax.distributed` where a command has started it, otherwise None."""
-    return sys.modules.get("asc_jax.distributed")
-
-
-def _parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parse flags; whatever is wrong with them becomes a `UserError`."""
-    try:
-        return values(list(argv))
-    except SystemExit as stop:  # absl ends with 1 after --help, which is no error
-        raise SystemExit(0) from stop
-    except flags.Error as error:
-        needs_config = "config" in values and values["config"].value is None
-        hint = "--config comes first; " if needs_config and "'config." in str(error) else ""
-        raise UserError(f"{error} ({hint}--help lists the flags)") from error
-    except (AttributeError, KeyError) as error:  # an unknown key: the message names near misses
-        raise UserError(_unknown_key(error, argv)) from error
-    except RecursionError as error:  # absl looks for a flag of a similar name, letter by letter
-        longest = max(argv, key=len)
-        raise UserError(f"no flag is like {longest[:60]}… (--help lists the flags)") from error
-    except (ImportError, NameError, SyntaxError) as error:
-        raise UserError(f"the config file cannot be loaded: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"a --config.… value does not fit its key: {error}") from error
-
-
-def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
-    """One line: the message, in which the config's own may be wrapped, and what was given."""
-    message = error.args[0] if error.args else error
-    while isinstance(message, Exception) and message.args:
-        message = message.args[0]
-    kind = "unknown config key: " if isinstance(error, KeyError) else ""
-    given = [arg.split("=")[0].lstrip("-") for arg in argv if arg.startswith("--config.")]
-    where = f"given: {', '.join(given)}" if given else "in the config file"
-    line = ". ".join(str(message).splitlines())
-    return f"{kind}{line} ({where}; the keys are in configs/base.py)"
-
-
-def _absolute_config(argv: Sequence[str]) -> list[str]:
-    """Turn the value of `--config` into a path that exists from wherever we are."""
-    argv = list(argv)
-    for index, arg in enumerate(argv):
-        name, equals, value = arg.partition("=")
-        if name not in ("--config", "-config"):
-            continue
-        if equals:
-            argv[index] = f"{name}={_find_config(value)}"
-        elif index + 1 < len(argv):
-            argv[index + 1] = str(_find_config(argv[index + 1]))
-    return argv
-
-
-def _find_config(name: str) -> pathlib.Path:
-    for candidate in (pathlib.Path(name), ROOT / name, CONFIGS / name):
-        if candidate.is_file():
-            return candidate.resolve()
-    known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py"))
-    near = difflib.get_close_matches(name.removeprefix("configs/"), known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"no config {name!r}: {hint}Known: {', '.join(known)}")
+    """`asc_jax.process_exit` where a command has loaded it, otherwise None."""
+    return sys.modules.get("asc_jax.process_exit")

@@ -16,7 +16,8 @@ from absl import flags
 
 from asc_jax import budget, experiment, run_config
 from asc_jax.budget_figure import write_budget_figure
-from asc_jax.cli import config_name, define_config_flag, run
+from asc_jax.cli import run
+from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.errors import UserError
 
 HEADER = ("layer", "output shape", "parameters", "MACs", "share", "bytes", "share")

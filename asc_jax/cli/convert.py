@@ -15,7 +15,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from asc_jax import exporting, run_config, torch_runs
-from asc_jax.cli import config_name, define_config_flag, run
+from asc_jax.cli import run
+from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 

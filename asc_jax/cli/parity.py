@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from asc_jax.cli import ROOT, run
+from asc_jax.cli import run
+from asc_jax.cli.config_flag import ROOT
 from asc_jax.errors import UserError
 from asc_jax.interop import live, parity
 from asc_jax.interop.parity_checks import Row

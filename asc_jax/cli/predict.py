@@ -18,9 +18,8 @@ on stderr and the others go on.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 from absl import flags
 
 from asc_jax import evaluation, experiment, precision, run_config
@@ -28,9 +27,10 @@ from asc_jax.cli import keep_compiled, run
 from asc_jax.data import recordings
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.errors import UserError
-from asc_jax.prediction import Predictor, batched, windows
+from asc_jax.prediction import Predictor
 from asc_jax.prediction_figure import Timeline
-from asc_jax.prediction_lines import KINDS, Lines, make_notes
+from asc_jax.prediction_lines import KINDS
+from asc_jax.prediction_loop import predict, say
 from asc_jax.taxonomy import N_SCENES
 
 STDIN = "-"
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     parts, predictor = load(given.workdir, given.checkpoint, given.stored, 1 if streaming else None)
     lines = KINDS[given.format](given.top_k, over_budget=not parts.within_budget)
     try:
-        _say(lines.start())
+        say(lines.start())
         if streaming:
             options = {"rate": given.rate, "n_channels": given.channels}
             stream = recordings.read_stream(
@@ -83,63 +83,6 @@ def load(workdir: str, checkpoint: str, stored: str | None, batch_size: int | No
     keep_compiled(workdir)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return parts, Predictor(parts, variables, batch_size or BATCH_SIZE)
-
-
-def predict(
-    predictor: Predictor,
-    recording: OpenRecording,
-    lines: Lines,
-    *,
-    hop_s: float,
-    show_windows: bool = True,
-    timeline: Timeline | None = None,
-) -> np.ndarray:
-    """Print a recording's lines as its windows are computed.
-
-    Args:
-      predictor: of the run.
-      recording: as `data.recordings` opens it.
-      lines: how to print.
-      hop_s: seconds between the starts of windows.
-      show_windows: print every window, not only the recording.
-      timeline: a picture to add the windows to.
-
-    Returns:
-      `[n_scenes]` mean probabilities over the windows.
-
-    Raises:
-      UserError: the recording cannot be read to its end, or is so loud that the network's answer
-        is not a number.
-    """
-    name, rate = recording.name, recording.rate
-    total, n_windows, n_heard, peak = np.zeros(N_SCENES), 0, 0, 0.0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal n_heard, peak
-        for block in recording.blocks:
-            n_heard += len(block)
-            peak = max(peak, float(np.abs(block).max()))
-            yield block
-
-    for starts, waveform in batched(windows(counted(), rate, hop_s), predictor.batch_size):
-        resampled = predictor.resample(waveform, rate)
-        probs = predictor.probs(resampled)[: len(starts)]
-        if not np.isfinite(probs).all():
-            raise UserError(
-                f"{name}: too loud to be told: the loudest sample is {peak:.3g}, expected at "
-                "most 1; scale it, or for a stream check --sample_format"
-            )
-        if n_windows == 0:
-            _say(lines.head(name))
-        total, n_windows = total + probs.sum(0), n_windows + len(starts)
-        if timeline is not None:
-            timeline.add(starts / rate, predictor.log_mel(resampled)[: len(starts)], probs)
-        for start, row in zip(starts.tolist(), probs, strict=True):
-            if show_windows:
-                _say(lines.window(name, start / rate, min(start + rate, n_heard) / rate, row))
-    notes = make_notes(recording, n_heard, peak, predictor.sample_rate)
-    _say(lines.whole(name, n_heard / rate, n_windows, total / n_windows, notes))
-    return total / n_windows
 
 
 def _predict_files(predictor, files, lines, given) -> None:
@@ -194,11 +137,6 @@ def _check_values(given, paths: Sequence[str]) -> None:
     for name in () if STDIN in paths else ("rate", "channels", "sample_format"):
         if given[name].present:
             raise UserError(f"--{name} goes with '-', a stream; a file says it itself")
-
-
-def _say(text: str | None) -> None:
-    if text is not None:
-        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from asc_jax.cli import run
 from asc_jax.data import staging
 from asc_jax.data.download import LISTS_SHA256, download
+from asc_jax.data.fingerprints import fingerprint
 from asc_jax.data.pipeline import DATASET
 from asc_jax.data.tau_folder import find_lists, read_recordings
 from asc_jax.errors import Interrupted, UserError
@@ -56,7 +57,7 @@ def prepare(
     official = _official(tau_dir, recordings)
     from asc_jax.data import tau22  # imports TensorFlow, which takes seconds
 
-    wanted = {split: tau22.fingerprint(clips) for split, clips in recordings.items()}
+    wanted = {split: fingerprint(clips) for split, clips in recordings.items()}
     built = tau22.built_inputs(data_dir)
     if built is not None and not overwrite:
         if wanted.items() <= built.items():

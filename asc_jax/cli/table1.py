@@ -21,7 +21,8 @@ from absl import flags
 
 from asc_jax import campaign, table1_report
 from asc_jax.campaign_runs import Run
-from asc_jax.cli import read_config, run
+from asc_jax.cli import run
+from asc_jax.cli.config_flag import read_config
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
 from asc_jax.table1_collect import collect

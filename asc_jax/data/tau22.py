@@ -13,9 +13,7 @@ Source: the data set's documentation (Zenodo record 6337421) and the task's rule
 import array
 import contextlib
 import functools
-import hashlib
 import io
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,18 +23,18 @@ import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from tensorflow_datasets.core import dataset_builder
 
 from asc_jax import json_object
-from asc_jax.cores import n_cores
 from asc_jax.data import integrity, shards
+from asc_jax.data.fingerprints import file_stamps, fingerprint, refuse_changed
 from asc_jax.data.staging import replacing
 from asc_jax.data.tau_folder import Recording, read_recordings
 from asc_jax.data.tf_stream import import_tensorflow
 from asc_jax.data.wav import N_SAMPLES
 from asc_jax.errors import UserError
+from asc_jax.machine import n_cores
 from asc_jax.taxonomy import SCENES
 
 SHARD_CLIPS = 2048  # 256 MiB
 MANY_CLIPS = 12_288  # from here on, starting more processes takes less time than it saves
-N_HASHED_CLIPS = 16  # of every split, for its fingerprint
 CLIP_BYTES = 128_600  # a stored clip with its names, rounded up
 
 
@@ -113,10 +111,8 @@ class Tau22(dataset_builder.FileReaderBuilder):
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         """Write all splits. tfds' own way takes three times as long over encoding a clip."""
-        self.info.metadata["inputs"] = {
-            split: fingerprint(clips) for split, clips in self.recordings.items()
-        }
-        self.info.metadata["official"] = self._official
+        inputs = {split: fingerprint(clips) for split, clips in self.recordings.items()}
+        self.info.metadata.update(inputs=inputs, official=self._official)
         largest_first = sorted(self.recordings, key=lambda split: -len(self.recordings[split]))
         n_clips = len({clip.filename for clips in self.recordings.values() for clip in clips})
         n_processes = min(n_cores(), shards.MAX_PROCESSES) if n_clips >= MANY_CLIPS else 1
@@ -147,20 +143,6 @@ class Tau22(dataset_builder.FileReaderBuilder):
             num_bytes=sum(os.stat(shard.path).st_size for shard in made),
             filename_template=template,
         )
-
-
-def fingerprint(clips: Sequence[Recording]) -> str:
-    """Hash of what a split is made from: names, labels, file sizes, the bytes of some files.
-
-    Some, evenly spread, since reading all would take as long as building; they tell a folder
-    that was made or processed again, where all sizes stay the same.
-    """
-    digest = hashlib.sha256()
-    for clip in clips:
-        digest.update(repr(clip[1:]).encode())
-    for clip in clips[:: max(1, len(clips) // N_HASHED_CLIPS)]:
-        digest.update(Path(clip.path).read_bytes())
-    return digest.hexdigest()
 
 
 def built_inputs(data_dir: str | os.PathLike) -> dict[str, str] | None:
@@ -203,7 +185,7 @@ def build(
         written, has too little room, or is being built by another process.
     """
     n_clips = sum(map(len, recordings.values()))
-    before = _stamps(recordings)
+    before = file_stamps(recordings)
     with replacing(data_dir, Tau22.name, n_clips * CLIP_BYTES) as staging:
         builder = Tau22(
             recordings=recordings, official=official, on_clips=on_clips, data_dir=staging
@@ -213,24 +195,5 @@ def build(
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself by print
             builder.download_and_prepare(download_config=config)
         integrity.record(dataset_folder(staging), builder.checksums())
-        _refuse_changed(before, _stamps(recordings))
+        refuse_changed(before, file_stamps(recordings))
     return dataset_folder(data_dir)
-
-
-def _stamps(recordings: dict[str, list[Recording]]) -> dict[Path, tuple[int, int, int]]:
-    """What changes when a file is replaced or written to."""
-    stamps = {}
-    for clip in itertools.chain(*recordings.values()):
-        with contextlib.suppress(OSError):
-            found = os.stat(clip.path)
-            stamps[clip.path] = (found.st_size, found.st_mtime_ns, found.st_ino)
-    return stamps
-
-
-def _refuse_changed(before: dict, after: dict) -> None:
-    changed = [str(path) for path in before if before[path] != after.get(path)]
-    if changed:
-        raise UserError(
-            f"{len(changed)} of the files were replaced or changed while they were read, first "
-            f"{changed[0]}: run it again once they stay as they are"
-        )

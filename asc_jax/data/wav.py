@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax.cores import n_cores
 from asc_jax.errors import UserError
+from asc_jax.machine import n_cores
 
 WAV_RATE = 44_100  # Hz
 WAV_SAMPLES = 44_100  # one second

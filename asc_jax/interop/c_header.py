@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from asc_jax import features
+from asc_jax import features, filters
 from asc_jax.interop.graph import INPUT, N_SAMPLES, Deployment, mel_bands, operations
 
 EXTENSION = ".h"
@@ -49,7 +49,7 @@ def _lines(deployment: Deployment) -> Iterator[str]:
     yield f"#define ASC_N_SCENES {len(scenes)}"
     names = ", ".join(f'"{scene}"' for scene in scenes)
     yield f"static const char *const ASC_SCENES[ASC_N_SCENES] = {{{names}}};\n"
-    yield from _array("ASC_WINDOW", features.hann_window(f["win_length"]))
+    yield from _array("ASC_WINDOW", filters.hann_window(f["win_length"]))
     bank = {name: f[name] for name in ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")}
     band, here, below = mel_bands(**bank)
     yield from _array("ASC_MEL_BAND", band.astype(np.int16))

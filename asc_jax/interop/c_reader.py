@@ -14,7 +14,7 @@ import numpy as np
 from asc_jax.errors import UserError
 from asc_jax.interop.c_header import C_TYPES, KINDS, STEM
 from asc_jax.interop.graph import ARTEFACTS
-from asc_jax.models import blocks, ops
+from asc_jax.models import blocks, normalisation, ops
 from asc_jax.types import Array
 
 CONVOLUTIONS = {
@@ -87,7 +87,7 @@ def _network(layers, activation: str, values: Array, log_mel: Array) -> Array:
             y = x + outputs[other]
         elif kind == "grn":
             gamma, beta = jnp.split(values[first : first + 2], 2)
-            y = blocks.response_norm(x, gamma, beta)
+            y = normalisation.response_norm(x, gamma, beta)
         else:
             y = jnp.mean(x, axis=(1, 2))
         outputs.append(blocks.activate(activation, y) if activated else y)

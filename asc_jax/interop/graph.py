@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from asc_jax import features
+from asc_jax import features, filters
 from asc_jax.models.cp_mobile import STAGES
 from asc_jax.types import Params
 
@@ -102,7 +102,7 @@ def _block(name, source, params, strides, activation) -> Iterator[Operation]:
 def padded_window(n_fft: int, win_length: int) -> np.ndarray:
     """The window of the front end, centred among zeros: `[n_fft]` float32."""
     left = (n_fft - win_length) // 2
-    return np.pad(features.hann_window(win_length), (left, n_fft - win_length - left))
+    return np.pad(filters.hann_window(win_length), (left, n_fft - win_length - left))
 
 
 def mel_bands(
@@ -114,13 +114,13 @@ def mel_bands(
     before it, in no other.
 
     Args:
-      n_fft, n_mels, sample_rate, f_min, f_max: see `features.mel_filterbank`.
+      n_fft, n_mels, sample_rate, f_min, f_max: see `filters.mel_filterbank`.
 
     Returns:
       `band` int32, never falling; `here`, `below` float32; all `[n_fft // 2 + 1]`. The
       weights are those of the filterbank, bit for bit.
     """
-    bank = features.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
+    bank = filters.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
     last = np.where(bank != 0, np.arange(n_mels), 0).max(axis=1)
     band = np.maximum.accumulate(last)
     rows = np.arange(len(bank))

@@ -5,21 +5,21 @@ the golden ones; everything made of them is PyTorch's.
 """
 
 import functools
-import math
 
-import jax
 import numpy as np
 
-from asc_jax.interop import parity_front_end, parity_network, parity_optim
+from asc_jax.interop import (
+    live_network,
+    live_optim,
+    parity_front_end,
+    parity_network,
+    parity_optim,
+    parity_trajectory,
+)
 from asc_jax.interop.live_front_end import front_end_arrays, torchaudio_or_none
 from asc_jax.interop.optional import require
 from asc_jax.interop.parity_checks import Reference
 from asc_jax.interop.parity_front_end import HOPS
-from asc_jax.interop.parity_optim import PEAK_LR, WARMUP_STEPS, WEIGHT_DECAY
-from asc_jax.interop.torch_twin import make_twin
-
-N_SCENES = 10
-BATCHES = (78, 256)  # of the two sampled schedules
 
 
 def versions() -> str:
@@ -46,12 +46,12 @@ def live_reference(waveform: np.ndarray, golden: Reference) -> Reference:
     require("torch")
     makers = {
         "b_frontend": lambda read: front_end_arrays(waveform, HOPS),
-        "c_logits_calib": _evaluation_logits,
-        "c_logits": _training_logits,
-        "d_loss": lambda read: _losses(golden("d_loss")),
-        "f_lr": lambda read: _rates(golden("f_lr")),
-        "g_trajectory": _first_batch,
-        "g_grads_step0_64": _gradients,
+        "c_logits_calib": live_network.evaluation_logits,
+        "c_logits": live_network.training_logits,
+        "d_loss": lambda read: live_optim.losses(golden("d_loss")),
+        "f_lr": lambda read: live_optim.rates(golden("f_lr")),
+        "g_trajectory": live_network.first_batch,
+        "g_grads_step0_64": live_network.gradients,
     }
 
     @functools.cache
@@ -59,121 +59,6 @@ def live_reference(waveform: np.ndarray, golden: Reference) -> Reference:
         return makers[name](read) if name in makers else golden(name)
 
     return read
-
-
-def updated_by_torch(params: dict, grads: dict) -> dict:
-    """One step of torch.optim.AdamW at the peak rate, float64."""
-    torch = require("torch")
-    leaves, treedef = jax.tree.flatten(params)
-    tensors = [torch.nn.Parameter(torch.tensor(leaf)) for leaf in leaves]
-    for tensor, grad in zip(tensors, jax.tree.leaves(grads), strict=True):
-        tensor.grad = torch.tensor(grad)
-    torch.optim.AdamW(tensors, lr=PEAK_LR, weight_decay=WEIGHT_DECAY).step()
-    return jax.tree.unflatten(treedef, [tensor.detach().numpy() for tensor in tensors])
-
-
-def _twin(state_dict, dtype):
-    torch = require("torch")
-    twin = make_twin()
-    twin.load_state_dict({k: torch.tensor(v) for k, v in state_dict.items()})
-    return twin.to(dtype)
-
-
-def _input(log_mel: np.ndarray, dtype):
-    """`[b, f, t]` → `[b, 1, f, t]`, PyTorch's layout."""
-    return require("torch").tensor(log_mel)[:, None].to(dtype)
-
-
-def _evaluation_logits(read: Reference) -> dict[str, np.ndarray]:
-    """float32; weights and input rounded to float16; all in float16."""
-    torch = require("torch")
-    arrays = {}
-    for kind, stored, computed in (
-        ("", torch.float32, torch.float32),
-        ("_halfweights_f32math", torch.float16, torch.float32),
-        ("_half", torch.float16, torch.float16),
-    ):
-        twin = _twin(read("c_state_calib"), stored).to(computed).eval()
-        for hop in HOPS:
-            log_mel = _input(read("b_frontend")[f"logmel_hop{hop}"], stored).to(computed)
-            with torch.no_grad():
-                arrays[f"logits{kind}_hop{hop}"] = twin(log_mel).numpy()
-    return arrays
-
-
-def _training_logits(read: Reference) -> dict[str, np.ndarray]:
-    torch = require("torch")
-    arrays = {}
-    for hop in HOPS:
-        twin = _twin(read("c_state3"), torch.float32).train()
-        log_mel = _input(read("b_frontend")[f"logmel_hop{hop}"], torch.float32)
-        with torch.no_grad():
-            arrays[f"train_logits_hop{hop}"] = twin(log_mel).numpy()
-        buffers = {k: v.numpy() for k, v in twin.state_dict().items() if "running" in k}
-        arrays |= {f"train_hop{hop}|{name}": value for name, value in buffers.items()}
-    return arrays
-
-
-def _first_batch(read: Reference) -> dict[str, np.ndarray]:
-    """One training batch, as the golden file stores it: 16 times the log-mels."""
-    log_mel = read("b_frontend")[f"logmel64_hop{HOPS[-1]}"]
-    return {"x_q": 16 * log_mel[None], "labels": np.arange(len(log_mel))[None] % N_SCENES}
-
-
-def _gradients(read: Reference) -> dict[str, np.ndarray]:
-    torch = require("torch")
-    batch = read("g_trajectory")
-    twin = _twin(read("c_init_state"), torch.float64).train()
-    logits = twin(_input(batch["x_q"][0] / 16, torch.float64))
-    _focal(logits, torch.tensor(batch["labels"][0]), 2.0).mean().backward()
-    return {name: tensor.grad.numpy() for name, tensor in twin.named_parameters()}
-
-
-def _focal(logits, labels, gamma: float):
-    """`[b]`, from cross-entropy."""
-    torch = require("torch")
-    ce = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    return (1 - torch.exp(-ce)) ** gamma * ce
-
-
-def _losses(given) -> dict[str, np.ndarray]:
-    """Losses and gradients of the golden logits, in float64."""
-    torch = require("torch")
-    arrays = dict(given)
-    for kind in ("rand", "ext"):
-        labels = torch.tensor(given[f"{kind}_labels"])
-        for name, gamma in (("focal", 2.0), ("ce", 0.0)):
-            logits = torch.tensor(given[f"{kind}_logits"].astype(np.float64), requires_grad=True)
-            loss = _focal(logits, labels, gamma)
-            loss.mean().backward()
-            arrays[f"{kind}_{name}_per_example64"] = loss.detach().numpy()
-            arrays[f"{kind}_{name}_grad64"] = logits.grad.numpy()
-    return arrays
-
-
-def _rates(given) -> dict[str, np.ndarray]:
-    """Rates at the sampled steps, from an optimiser under LambdaLR."""
-    torch = require("torch")
-    arrays = dict(given)
-    for batch in BATCHES:
-        n_steps = int(given[f"bs{batch}_total"])
-        tx = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK_LR)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            tx, functools.partial(_share_of_peak, n_steps=n_steps)
-        )
-        rates = []
-        for _ in range(n_steps + 1):
-            rates.append(tx.param_groups[0]["lr"])
-            tx.step()
-            scheduler.step()
-        arrays[f"bs{batch}_lr"] = np.array(rates)[given[f"bs{batch}_step"]]
-    return arrays
-
-
-def _share_of_peak(step: int, n_steps: int) -> float:
-    if step < WARMUP_STEPS:
-        return step / WARMUP_STEPS
-    return 0.5 + 0.5 * math.cos(math.pi * (step - WARMUP_STEPS) / (n_steps - WARMUP_STEPS))
 
 
 def log_mel_float64(reference: Reference):
@@ -194,7 +79,7 @@ def training(reference: Reference):
 
 def adamw_step(reference: Reference):
     """As the golden stage, against torch.optim.AdamW itself."""
-    return parity_optim.adamw_step(reference, updated_by_torch)
+    return parity_optim.adamw_step(reference, live_optim.updated_by_torch)
 
 
 STAGES = (
@@ -206,7 +91,7 @@ STAGES = (
     log_mel_float64,
     parity_network.evaluation,
     training,
-    parity_network.gradients,
+    parity_trajectory.gradients,
     parity_optim.focal_loss,
     parity_optim.schedule,
     adamw_step,

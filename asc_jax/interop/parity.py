@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.interop import parity_front_end, parity_network, parity_optim
+from asc_jax.interop import parity_front_end, parity_network, parity_optim, parity_trajectory
 from asc_jax.interop.parity_checks import Check, Reference, Row, judge, largest_gap
 
 STAGES = (
@@ -21,8 +21,8 @@ STAGES = (
     parity_network.evaluation,
     parity_network.training,
     *parity_optim.OPTIMISATION,
-    parity_network.trajectory_float64,
-    parity_network.trajectory_float32,
+    parity_trajectory.trajectory_float64,
+    parity_trajectory.trajectory_float32,
 )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import augment, features, steps
+from asc_jax import augment, features, filters, training_input
 from asc_jax.interop.parity_checks import Check, Reference, Tolerance, joined
 
 RATES = (44_100, 32_000)  # Hz, of a recording and of the network
@@ -33,8 +33,8 @@ def resample_kernel(reference: Reference) -> list[Check]:
     """Both precisions: the phase is rounded to float32 in one of them only."""
     arrays = reference("b_frontend")
     size = "320 phases × 459 taps"
-    ours = features.resample_kernel(*RATES)
-    ours64 = features.resample_kernel(*RATES, np.float64)
+    ours = filters.resample_kernel(*RATES)
+    ours64 = filters.resample_kernel(*RATES, np.float64)
     rounding = Tolerance("float64 rounding", absolute=1e-15)
     return [
         Check("resample kernel", size, ours, arrays["resample_kernel"], EQUAL_BITS),
@@ -52,7 +52,7 @@ def resampled_waveform(reference: Reference) -> list[Check]:
 
 def hann_window(reference: Reference) -> list[Check]:
     """Periodic."""
-    ours = features.hann_window(MEL["win_length"])
+    ours = filters.hann_window(MEL["win_length"])
     tolerance = Tolerance("last bit of a float32", absolute=6e-8)
     expected = reference("b_frontend")["hann_window"]
     return [Check("Hann window", "3,072 samples", ours, expected, tolerance)]
@@ -61,7 +61,7 @@ def hann_window(reference: Reference) -> list[Check]:
 def mel_filterbank(reference: Reference) -> list[Check]:
     """HTK mel scale, no norm."""
     names = ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")
-    ours = features.mel_filterbank(*(MEL[name] for name in names))
+    ours = filters.mel_filterbank(*(MEL[name] for name in names))
     expected = reference("b_frontend")["mel_fb"]
     return [Check("mel filterbank", "2,049 bins × 256 bands", ours, expected, EQUAL_BITS)]
 
@@ -134,7 +134,7 @@ def masked_log_mel(reference: Reference) -> list[Check]:
         "mixstyle_alpha": 0.3,
     }
     plain, masked = (
-        np.asarray(steps.augmented_log_mel(**rest, max_freq_mask=width))
+        np.asarray(training_input.augmented_log_mel(**rest, max_freq_mask=width))
         for width in (0, MAX_FREQ_MASK)
     )
     changed = np.abs(masked - plain)[..., 0] > 1e-3  # [b, f, t]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from asc_jax import features, taxonomy
+from asc_jax import filters, taxonomy
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import FRONT_END_BUFFERS, infer_config, plain_names
 from asc_jax.interop.torch_files import TorchFile
@@ -88,9 +88,9 @@ def check_front_end(file: TorchFile, f: ml_collections.ConfigDict) -> None:
     """
     rate = f.sample_rate
     ours_of = {
-        FRONT_END_BUFFERS[0]: lambda: features.resample_kernel(ORIG_RATE, rate),
-        FRONT_END_BUFFERS[1]: lambda: features.hann_window(f.win_length),
-        FRONT_END_BUFFERS[2]: lambda: features.mel_filterbank(
+        FRONT_END_BUFFERS[0]: lambda: filters.resample_kernel(ORIG_RATE, rate),
+        FRONT_END_BUFFERS[1]: lambda: filters.hann_window(f.win_length),
+        FRONT_END_BUFFERS[2]: lambda: filters.mel_filterbank(
             f.n_fft, f.n_mels, rate, f.f_min, f.f_max
         ),
     }

@@ -9,8 +9,9 @@ import functools
 
 from asc_jax.errors import UserError
 from asc_jax.interop.optional import require
-from asc_jax.models.blocks import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, make_divisible
+from asc_jax.models.blocks import make_divisible
 from asc_jax.models.cp_mobile import STAGES
+from asc_jax.models.normalisation import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 
 
 def make_twin(
@@ -91,7 +92,7 @@ def _block_class():
     nn = torch.nn
 
     class GlobalResponseNorm(nn.Module):
-        """As `models.blocks.GlobalResponseNorm`."""
+        """As `models.normalisation.GlobalResponseNorm`."""
 
         def __init__(self):
             super().__init__()

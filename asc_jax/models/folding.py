@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from asc_jax.models.blocks import BATCH_NORM_EPS
+from asc_jax.models.normalisation import BATCH_NORM_EPS
 from asc_jax.types import Params
 
 

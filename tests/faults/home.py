@@ -16,7 +16,8 @@ from small import SMALL_FLAGS  # noqa: E402
 from tau_folder import write_tau  # noqa: E402
 
 from asc_jax import distributed, experiment  # noqa: E402
-from asc_jax.cli import prepare_data, quiet, read_config  # noqa: E402
+from asc_jax.cli import prepare_data, quiet  # noqa: E402
+from asc_jax.cli.config_flag import read_config  # noqa: E402
 from tests.faults import runs  # noqa: E402
 from tests.faults.judge import End, end_of  # noqa: E402
 

@@ -6,7 +6,8 @@ from random import Random
 import yaml
 from absl import flags
 
-from asc_jax import cli, experiment, submission_author, submission_check
+from asc_jax import config_checks, submission_author, submission_check
+from asc_jax.cli import config_flag
 from asc_jax.data import recordings
 from asc_jax.taxonomy import DEVICES, SCENES
 
@@ -30,9 +31,9 @@ def options(scratch) -> Reader:
         words = data.decode("utf-8", "surrogateescape").split("\0")
         words = [word for word in words if "help" not in word and "flagfile" not in word]
         if any(word.startswith(("--config", "-config")) for word in words):
-            experiment.check_values(cli.read_config("base.py", words))
+            config_checks.check_values(config_flag.read_config("base.py", words))
         else:
-            cli._parse(["command", *words], _flags())
+            config_flag.parse(["command", *words], _flags())
 
     words = (
         *(b"--", b"=", b"config.", b"--config.model", b"(1,2)", b"[]", b"{}", b"lambda:0", b"None"),

@@ -11,7 +11,7 @@ import numpy as np
 from asc_jax import (
     campaign_progress,
     checkpoints,
-    experiment,
+    config_checks,
     figures,
     journal,
     run_config,
@@ -32,7 +32,7 @@ def config(scratch) -> Reader:
 
     def read(data):
         path.write_bytes(data)
-        experiment.check_values(run_config.load(scratch)[1])
+        config_checks.check_values(run_config.load(scratch)[1])
 
     return Reader(read, mutate.of_json, (json.dumps(content).encode(),))
 
@@ -103,7 +103,7 @@ def made_up_results() -> tuple[dict, bytes]:
 
 def results(scratch) -> Reader:
     """`results.json`, up to the figures of Table 1 that are made from it."""
-    from asc_jax import table1_collect
+    from asc_jax import table1_collect, table1_statistics
 
     good, output = made_up_results()
     (scratch / "output.csv").write_bytes(output)
@@ -112,8 +112,8 @@ def results(scratch) -> Reader:
         (scratch / "results.json").write_bytes(data)
         run = run_results.read_run(scratch)
         table1_collect._about([run])
-        table1_collect._result(("report", 5), [run], 2)
-        table1_collect._difference(("a", 5), ("b", 5), [run], [run], 2)
+        table1_statistics.result(("report", 5), [run], 2)
+        table1_statistics.difference(("a", 5), ("b", 5), [run], [run], 2)
 
     return Reader(read, mutate.of_json, (json.dumps(good).encode(),))
 

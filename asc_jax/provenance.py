@@ -1,0 +1,51 @@
+"""Which run a checkpoint is of: what it says, and what is held against it before one goes on."""
+
+import pathlib
+
+from asc_jax import run_config, version
+from asc_jax.errors import UserError
+from asc_jax.experiment import Experiment
+
+
+def of_run(experiment: Experiment, clips, n_epochs: int) -> dict:
+    """What a checkpoint says of itself.
+
+    Args:
+      experiment: the parts of the run.
+      clips: it is trained on.
+      n_epochs: whole epochs done.
+    """
+    return {
+        "epoch": n_epochs,
+        "n_train_clips": len(clips),
+        "train_data": _identity(clips),
+        "config": experiment.config.to_dict(),
+        "code_version": version.code_version(),
+        "over_budget": not experiment.within_budget,
+    }
+
+
+def refuse_another_run(extra: dict, experiment: Experiment, clips, workdir: pathlib.Path) -> None:
+    """A checkpoint must be of this config and these clips; older ones do not say all of it.
+
+    Raises:
+      UserError: it is of others.
+    """
+    if "config" in extra:
+        run_config.hold_against(extra["config"], experiment.config, workdir)
+    before = extra.get("n_train_clips", len(clips))
+    if before != len(clips):
+        raise UserError(
+            f"{workdir} was trained on {before} clips, the split now holds "
+            f"{len(clips)}: choose another --workdir, or go on with the same data set"
+        )
+    if extra.get("train_data") not in (None, _identity(clips)):
+        raise UserError(
+            f"{workdir} was trained on other clips than the split now holds, though as "
+            "many: choose another --workdir, or go on with the same data set"
+        )
+
+
+def _identity(clips) -> str | None:
+    """Hash of the clips' content, where it is known."""
+    return getattr(clips, "identity", None)

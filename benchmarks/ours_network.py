@@ -1,0 +1,44 @@
+"""Our network without its front end: the steps of training and evaluation on log-mels."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+from asc_jax import experiment, losses, parallel, steps
+
+
+def train_steps(parts: experiment.Experiment, tx) -> Callable:
+    """`Experiment.train_steps` on log-mels, by all replicas together."""
+    step = functools.partial(
+        steps.train_step,
+        forward=functools.partial(_train_forward, config=parts.config, axis_name=parallel.AXIS),
+        loss_fn=functools.partial(losses.focal_loss, **parts.config.loss),
+        tx=tx,
+        axis_name=parallel.AXIS,
+    )
+    return functools.partial(steps.train_steps, step=step)
+
+
+def eval_step(config) -> Callable:
+    """`Experiment.eval_step` on log-mels, by all replicas together."""
+    forward = functools.partial(_eval_forward, config=config)
+    return functools.partial(steps.eval_step, forward=forward, axis_name=parallel.AXIS)
+
+
+def _train_forward(params, batch_stats, log_mel, mask, key, *, config, axis_name):
+    """`experiment.train_forward` without its front end."""
+    net = experiment.model(config, train=True, axis_name=axis_name)
+    variables = {"params": params, "batch_stats": batch_stats}
+    x = log_mel[..., None]
+    logits, updated = net.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
+    return logits, updated["batch_stats"]
+
+
+def _eval_forward(variables, log_mel, *, config):
+    """`experiment.eval_forward` without its front end."""
+    net = experiment.model(config)
+    if jax.default_backend() != "cpu" or len(log_mel) <= experiment.CPU_CHUNK:
+        return net.apply(variables, log_mel)
+    one = functools.partial(net.apply, variables)
+    return jax.lax.map(lambda x: one(x[None])[0], log_mel, batch_size=experiment.CPU_CHUNK)
