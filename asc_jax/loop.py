@@ -19,12 +19,10 @@ from asc_jax import hosts, parallel
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.experiment import Experiment
 from asc_jax.program import Program
-from asc_jax.resident import place_clips
+from asc_jax.resident import place_clips, resident_steps
 from asc_jax.signals import stop_signals
 from asc_jax.state import TrainState
 from asc_jax.training_run import Run
-
-RESIDENT_STEPS = 128  # a call takes the host milliseconds, as many as two steps take a GPU
 
 
 def fit(experiment: Experiment, clips, test_clips, workdir, **options) -> TrainState:
@@ -66,8 +64,8 @@ def fit_seeds(
       checkpoint_every_epochs: save after so many epochs, and after the last.
       keep_checkpoints: how many of the newest to keep.
       keep_best: also keep, under `best/`, the epoch with the highest macro accuracy.
-      steps_per_call: training steps in one compiled call; on a GPU or TPU that holds the clips
-        at least RESIDENT_STEPS, or an epoch's.
+      steps_per_call: training steps in one compiled call; more where the clips are resident:
+        see `resident_steps`.
       resident: whether the training clips lie on the accelerators: see `place_clips`.
       n_seeds: not used here; `train.py` makes the experiments.
       validation_clips: of training locations held out; if given, they are evaluated on along
@@ -96,8 +94,8 @@ def fit_seeds(
     source, held = clips, None
     if any(run.is_unfinished(eval_every_epochs) for run in runs):
         source, held = place_clips(clips, resident)
-    if held is not None and jax.default_backend() != "cpu":
-        steps_per_call = max(steps_per_call, min(RESIDENT_STEPS, runs[0].steps_per_epoch))
+    if held is not None:
+        steps_per_call = resident_steps(steps_per_call, runs[0].steps_per_epoch)
     if together is None:
         together = jax.default_backend() != "cpu"
     plan = _Plan(eval_every_epochs, checkpoint_every_epochs, keep_best, steps_per_call)

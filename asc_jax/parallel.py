@@ -35,6 +35,21 @@ def replicate(tree, n: int | None = None):
     return copy(np.arange(n or n_replicas()), tree)
 
 
+def share(arrays: Mapping) -> dict:
+    """Arrays that a whole run reads: `[…]` → `[replica, …]`.
+
+    As `replicate`, but the replicas of a CPU all read them where they lie, if they begin as
+    `aligned_zeros` do. They must not be written to any more.
+    """
+    if jax.default_backend() != "cpu" or jax.process_count() > 1:
+        return replicate(arrays)
+    n, sharding = n_replicas(), replicate(np.zeros(())).sharding
+    return {
+        name: jax.device_put(np.broadcast_to(array, (n, *array.shape)), sharding, may_alias=True)
+        for name, array in arrays.items()
+    }
+
+
 def unreplicate(tree):
     """This process's first replica's copy; they are all equal.
 
@@ -98,7 +113,7 @@ def stack_and_shard(
             n_rows = -(-len(rows) // n)
             shape = (n, n_slots, n_rows, *rows.shape[1:])
             if name not in out:
-                out[name] = _aligned_zeros(shape, rows.dtype)
+                out[name] = aligned_zeros(shape, rows.dtype)
             if (out[name].shape, out[name].dtype) != (shape, rows.dtype):
                 raise ValueError(
                     f"{name} of a batch is {rows.dtype}, shared out as {shape}; of those before "
@@ -172,8 +187,11 @@ def _devices(n: int | None) -> list:
     return jax.local_devices()[: n or n_replicas()]
 
 
-def _aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin where XLA's memory would: a CPU takes others only as a copy."""
+def aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin where XLA's memory would: a CPU's program takes others only as a copy.
+
+    Memory that nothing is written to is not taken from the system.
+    """
     size = math.prod(shape) * dtype.itemsize
     memory = np.zeros(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT

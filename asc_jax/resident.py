@@ -1,5 +1,7 @@
 """A split that lies on the accelerators for a whole run, so that a step needs only row numbers.
 
+A CPU is one, and its memory the machine's.
+
     clips, held = place_clips(clips, "auto")
 
 Batches of `clips` then hold `row` in place of the waveforms, and `steps.train_steps` gathers
@@ -12,8 +14,12 @@ import numpy as np
 from asc_jax import parallel
 from asc_jax.data.pipeline import Clips
 from asc_jax.errors import UserError
+from asc_jax.machine import free_memory
 
 SHARE = 0.5  # of an accelerator's free memory that "auto" may fill
+CPU_SHARE = 0.25  # of the machine's, which is not there for us alone
+STEPS = 128  # in a call: it takes the host milliseconds, as many as two steps take a GPU
+CPU_STEPS = 16  # a call takes memory of the system; longer ones gain no more, and stop later
 READ_CLIPS = 256  # clips read at a time
 INT16_PEAK = 32_767
 
@@ -24,8 +30,9 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
     Args:
       clips: training clips.
       choice: "float32"; "int16", in half the memory, each sample rounded by at most 2⁻¹⁶ of its
-        clip's peak; "off"; or "auto": float32 on a GPU or TPU whose memory it fits (a CPU
-        reads clips faster than it can train on them).
+        clip's peak; "off"; or "auto": float32 if the split fills at most SHARE of the free
+        memory, CPU_SHARE on a CPU. Several processes on CPUs, which may be of one machine,
+        stream it.
 
     Returns:
       Clips to take batches from, and what `steps.train_steps` gathers from: `audio`
@@ -41,7 +48,7 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
         return clips, None
     arrays, filenames = _read_all(clips, half=choice == "int16")
     try:
-        held = parallel.replicate(arrays)
+        held = parallel.share(arrays)
     except (RuntimeError, MemoryError) as error:  # how XLA says that there is no room
         raise UserError(
             f"{len(clips):,} clips ({arrays['audio'].nbytes / 2**30:.1f} GiB) do not fit the "
@@ -52,6 +59,12 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
         return {"row": numbers.astype(np.int32) + 1, "filename": filenames[numbers]}
 
     return Clips(len(clips), read, identity=clips.identity), held
+
+
+def resident_steps(at_least: int, steps_per_epoch: int) -> int:
+    """How many steps a call on resident clips makes: they cost no memory for batches."""
+    steps = CPU_STEPS if jax.default_backend() == "cpu" else STEPS
+    return max(at_least, min(steps, steps_per_epoch))
 
 
 def to_int16(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +84,8 @@ def _read_all(clips: Clips, *, half: bool) -> tuple[dict[str, np.ndarray], np.nd
             parts["audio"], parts["scale"] = to_int16(parts["audio"])
         for name, part in parts.items():
             if name not in arrays:
-                arrays[name] = np.empty((len(clips), *part.shape[1:]), part.dtype)
+                shape = len(clips), *part.shape[1:]
+                arrays[name] = parallel.aligned_zeros(shape, part.dtype)
             arrays[name][start : start + n] = part
         filenames += batch["filename"][:n].tolist()
         start += n
@@ -80,9 +94,10 @@ def _read_all(clips: Clips, *, half: bool) -> tuple[dict[str, np.ndarray], np.nd
 
 def _fits(clips: Clips) -> bool:
     device = jax.local_devices()[0]
-    memory = device.memory_stats() if device.platform != "cpu" else None
-    if not memory or "bytes_limit" not in memory:
-        return False
-    free = memory["bytes_limit"] - memory.get("bytes_in_use", 0)
+    if device.platform == "cpu":
+        room = CPU_SHARE * free_memory() if jax.process_count() == 1 else 0
+    else:
+        memory = device.memory_stats() or {}
+        room = SHARE * (memory.get("bytes_limit", 0) - memory.get("bytes_in_use", 0))
     n_bytes = next(clips.in_order(1))["audio"].nbytes
-    return len(clips) * n_bytes <= SHARE * free
+    return len(clips) * n_bytes <= room

@@ -1,8 +1,8 @@
 """Our jobs, through the code that trains and evaluates; a job is a function of its request."""
 
+import collections
 import functools
 import itertools
-import pathlib
 import tempfile
 from collections.abc import Mapping
 
@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import distributed, experiment, features, losses, parallel, steps
+from asc_jax import distributed, experiment, features, parallel
 from asc_jax.complexity import count_macs
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
-from benchmarks import inputs
+from asc_jax.resident import place_clips, resident_steps
+from benchmarks import inputs, ours_data, ours_network
 from benchmarks.inputs import Job
 from benchmarks.reference import write_reference
 
@@ -32,17 +33,7 @@ def model_step(spec: Mapping) -> Job:
     parts = _parts(spec)
     log_mel = inputs.log_mels(spec["batch"], *experiment.log_mel_shape(parts.config)[:2])
     tx = parts.tx(N_RUN_STEPS)
-    step = functools.partial(
-        steps.train_step,
-        forward=functools.partial(
-            _log_mel_train_forward, config=parts.config, axis_name=parallel.AXIS
-        ),
-        loss_fn=functools.partial(losses.focal_loss, **parts.config.loss),
-        tx=tx,
-        axis_name=parallel.AXIS,
-    )
-    train_steps = functools.partial(steps.train_steps, step=step)
-    return _training(spec, parts, tx, train_steps, log_mel)
+    return _training(spec, parts, tx, ours_network.train_steps(parts, tx), log_mel)
 
 
 def whole_step(spec: Mapping) -> Job:
@@ -54,57 +45,39 @@ def whole_step(spec: Mapping) -> Job:
 
 
 def epoch(spec: Mapping) -> Job:
-    """A pass over a built split, as `loop.fit` makes it."""
+    """A pass over a built split, as `loop.fit` makes it.
+
+    Where the split is held in memory, a pass also reads a tenth of it: what is read once counts
+    as shared by ten epochs.
+    """
     parts = _parts(spec)
     clips = pipeline.open_split(spec["data_dir"], spec["split"])
+    source, held = place_clips(clips, spec.get("resident", "auto"))
     tx, slots = parts.tx(N_RUN_STEPS), spec["slots"]
-    train = parallel.pmap_train(parts.train_steps(tx, axis_name=parallel.AXIS))
+    if held is not None:
+        slots = resident_steps(slots, pipeline.n_batches(len(clips), spec["batch"]))
+    train = parallel.pmap_train(
+        parts.train_steps(tx, axis_name=parallel.AXIS), resident=held is not None
+    )
+    more = () if held is None else (held,)
     state = parallel.replicate(parts.new_state(parts.variables(), tx))
     numbers, memory = itertools.count(), parallel.BatchMemory(slots)
 
     def run():
         nonlocal state
         order = pipeline.epoch_order(len(clips), parts.config.seed, next(numbers))
-        batches, metrics = clips.batches(order, spec["batch"]), None
+        if held is not None:
+            collections.deque(clips.batches(order[: len(clips) // 10], spec["batch"]), maxlen=0)
+        batches, metrics = source.batches(order, spec["batch"]), None
         while call := list(itertools.islice(batches, slots)):
             before = metrics
-            state, metrics = train(state, memory.stack(call), len(call), parts.root_key())
+            state, metrics = train(state, memory.stack(call), len(call), parts.root_key(), *more)
             memory.used_for(metrics)
             if before is not None:
                 np.asarray(before["loss"])
         jax.block_until_ready((state, metrics))
 
     return Job(run, len(clips))
-
-
-def build(spec: Mapping) -> Job:
-    """Wav folder → data set, test list and all."""
-    from asc_jax.cli.prepare_data import prepare
-    from asc_jax.data.tau_folder import read_recordings
-
-    names = [split.removeprefix("train_").removesuffix("pct") for split in inputs.SPLITS]
-    recordings = read_recordings(spec["tau_dir"], inputs.SPLITS)
-
-    def run():
-        prepare(spec["tau_dir"], spec["data_dir"], splits=names, overwrite=True)
-
-    return Job(run, sum(map(len, recordings.values())))
-
-
-def build_many(spec: Mapping) -> Job:
-    """Wavs → data set, of more clips than there are wavs: each is read many times."""
-    from asc_jax.data import tau22
-    from asc_jax.data.tau_folder import read_recordings
-
-    n, split = spec["n_clips"], inputs.SPLITS[-1]
-    few = read_recordings(spec["tau_dir"], [split])[split]
-    clips = [few[k % len(few)]._replace(filename=f"{k}.wav") for k in range(n)]
-
-    def run():
-        with tempfile.TemporaryDirectory(dir=pathlib.Path(spec["data_dir"]).parent) as folder:
-            tau22.build({split: clips}, folder)
-
-    return Job(run, n)
 
 
 def inference(spec: Mapping) -> Job:
@@ -114,8 +87,7 @@ def inference(spec: Mapping) -> Job:
     audio = inputs.waveforms(n_clips, parts.n_samples)
     if spec["source"] == "log_mel":
         audio = inputs.log_mels(n_clips, *experiment.log_mel_shape(parts.config)[:2])[..., None]
-        forward = functools.partial(_log_mel_eval_forward, config=parts.config)
-        step = functools.partial(steps.eval_step, forward=forward, axis_name=parallel.AXIS)
+        step = ours_network.eval_step(parts.config)
     n = min(n_clips, parallel.n_replicas())
     evaluate, variables = parallel.pmap_eval(step, n), parts.variables()
     batch = parallel.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)}, n)
@@ -216,30 +188,12 @@ def _batch(audio: np.ndarray) -> dict[str, np.ndarray]:
     return {"audio": audio, "label": inputs.labels(n_clips), "mask": np.ones(n_clips, bool)}
 
 
-def _log_mel_train_forward(params, batch_stats, log_mel, mask, key, *, config, axis_name):
-    """`experiment.train_forward` without its front end."""
-    net = experiment.model(config, train=True, axis_name=axis_name)
-    variables = {"params": params, "batch_stats": batch_stats}
-    x = log_mel[..., None]
-    logits, updated = net.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
-    return logits, updated["batch_stats"]
-
-
-def _log_mel_eval_forward(variables, log_mel, *, config):
-    """`experiment.eval_forward` without its front end."""
-    net = experiment.model(config)
-    if jax.default_backend() != "cpu" or len(log_mel) <= experiment.CPU_CHUNK:
-        return net.apply(variables, log_mel)
-    one = functools.partial(net.apply, variables)
-    return jax.lax.map(lambda x: one(x[None])[0], log_mel, batch_size=experiment.CPU_CHUNK)
-
-
 JOBS = {
     "model_step": model_step,
     "whole_step": whole_step,
     "epoch": epoch,
-    "build": build,
-    "build_many": build_many,
+    "build": ours_data.build,
+    "build_many": ours_data.build_many,
     "inference": inference,
     "features": log_mels,
     "resident_step": resident_step,

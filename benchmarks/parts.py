@@ -55,8 +55,11 @@ def _whole_step(size: Size) -> Iterator[Row]:
 
 def _epoch(size: Size) -> Iterator[Row]:
     yield Row("c", "preparation, once", "build", contestants=(OURS,), needs_data=True)
-    spec = {"batch": size.batches[0], "split": SPLITS[-1]}
-    yield Row("c", f"epoch from disk, batch {size.batches[0]}", "epoch", spec, needs_data=True)
+    batch = size.batches[0]
+    for resident, how in (("auto", "read once in ten"), ("off", "read in each")):
+        spec = {"batch": batch, "split": SPLITS[-1], "resident": resident}
+        what = f"epoch from disk, batch {batch}, {how}"
+        yield Row("c", what, "epoch", spec, needs_data=True)
 
 
 def _inference(size: Size) -> Iterator[Row]:

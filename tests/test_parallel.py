@@ -80,3 +80,17 @@ def test_a_cpu_reads_the_batches_where_they_lie():
     audio = parallel.stack_and_shard([_batch(4, 1)], 2, 1)["audio"]
     on_device = jax.device_put(audio, jax.local_devices()[0], may_alias=True)
     assert on_device.unsafe_buffer_pointer() == audio.ctypes.data
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
+def test_the_replicas_of_a_cpu_share_what_a_run_reads():
+    """A split takes its own memory once, not once a replica."""
+    audio = parallel.aligned_zeros((5, N_SAMPLES), np.dtype(np.float32))
+    audio[:] = np.arange(5)[:, None]
+    shared = parallel.share({"audio": audio})["audio"]
+    assert shared.shape == (parallel.n_replicas(), *audio.shape)
+    where = {shard.data.unsafe_buffer_pointer() for shard in shared.addressable_shards}
+    assert where == {audio.ctypes.data}
+    like_a_result = parallel.replicate(audio)
+    assert shared.sharding == like_a_result.sharding
+    np.testing.assert_array_equal(shared, like_a_result)
