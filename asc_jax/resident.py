@@ -46,14 +46,18 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
     """
     if choice == "off" or (choice == "auto" and not _fits(clips)):
         return clips, None
-    arrays, filenames = _read_all(clips, half=choice == "int16")
+    no_room = UserError(
+        f"{len(clips):,} clips ({_n_bytes(clips) / 2**30:.1f} GiB in float32) do not fit the "
+        "accelerator's memory: --config.train.resident=off streams them"
+    )
+    try:
+        arrays, filenames = _read_all(clips, half=choice == "int16")
+    except MemoryError as error:
+        raise no_room from error
     try:
         held = parallel.share(arrays)
-    except (RuntimeError, MemoryError) as error:  # how XLA says that there is no room
-        raise UserError(
-            f"{len(clips):,} clips ({arrays['audio'].nbytes / 2**30:.1f} GiB) do not fit the "
-            "accelerator's memory: --config.train.resident=off streams them"
-        ) from error
+    except (RuntimeError, MemoryError) as error:  # how XLA says it
+        raise no_room from error
 
     def read(numbers: np.ndarray) -> dict[str, np.ndarray]:
         return {"row": numbers.astype(np.int32) + 1, "filename": filenames[numbers]}
@@ -99,5 +103,9 @@ def _fits(clips: Clips) -> bool:
     else:
         memory = device.memory_stats() or {}
         room = SHARE * (memory.get("bytes_limit", 0) - memory.get("bytes_in_use", 0))
-    n_bytes = next(clips.in_order(1))["audio"].nbytes
-    return len(clips) * n_bytes <= room
+    return _n_bytes(clips) <= room
+
+
+def _n_bytes(clips: Clips) -> int:
+    """Of all waveforms, float32."""
+    return len(clips) * next(clips.in_order(1))["audio"].nbytes

@@ -6,6 +6,7 @@ import pytest
 from small import small_clips
 
 from asc_jax import parallel, resident
+from asc_jax.errors import UserError
 
 N_CLIPS = 10
 
@@ -40,3 +41,25 @@ def test_resident_clips_are_the_streamed_ones(clips):
             taken = np.asarray(held[name][replica])[order]
             np.testing.assert_array_equal(taken, streamed[name][:3])
     assert source.identity == clips.identity
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [("aligned_zeros", MemoryError), ("share", MemoryError), ("share", RuntimeError)],
+)
+def test_clips_that_do_not_fit_are_told_with_what_to_do(clips, monkeypatch, where, error):
+    def no_room(*_):
+        raise error("RESOURCE_EXHAUSTED")
+
+    monkeypatch.setattr(parallel, where, no_room)
+    with pytest.raises(UserError, match=r"10 clips .* do not fit .*resident=off streams them"):
+        resident.place_clips(clips, "float32")
+
+
+def test_calls_on_resident_clips_are_longer_but_not_than_an_epoch(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert resident.resident_steps(8, 100) == 16
+    assert resident.resident_steps(8, 12) == 12
+    assert resident.resident_steps(20, 12) == 20
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert resident.resident_steps(8, 1000) == 128
