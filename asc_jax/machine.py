@@ -5,11 +5,11 @@ import pathlib
 import re
 
 MEMORY = pathlib.Path("/proc/meminfo")
-GROUPS = pathlib.Path("/sys/fs/cgroup")  # as a container sees its own
-LIMITS = (  # of memory, and what of it is taken: version 2, version 1
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
+GROUPS = pathlib.Path("/proc/self/cgroup")  # the control groups this process is in
+MOUNT = pathlib.Path("/sys/fs/cgroup")
+# Of a group: its limit, what is taken of it, and of that the files read, which can be given back.
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 
 
 def n_cores() -> int:
@@ -20,14 +20,40 @@ def n_cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes this process could still take, within its container's limit; 0: nothing tells."""
-    available = re.search(r"^MemAvailable: +(\d+) kB$", _text(MEMORY), re.MULTILINE)
-    free = [int(available[1]) * 1024] if available else [0]
-    for limit, taken in LIMITS:
-        limit, taken = _text(GROUPS / limit).strip(), _text(GROUPS / taken).strip()
-        if limit.isdecimal() and taken.isdecimal():  # "max" where there is no limit
-            free.append(max(int(limit) - int(taken), 0))
+    """Bytes this process could still take, within the limits of its container or job.
+
+    0: nothing tells.
+    """
+    free = [_number(r"^MemAvailable: +(\d+) kB$", _text(MEMORY)) * 1024]
+    for line in _text(GROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            free += _left(MOUNT, path, *VERSION_2)
+        elif "memory" in controllers.split(","):
+            free += _left(MOUNT / "memory", path, *VERSION_1)
     return min(free)
+
+
+def _left(mount: pathlib.Path, path: str, limit: str, taken: str, files: str) -> list[int]:
+    """What is left of a group's limit, and of those of the groups it is in.
+
+    In a container the path may be that outside, and the group itself the mount.
+    """
+    group = mount / path.strip("/")
+    left = []
+    for folder in [group, *group.parents]:
+        if not folder.is_relative_to(mount):
+            break
+        most, now = _text(folder / limit).strip(), _text(folder / taken).strip()
+        if most.isdecimal() and now.isdecimal():  # "max" where there is no limit
+            given_back = _number(rf"^{files} (\d+)$", _text(folder / "memory.stat"))
+            left.append(max(int(most) - int(now) + given_back, 0))
+    return left
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def _text(path: pathlib.Path) -> str:

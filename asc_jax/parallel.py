@@ -120,9 +120,9 @@ def stack_and_shard(
                     f"it {out[name].dtype} {out[name].shape}"
                 )
             for replica, held in enumerate(out[name]):
-                share = rows[replica * n_rows :][:n_rows]
-                held[slot, : len(share)] = share
-                held[slot, len(share) :] = 0
+                own = rows[replica * n_rows :][:n_rows]
+                held[slot, : len(own)] = own
+                held[slot, len(own) :] = 0
     return out
 
 

@@ -19,7 +19,7 @@ from asc_jax.machine import free_memory
 SHARE = 0.5  # of an accelerator's free memory that "auto" may fill
 CPU_SHARE = 0.25  # of the machine's, which is not there for us alone
 STEPS = 128  # in a call: it takes the host milliseconds, as many as two steps take a GPU
-CPU_STEPS = 16  # a call takes memory of the system; longer ones gain no more, and stop later
+CPU_CALLS = 2  # calls in one, on a CPU: each takes memory of the system; more gain no more
 READ_CLIPS = 256  # clips read at a time
 INT16_PEAK = 32_767
 
@@ -32,7 +32,7 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
       choice: "float32"; "int16", in half the memory, each sample rounded by at most 2⁻¹⁶ of its
         clip's peak; "off"; or "auto": float32 if the split fills at most SHARE of the free
         memory, CPU_SHARE on a CPU. Several processes on CPUs, which may be of one machine,
-        stream it.
+        stream it; so does one whose memory turns out to be less.
 
     Returns:
       Clips to take batches from, and what `steps.train_steps` gathers from: `audio`
@@ -46,18 +46,15 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
     """
     if choice == "off" or (choice == "auto" and not _fits(clips)):
         return clips, None
-    no_room = UserError(
-        f"{len(clips):,} clips ({_n_bytes(clips) / 2**30:.1f} GiB in float32) do not fit the "
-        "accelerator's memory: --config.train.resident=off streams them"
-    )
     try:
         arrays, filenames = _read_all(clips, half=choice == "int16")
+        held = _share(arrays)
     except MemoryError as error:
-        raise no_room from error
-    try:
-        held = parallel.share(arrays)
-    except (RuntimeError, MemoryError) as error:  # how XLA says it
-        raise no_room from error
+        if choice == "auto":  # a limit that nothing told of
+            return clips, None
+        raise UserError(
+            f"{len(clips):,} clips do not fit the memory: --config.train.resident=off streams them"
+        ) from error
 
     def read(numbers: np.ndarray) -> dict[str, np.ndarray]:
         return {"row": numbers.astype(np.int32) + 1, "filename": filenames[numbers]}
@@ -66,8 +63,11 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
 
 
 def resident_steps(at_least: int, steps_per_epoch: int) -> int:
-    """How many steps a call on resident clips makes: they cost no memory for batches."""
-    steps = CPU_STEPS if jax.default_backend() == "cpu" else STEPS
+    """How many steps a call on resident clips makes: they cost no memory for batches.
+
+    On a CPU they take long, and so do not become more than twice as many: a signal waits for them.
+    """
+    steps = CPU_CALLS * at_least if jax.default_backend() == "cpu" else STEPS
     return max(at_least, min(steps, steps_per_epoch))
 
 
@@ -96,6 +96,13 @@ def _read_all(clips: Clips, *, half: bool) -> tuple[dict[str, np.ndarray], np.nd
     return arrays, np.array(filenames, dtype=str)
 
 
+def _share(arrays: dict) -> dict:
+    try:
+        return parallel.share(arrays)
+    except RuntimeError as error:  # how XLA says that there is no room
+        raise MemoryError from error
+
+
 def _fits(clips: Clips) -> bool:
     device = jax.local_devices()[0]
     if device.platform == "cpu":
@@ -103,9 +110,4 @@ def _fits(clips: Clips) -> bool:
     else:
         memory = device.memory_stats() or {}
         room = SHARE * (memory.get("bytes_limit", 0) - memory.get("bytes_in_use", 0))
-    return _n_bytes(clips) <= room
-
-
-def _n_bytes(clips: Clips) -> int:
-    """Of all waveforms, float32."""
-    return len(clips) * next(clips.in_order(1))["audio"].nbytes
+    return room > 0 and len(clips) * next(clips.in_order(1))["audio"].nbytes <= room

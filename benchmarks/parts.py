@@ -56,7 +56,7 @@ def _whole_step(size: Size) -> Iterator[Row]:
 def _epoch(size: Size) -> Iterator[Row]:
     yield Row("c", "preparation, once", "build", contestants=(OURS,), needs_data=True)
     batch = size.batches[0]
-    for resident, how in (("auto", "read once in ten"), ("off", "read in each")):
+    for resident, how in (("float32", "read once in ten"), ("off", "read in each")):
         spec = {"batch": batch, "split": SPLITS[-1], "resident": resident}
         what = f"epoch from disk, batch {batch}, {how}"
         yield Row("c", what, "epoch", spec, needs_data=True)
@@ -104,7 +104,7 @@ def _growth(size: Size) -> Iterator[Row]:
     # Splits of one folder, so that it is written and built once.
     yield Row("h", "preparation, once", "build", contestants=(OURS,), needs_data=True)
     for split in SPLITS:
-        spec = {"batch": size.batches[0], "split": split}
+        spec = {"batch": size.batches[0], "split": split, "resident": "off"}
         yield Row("h", f"epoch from disk, {split}", "epoch", spec, some, needs_data=True)
     batch = size.batches[0]
     yield Row("h", f"replicas, batch {batch}", "whole_step", {"batch": batch}, REPLICAS)

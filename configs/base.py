@@ -79,7 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.checkpoint_every_epochs = 1
     config.train.keep_checkpoints = 2
     config.train.keep_best = False
-    config.train.steps_per_call = 8
+    config.train.steps_per_call = 8  # twice as many, on a GPU 128, where the clips are resident
     # resident.place_clips: whether the training clips lie on the accelerators.
     config.train.resident = "auto"
     # Runs from seed, seed + 1, …, each in a workdir of its own inside --workdir.

@@ -343,6 +343,13 @@ def test_resident_clips_train_as_streamed_ones(parts, tmp_path, whole, storage):
     assert losses[-1] < losses[0]
 
 
+def test_run_that_streamed_goes_on_with_resident_clips_to_the_same_bits(parts, whole, tmp_path):
+    """Whether a split fits can change from one start to the next."""
+    with pytest.raises(Interrupted, match=f"after step 7 of {N_STEPS}"):
+        fit(parts, tmp_path, Stopping(small_clips(N_CLIPS), 5))
+    assert_same_end(fit(parts, tmp_path, resident="float32"), tmp_path, whole)
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_seeds_in_one_call_train_as_each_alone(parts, tmp_path, whole, together):
     """One after the other to the bit; in one program to rounding, which training amplifies."""

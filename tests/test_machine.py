@@ -13,42 +13,51 @@ def test_cores_are_those_this_process_may_use():
     assert 1 <= machine.n_cores() <= os.cpu_count()
 
 
-@pytest.fixture
-def system(tmp_path, monkeypatch):
-    """`system(meminfo, limits)`: what the kernel says of memory."""
-
-    def say(meminfo, limits):
-        monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
-        monkeypatch.setattr(machine, "GROUPS", tmp_path / "cgroup")
-        for name, text in {"meminfo": meminfo, **limits}.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    return say
-
-
 MEMINFO = f"MemTotal:       24683640 kB\nMemAvailable: {8 * GIB // 1024} kB\nSwapFree: 9 kB\n"
-V1 = ("cgroup/memory/memory.limit_in_bytes", "cgroup/memory/memory.usage_in_bytes")
+V1 = ("memory/job/memory.limit_in_bytes", "memory/job/memory.usage_in_bytes")
+IN_V1 = "9:name=systemd:/\n4:cpu,memory:/job\n0::/\n"
+
+
+def group(folder, limit, taken, files=0):
+    """The files of a group of version 2."""
+    return {
+        f"{folder}memory.max": f"{limit}\n",
+        f"{folder}memory.current": f"{taken}\n",
+        f"{folder}memory.stat": f"anon 5\ninactive_file {files}\n",
+    }
 
 
 @pytest.mark.parametrize(
-    ("meminfo", "limits", "free"),
+    ("meminfo", "groups", "mounted", "free"),
     [
-        (MEMINFO, {}, 8 * GIB),
-        (MEMINFO, {"cgroup/memory.max": "max\n", "cgroup/memory.current": "5\n"}, 8 * GIB),
+        (MEMINFO, "", {}, 8 * GIB),
+        (MEMINFO, "0::/\n", group("", "max", 5), 8 * GIB),
+        (MEMINFO, "0::/\n", group("", 3 * GIB, GIB), 2 * GIB),  # as a container sees itself
+        (MEMINFO, "0::/outside\n", group("", 3 * GIB, GIB), 2 * GIB),  # or as others see it
+        (MEMINFO, "0::/job/step\n", group("job/step/", 4 * GIB, GIB), 3 * GIB),
         (
             MEMINFO,
-            {"cgroup/memory.max": f"{3 * GIB}\n", "cgroup/memory.current": f"{GIB}\n"},
-            2 * GIB,
+            "0::/job/step\n",
+            group("job/step/", "max", GIB) | group("job/", 2 * GIB, GIB),
+            GIB,
         ),
-        (MEMINFO, {V1[0]: f"{GIB}\n", V1[1]: f"{2 * GIB}\n"}, 0),
-        (MEMINFO, {V1[0]: f"{2**63 - 4096}\n", V1[1]: f"{2 * GIB}\n"}, 8 * GIB),
-        ("nothing that we know", {}, 0),
+        (MEMINFO, "0::/\n", group("", 3 * GIB, 3 * GIB, files=2 * GIB), 2 * GIB),
+        (MEMINFO, IN_V1, {V1[0]: f"{GIB}\n", V1[1]: f"{2 * GIB}\n"}, 0),
+        (MEMINFO, IN_V1, {V1[0]: f"{2**63 - 4096}\n", V1[1]: f"{2 * GIB}\n"}, 8 * GIB),
+        ("nothing that we know", "", {}, 0),
     ],
 )
-def test_free_memory_is_the_systems_and_the_containers(system, meminfo, limits, free):
-    system(meminfo, limits)
+def test_free_memory_is_the_systems_and_that_of_the_groups(
+    tmp_path, monkeypatch, meminfo, groups, mounted, free
+):
+    monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "MOUNT", tmp_path / "mount")
+    files = {f"mount/{name}": text for name, text in mounted.items()}
+    for name, text in {"meminfo": meminfo, "groups": groups, **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     assert machine.free_memory() == free
 
 

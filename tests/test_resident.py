@@ -52,8 +52,11 @@ def test_clips_that_do_not_fit_are_told_with_what_to_do(clips, monkeypatch, wher
         raise error("RESOURCE_EXHAUSTED")
 
     monkeypatch.setattr(parallel, where, no_room)
-    with pytest.raises(UserError, match=r"10 clips .* do not fit .*resident=off streams them"):
-        resident.place_clips(clips, "float32")
+    for choice in ("float32", "int16"):
+        with pytest.raises(UserError, match=r"10 clips do not fit .*resident=off streams them"):
+            resident.place_clips(clips, choice)
+    monkeypatch.setattr(resident, "_fits", lambda clips: True)
+    assert resident.place_clips(clips, "auto") == (clips, None)
 
 
 def test_calls_on_resident_clips_are_longer_but_not_than_an_epoch(monkeypatch):
@@ -61,5 +64,6 @@ def test_calls_on_resident_clips_are_longer_but_not_than_an_epoch(monkeypatch):
     assert resident.resident_steps(8, 100) == 16
     assert resident.resident_steps(8, 12) == 12
     assert resident.resident_steps(20, 12) == 20
+    assert resident.resident_steps(1, 100) == 2  # who asked for few, to stop soon, gets few
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert resident.resident_steps(8, 1000) == 128

@@ -30,6 +30,7 @@ OPTIONS = (
     "--config.train.eval_every_epochs=1",
     "--config.train.keep_best=True",
     "--config.train.steps_per_call=2",
+    "--config.train.resident=off",  # what is done to a batch is done as it is read
 )
 
 
