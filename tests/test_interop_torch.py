@@ -225,7 +225,7 @@ def test_twin_trains_as_the_baseline(golden, hop):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
-def test_twin_equals_ours_in_either_mode(x64, network):
+def test_twin_equals_ours_in_either_mode(x64, compiled_fast, network):
     """In float64: a batch this small makes float32 statistics mostly noise."""
     variables = random_variables(network, np.float64)
     variables["params"] = jax.tree.map(lambda x: x - 1, variables["params"])
