@@ -22,7 +22,7 @@ from asc_jax import (
     training_input,
 )
 from asc_jax.errors import UserError, short
-from asc_jax.models import MODELS
+from asc_jax.models import MODELS, apply_training
 from asc_jax.types import Array, Params
 
 CPU_CHUNK = 1  # clip
@@ -156,14 +156,7 @@ def train_forward(params, batch_stats, audio, mask, key, *, config, axis_name=No
         **config.augment,
     )
     net = model(config, train=True, axis_name=axis_name)
-    logits, updated = net.apply(
-        {"params": params, "batch_stats": batch_stats},
-        log_mel,
-        train=True,
-        mask=mask,
-        mutable=["batch_stats"],
-    )
-    return logits, updated["batch_stats"]
+    return apply_training(net, params, batch_stats, log_mel, mask)
 
 
 def eval_forward(variables, audio, *, config):

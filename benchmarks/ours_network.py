@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 
 from asc_jax import experiment, losses, parallel, steps
+from asc_jax.models import apply_training
 
 
 def train_steps(parts: experiment.Experiment, tx) -> Callable:
@@ -29,10 +30,7 @@ def eval_step(config) -> Callable:
 def _train_forward(params, batch_stats, log_mel, mask, key, *, config, axis_name):
     """`experiment.train_forward` without its front end."""
     net = experiment.model(config, train=True, axis_name=axis_name)
-    variables = {"params": params, "batch_stats": batch_stats}
-    x = log_mel[..., None]
-    logits, updated = net.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
-    return logits, updated["batch_stats"]
+    return apply_training(net, params, batch_stats, log_mel[..., None], mask)
 
 
 def _eval_forward(variables, log_mel, *, config):

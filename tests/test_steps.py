@@ -13,19 +13,12 @@ from small import small_config
 from asc_jax import experiment, losses, optim, parallel, state, steps, training_input
 from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile
+from asc_jax.models import CPMobile, apply_training
 
 
 def forward(params, batch_stats, log_mel, mask, key):
     """The network alone: the reference trajectory starts at log-mels, without augmentation."""
-    logits, updated = CPMobile().apply(
-        {"params": params, "batch_stats": batch_stats},
-        log_mel,
-        train=True,
-        mask=mask,
-        mutable=["batch_stats"],
-    )
-    return logits, updated["batch_stats"]
+    return apply_training(CPMobile(), params, batch_stats, log_mel, mask)
 
 
 def run_reference(golden, dtype):

@@ -10,7 +10,7 @@ from asc_jax import precision
 from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat, joined
 from asc_jax.interop.parity_front_end import HOPS
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile
+from asc_jax.models import CPMobile, apply_training
 
 
 def evaluation(reference: Reference) -> list[Check]:
@@ -69,14 +69,7 @@ def train_forward():
     """`train_step`'s forward: the network alone, from log-mels, without augmentation."""
 
     def forward(params, batch_stats, log_mel, mask=None, key=None):
-        logits, updated = network().apply(
-            {"params": params, "batch_stats": batch_stats},
-            log_mel,
-            train=True,
-            mask=mask,
-            mutable=["batch_stats"],
-        )
-        return logits, updated["batch_stats"]
+        return apply_training(network(), params, batch_stats, log_mel, mask)
 
     return jax.jit(forward)
 
