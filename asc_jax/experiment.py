@@ -23,7 +23,7 @@ from asc_jax import (
 )
 from asc_jax.errors import UserError, short
 from asc_jax.models import MODELS, apply_training
-from asc_jax.types import Array, Params
+from asc_jax.types import Array, Params, Scratch
 
 CPU_CHUNK = 1  # clip
 
@@ -60,7 +60,7 @@ class Experiment:
         return state.create(variables, tx, scale_loss=scale_loss)
 
     def train_steps(self, tx, axis_name: str | None = None) -> Callable:
-        """`(state, batches, n_steps, key) -> (state, metrics)`."""
+        """`(state, batches, n_steps, key, scratch) -> (state, metrics, scratch)`."""
         step = functools.partial(
             steps.train_step,
             forward=functools.partial(train_forward, config=self.config, axis_name=axis_name),
@@ -69,6 +69,17 @@ class Experiment:
             axis_name=axis_name,
         )
         return functools.partial(steps.train_steps, step=step)
+
+    def scratch(self, n_clips: int, dtype=jnp.float32) -> Scratch:
+        """Shapes of what a training step on so many clips of a dtype can write over.
+
+        Empty but on a CPU, where the layers' results are written piece by piece.
+        """
+        if jax.default_backend() != "cpu":
+            return {}
+        init = functools.partial(model(self.config, train=True).init, train=True)
+        log_mel = jax.ShapeDtypeStruct((n_clips, *log_mel_shape(self.config)), dtype)
+        return jax.eval_shape(init, jax.random.key(0), log_mel).get("scratch", {})
 
     def eval_step(self, axis_name: str | None = None) -> Callable:
         """`(variables, batch) -> (sums, logits)`."""
@@ -145,8 +156,8 @@ def measure(config) -> dict:
     }
 
 
-def train_forward(params, batch_stats, audio, mask, key, *, config, axis_name=None):
-    """Waveform → logits with augmentation and batch statistics; also the updated statistics."""
+def train_forward(params, batch_stats, audio, mask, key, scratch=None, *, config, axis_name=None):
+    """Waveform → logits with augmentation and batch statistics: `apply_training`'s results."""
     log_mel = training_input.augmented_log_mel(
         key,
         audio,
@@ -156,7 +167,7 @@ def train_forward(params, batch_stats, audio, mask, key, *, config, axis_name=No
         **config.augment,
     )
     net = model(config, train=True, axis_name=axis_name)
-    return apply_training(net, params, batch_stats, log_mel, mask)
+    return apply_training(net, params, batch_stats, log_mel, mask, scratch)
 
 
 def eval_forward(variables, audio, *, config):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from asc_jax.types import Array
+from asc_jax.types import Array, Scratch
 
 AXIS = "replica"
 NUMERIC = ("audio", "label", "device_id", "row", "mask")  # what of a batch goes to the replicas
@@ -155,24 +155,56 @@ def gather_rows(rows: Array, n_rows: int) -> np.ndarray:
 
 
 def pmap_train(
-    train_steps: Callable, n: int | None = None, *, resident: bool = False, seeds: bool = False
+    train_steps: Callable,
+    n: int | None = None,
+    *,
+    scratch: Callable | None = None,
+    resident: bool = False,
+    seeds: bool = False,
 ) -> Callable:
     """`train_steps(state, batches, n_steps, key)` over replicas; the state is donated.
 
-    With `resident` there is a fifth argument, the clips that every replica holds. With `seeds`
-    state, batches and key have one more axis (after the replicas'), for runs that are trained at
-    once.
+    What it returns is called without scratch memory, which is held here from call to call.
+    `scratch(n_rows, dtype)` has the shapes of a replica's; None: there is none. With `resident`
+    there is a fifth argument, the clips that every replica holds. With `seeds` state, batches
+    and key have one more axis (after the replicas'), for runs that are trained at once; they have
+    no scratch memory.
     """
     more = [None] if resident else []
     if seeds:
-        train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, *more))
-    return jax.pmap(
+        train_steps, scratch = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, *more)), None
+    compiled = jax.pmap(
         train_steps,
         axis_name=AXIS,
-        in_axes=(0, 0, None, None, *([0] if resident else [])),
-        donate_argnums=0,
+        in_axes=(0, 0, None, None, 0, *([0] if resident else [])),
+        donate_argnums=(0, 4),
         devices=_devices(n),
     )
+    held = {}  # scratch memory by the clips it is for, of the last call only
+
+    def train(state, batches, n_steps, key, *clips):
+        audio = clips[0] if clips else batches
+        kind = batches["mask"].shape[-1], audio.get("scale", audio["audio"]).dtype
+        memory = held.pop(kind, None)
+        held.clear()
+        if memory is None:
+            memory = {} if scratch is None else _scratch_memory(scratch(*kind), n)
+        state, metrics, held[kind] = compiled(state, batches, n_steps, key, memory, *clips)
+        return state, metrics
+
+    return train
+
+
+def _scratch_memory(shapes: Scratch, n: int | None) -> Scratch:
+    """Zeros `[replica, …]`; of one process, which has yet to compile, not taken from the system.
+
+    They lie in NumPy's memory, which no program writes to: the first one given them takes a copy.
+    """
+    if jax.process_count() > 1:
+        return replicate(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), n)
+    shape = (n or n_replicas(),)
+    zeros = jax.tree.map(lambda x: aligned_zeros((*shape, *x.shape), x.dtype), shapes)
+    return jax.device_put(zeros, replicate(np.zeros(()), n).sharding, may_alias=True)
 
 
 def pmap_eval(eval_step: Callable, n: int | None = None) -> Callable:

@@ -12,26 +12,29 @@ import optax
 
 from asc_jax import metrics, optim
 from asc_jax.state import TrainState
-from asc_jax.types import Array, Batch, Metrics, Params
+from asc_jax.types import Array, Batch, Metrics, Params, Scratch
 
 
 def train_step(
     state: TrainState,
     batch: Batch,
     key: Array,
+    scratch: Scratch | None = None,
     *,
     forward: Callable,
     loss_fn: Callable,
     tx: optax.GradientTransformation,
     axis_name: str | None = None,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Metrics, Scratch]:
     """Gradient, optimiser, new state.
 
     Args:
       state: before the step.
       batch: `audio [b, n_samples]`, `label [b]`, `mask [b]`; this replica's share.
       key: the run's root key, the same at every step.
-      forward: `(params, batch_stats, audio, mask, key) -> (logits [b, n], batch_stats)`.
+      scratch: what the step before has returned, to be written over; changes no result.
+      forward: `(params, batch_stats, audio, mask, key, scratch) -> (logits [b, n], batch_stats,
+        scratch)`.
       loss_fn: `(logits, labels) -> [b]`.
       tx: optax transformation.
       axis_name: replica axis, under pmap.
@@ -40,24 +43,27 @@ def train_step(
       The state after the step, and `loss` (mean over the global batch's valid clips),
       `n_correct`, `n_clips` (sums over it), `skipped` (1 if the gradient is not finite). With a
       loss scale, such a step is skipped: it lowers the scale, and only the schedule goes on.
+      Last, the scratch memory of the next step.
     """
     mask = batch["mask"]
     n_clips = _psum(jnp.sum(mask), axis_name)
 
     def objective(params: Params):
-        logits, batch_stats = forward(
+        logits, *updated = forward(
             params,
             state.batch_stats,
             batch["audio"],
             mask,
             jax.random.fold_in(key, state.step),
+            scratch,
         )
         losses = loss_fn(logits, batch["label"])
         # This replica's share of the mean; an all-padding replica adds nothing.
         loss = jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(n_clips, 1)
-        return loss, (logits, batch_stats)
+        return loss, (logits, *updated)
 
-    loss, (logits, batch_stats), grads, loss_scale, finite = _gradients(objective, state, axis_name)
+    loss, aux, grads, loss_scale, finite = _gradients(objective, state, axis_name)
+    logits, batch_stats, scratch = aux
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
@@ -73,7 +79,7 @@ def train_step(
     n_correct = _psum(jnp.sum(correct), axis_name)
     skipped = 1 - jnp.asarray(finite, jnp.int32)
     sums = {"n_correct": n_correct, "n_clips": n_clips, "skipped": skipped}
-    return new_state, {"loss": loss, **sums}
+    return new_state, {"loss": loss, **sums}, scratch
 
 
 def _gradients(objective: Callable, state: TrainState, axis_name: str | None):
@@ -97,10 +103,11 @@ def train_steps(
     batches: Batch,
     n_steps: Array,
     key: Array,
+    scratch: Scratch | None = None,
     clips: Batch | None = None,
     *,
     step: Callable,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Metrics, Scratch | None]:
     """Several training steps in one call, so that their buffers are allocated once.
 
     The trip count is a traced value: however a run is cut into calls, it is the same
@@ -111,11 +118,13 @@ def train_steps(
       batches: every entry with a leading axis of at least `n_steps`.
       n_steps: how many of the batches to use, int scalar.
       key: the run's root key.
+      scratch: what the call before has returned, to be written over; None: there is none.
       clips: if the batches hold only `row`, what to `gather` them from.
       step: `train_step` with its static parts bound.
 
     Returns:
-      The state after the last step, and the metrics of each, `[max steps]` (unused: 0).
+      The state after the last step, the metrics of each, `[max steps]` (unused: 0), and the
+      scratch memory.
     """
 
     def batch_of(index):
@@ -124,18 +133,19 @@ def train_steps(
         return jax.lax.optimization_barrier(batch)  # the step is compiled alike in both cases
 
     step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
-    shapes = jax.eval_shape(lambda: step(state, batch_of(0), key)[1])
+    shapes = jax.eval_shape(lambda: step(state, batch_of(0), key, scratch)[1])
     n_slots = batches["mask"].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype), shapes)
 
     def body(index, carry):
-        state, collected = carry
-        state, metrics_of_step = step(state, batch_of(index), key)
-        return state, jax.tree.map(
+        state, collected, scratch = carry
+        state, metrics_of_step, written = step(state, batch_of(index), key, scratch)
+        collected = jax.tree.map(
             lambda all_steps, one: all_steps.at[index].set(one), collected, metrics_of_step
         )
+        return state, collected, written if scratch else scratch
 
-    return jax.lax.fori_loop(0, n_steps, body, (state, empty))
+    return jax.lax.fori_loop(0, n_steps, body, (state, empty, scratch))
 
 
 def gather(clips: Batch, rows: Array) -> Batch:

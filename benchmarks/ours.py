@@ -57,7 +57,9 @@ def epoch(spec: Mapping) -> Job:
     if held is not None:
         slots = resident_steps(slots, pipeline.n_batches(len(clips), spec["batch"]))
     train = parallel.pmap_train(
-        parts.train_steps(tx, axis_name=parallel.AXIS), resident=held is not None
+        parts.train_steps(tx, axis_name=parallel.AXIS),
+        scratch=parts.scratch,
+        resident=held is not None,
     )
     more = () if held is None else (held,)
     state = parallel.replicate(parts.new_state(parts.variables(), tx))
@@ -113,12 +115,12 @@ def resident_step(spec: Mapping) -> Job:
     if n_seeds is not None:
         state, batches = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), (state, batches))
         key = jax.random.split(key, n_seeds)
-        train = jax.vmap(train, in_axes=(0, 0, None, 0))
+        train = jax.vmap(train, in_axes=(0, 0, None, 0))  # no scratch memory
     train = jax.jit(train, donate_argnums=0)
 
     def run():
         nonlocal state
-        state, metrics = train(state, batches, slots, key)
+        state, metrics, _ = train(state, batches, slots, key)
         jax.block_until_ready((state, metrics))
 
     return Job(run, slots * len(audio) * (n_seeds or 1))
@@ -171,7 +173,7 @@ def _training(spec: Mapping, parts, tx, train_steps, audio: np.ndarray) -> Job:
     n, n_steps = spec.get("n_replicas"), spec.get("n_steps", spec["slots"])
     if n is not None and n > parallel.n_replicas():
         raise UserError(f"{n} replicas need as many accelerators")
-    train = parallel.pmap_train(train_steps, n)
+    train = parallel.pmap_train(train_steps, n, scratch=parts.scratch)
     state = parallel.replicate(parts.new_state(parts.variables(), tx), n)
     batches = parallel.stack_and_shard([_batch(audio)] * spec["slots"], spec["slots"], n)
 

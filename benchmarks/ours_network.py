@@ -27,10 +27,10 @@ def eval_step(config) -> Callable:
     return functools.partial(steps.eval_step, forward=forward, axis_name=parallel.AXIS)
 
 
-def _train_forward(params, batch_stats, log_mel, mask, key, *, config, axis_name):
+def _train_forward(params, batch_stats, log_mel, mask, key, scratch, *, config, axis_name):
     """`experiment.train_forward` without its front end."""
     net = experiment.model(config, train=True, axis_name=axis_name)
-    return apply_training(net, params, batch_stats, log_mel[..., None], mask)
+    return apply_training(net, params, batch_stats, log_mel[..., None], mask, scratch)
 
 
 def _eval_forward(variables, log_mel, *, config):

@@ -16,9 +16,9 @@ from asc_jax.interop.torch import from_torch
 from asc_jax.models import CPMobile, apply_training
 
 
-def forward(params, batch_stats, log_mel, mask, key):
+def forward(params, batch_stats, log_mel, mask, key, scratch):
     """The network alone: the reference trajectory starts at log-mels, without augmentation."""
-    return apply_training(CPMobile(), params, batch_stats, log_mel, mask)
+    return apply_training(CPMobile(), params, batch_stats, log_mel, mask, scratch)
 
 
 def run_reference(golden, dtype):
@@ -37,7 +37,7 @@ def run_reference(golden, dtype):
             "label": jnp.asarray(labels),
             "mask": jnp.ones(len(labels), bool),
         }
-        current, metrics = step(current, batch, jax.random.key(0))
+        current, metrics, _ = step(current, batch, jax.random.key(0))
         out.append(float(metrics["loss"]))
         if first_moment is None:
             first_moment = current.opt_state[0].mu

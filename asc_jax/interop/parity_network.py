@@ -45,7 +45,7 @@ def training(reference: Reference, relative: float = 0.0) -> list[Check]:
     logits, statistics = [], []
     for hop in HOPS:
         log_mel = reference("b_frontend")[f"logmel_hop{hop}"][..., None]
-        out, updated = forward(*(variables[k] for k in ("params", "batch_stats")), log_mel)
+        out, updated, _ = forward(*(variables[k] for k in ("params", "batch_stats")), log_mel)
         prefix = f"train_hop{hop}|"
         after = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         logits.append((out, arrays[f"train_logits_hop{hop}"]))
@@ -68,8 +68,8 @@ def network() -> CPMobile:
 def train_forward():
     """`train_step`'s forward: the network alone, from log-mels, without augmentation."""
 
-    def forward(params, batch_stats, log_mel, mask=None, key=None):
-        return apply_training(network(), params, batch_stats, log_mel, mask)
+    def forward(params, batch_stats, log_mel, mask=None, key=None, scratch=None):
+        return apply_training(network(), params, batch_stats, log_mel, mask, scratch)
 
     return jax.jit(forward)
 

@@ -90,13 +90,13 @@ def run_steps(reference: Reference, dtype):
     """Losses, last `TrainState` and gradients of step 0 of the reference's run, in `dtype`."""
     train, batches, variables, tx = _run_of_steps(reference, dtype)
     key, n_rest = jax.random.key(0), len(batches["label"]) - 1
-    first, metrics = train(
+    first, metrics, _ = train(
         jax.jit(functools.partial(state.create, tx=tx))(variables), batches, 1, key
     )
     # Adam's first moment is then (1 − 0.9) · gradient.
     gradients = jax.tree.map(lambda m: np.asarray(m) / 0.1, first.opt_state[0].mu)
     rest = jax.tree.map(lambda x: np.roll(x, -1, axis=0), batches)
-    last, metrics_of_rest = train(first, rest, n_rest, key)
+    last, metrics_of_rest, _ = train(first, rest, n_rest, key)
     out = np.concatenate([metrics["loss"][:1], metrics_of_rest["loss"][:n_rest]])
     return out, last, gradients
 

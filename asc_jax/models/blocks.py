@@ -115,9 +115,14 @@ class ConvBn(nn.Module):
         shift = jax.lax.stop_gradient(norm.shift())
         weight = mask.astype(shift.dtype)
         max_clips = chunks.CPU_CLIPS if compiler.on_cpu() and self.body != "lax" else None
-        (y, computed), *moments = chunks.layer(
-            fn, max_clips, self.axis_name, clips, shared, weight, shift
+        scratch = self.get_variable("scratch", "results", ())
+        results, *moments = chunks.layer(
+            fn, max_clips, self.axis_name, clips, shared, weight, shift, scratch
         )
+        if self.is_mutable_collection("scratch") and chunks.are_several(len(weight), max_clips):
+            leaves = jax.tree.leaves(jax.lax.stop_gradient(results))
+            self.put_variable("scratch", "results", tuple(leaves))
+        y, computed = results
         return Pending(y, norm(*moments), activation=self.activation), computed
 
     def _running(self, y: Array) -> Affine:

@@ -25,8 +25,22 @@ def chunk_size(n_clips: int, max_clips: int) -> int:
     return max(n for n in range(1, max_clips + 1) if n_clips % n == 0)
 
 
+def are_several(n_clips: int, max_clips: int | None) -> bool:
+    """Whether so many clips are cut into chunks."""
+    return max_clips is not None and chunk_size(n_clips, max_clips) < n_clips
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def layer(fn: Callable, max_clips: int | None, axis_name: str | None, clips, shared, weight, shift):
+def layer(
+    fn: Callable,
+    max_clips: int | None,
+    axis_name: str | None,
+    clips,
+    shared,
+    weight,
+    shift,
+    scratch=(),
+):
     """`fn` on a few clips at a time, and the moments of its first result over the global batch.
 
     Args:
@@ -39,15 +53,16 @@ def layer(fn: Callable, max_clips: int | None, axis_name: str | None, clips, sha
       weight: `[b]`, 1 for a clip that counts in the moments and 0 for padding; no gradient.
       shift: `[c]`, at least float32, anything near the mean: subtracted before summing, so that
         one pass keeps the digits that E[y²] − E[y]² would lose; no gradient.
+      scratch: arrays, one for each of `fn`'s, that it may write its results over; or none.
 
     Returns:
       `fn`'s results for all clips; mean and (biased) variance, `[c]` each, in the dtype of
       `shift`; and the number of values they are of, which has no gradient.
     """
-    return _forward(fn, max_clips, axis_name, clips, shared, weight, shift)[0]
+    return _forward(fn, max_clips, axis_name, clips, shared, weight, shift, scratch)[0]
 
 
-def _forward(fn, max_clips, axis_name, clips, shared, weight, shift):
+def _forward(fn, max_clips, axis_name, clips, shared, weight, shift, scratch):
     def step(sums, chunk, spent):
         del spent  # None: all that is read is needed again
         clips, weight = chunk
@@ -57,7 +72,8 @@ def _forward(fn, max_clips, axis_name, clips, shared, weight, shift):
         return sums + column_sums(d, d * d), results
 
     zero = jnp.zeros((2, *shift.shape), shift.dtype)
-    sums, results = _over_chunks(step, zero, (clips, weight), max_clips, after=clips)
+    chunks = clips, weight
+    sums, results = _over_chunks(step, zero, chunks, max_clips, after=clips, scratch=scratch)
     y = results[0]
     n_values = jnp.sum(weight) * (y.shape[1] * y.shape[2])
     sums, n_values = _psum((sums, n_values), axis_name)
@@ -83,7 +99,7 @@ def _backward(fn, max_clips, axis_name, residuals, cotangents):
     zero = jax.tree.map(jnp.zeros_like, shared)
     chunks = (clips, weight, y, tuple(rest))
     dshared, dclips = _over_chunks(step, zero, chunks, max_clips, after=dy, spent=dy)
-    return dclips, dshared, jnp.zeros_like(weight), jnp.zeros_like(shift)
+    return dclips, dshared, jnp.zeros_like(weight), jnp.zeros_like(shift), None
 
 
 layer.defvjp(_forward, _backward)
@@ -97,7 +113,9 @@ def _per_clip(weight: Array) -> Array:
     return weight[:, None, None, None]
 
 
-def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after, spent=None):
+def _over_chunks(
+    step: Callable, carry, clips, max_clips: int | None, *, after, spent=None, scratch=()
+):
     """`step(carry, clips, spent)` over chunks of the clips, as in `lax.scan`; its results joined.
 
     `lax.scan` would start its results as zeros shared by all layers, and so copy them for each;
@@ -106,12 +124,13 @@ def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after, 
     would have XLA begin with the results of all layers, and hold nearly twice the memory.
 
     `spent`: an array over the clips that nothing else needs, or None. The first result is written
-    over it, if it has the same shape and dtype, and then need not be started.
+    over it, if it has the same shape and dtype, and then need not be started. `scratch`: the
+    same for every result, or empty.
     """
     n_clips = jax.tree.leaves(clips)[0].shape[0]
-    size = chunk_size(n_clips, max_clips or n_clips)
-    if size == n_clips:
+    if not are_several(n_clips, max_clips):
         return step(carry, clips, spent)
+    size = chunk_size(n_clips, max_clips)
 
     def chunk(arrays, index):
         cut = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=size)
@@ -131,7 +150,8 @@ def _over_chunks(step: Callable, carry, clips, max_clips: int | None, *, after, 
 
     step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
     shapes = jax.eval_shape(lambda: step(carry, chunk(clips, 0), chunk(spent, 0))[1])
-    results, tree = jax.tree.flatten(jax.tree.map(empty, shapes))
+    shapes, tree = jax.tree.flatten(shapes)
+    results = list(scratch) or list(map(empty, shapes))
     over = spent is not None and jax.typeof(spent) == jax.typeof(results[0])
     if over:
         results[0] = spent
