@@ -1,6 +1,7 @@
 """A call's batches on their way to the replicas."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -94,3 +95,48 @@ def test_the_replicas_of_a_cpu_share_what_a_run_reads():
     like_a_result = parallel.replicate(audio)
     assert shared.sharding == like_a_result.sharding
     np.testing.assert_array_equal(shared, like_a_result)
+
+
+def _adding_up(state, batches, n_steps, key, scratch):
+    """Training steps that count their calls in their scratch memory."""
+    del n_steps, key
+    scratch = {"count": scratch["count"] + 1}
+    return state + jnp.sum(batches["audio"]), {"count": scratch["count"]}, scratch
+
+
+def _adding_trainer():
+    shapes = lambda n_rows, dtype: {"count": jax.ShapeDtypeStruct((n_rows, 1024), dtype)}  # noqa: E731
+    return parallel.pmap_train(_adding_up, 2, scratch=shapes)
+
+
+def test_scratch_memory_goes_from_call_to_call_and_fits_the_batch():
+    train = _adding_trainer()
+    state = parallel.replicate(np.float32(0), 2)
+    for n_rows, count in ((4, 1), (4, 2), (6, 1), (6, 2), (4, 1)):
+        batches = parallel.stack_and_shard([_batch(2 * n_rows, 1)], 1, 2)
+        state, metrics = train(state, batches, 1, jax.random.key(0))
+        assert metrics["count"].shape == (2, n_rows, 1024)
+        np.testing.assert_array_equal(metrics["count"], count)
+
+
+def test_a_call_that_fails_leaves_no_scratch_memory_behind():
+    train = _adding_trainer()
+    batches = parallel.stack_and_shard([_batch(4, 1)], 1, 2)
+    train(parallel.replicate(np.float32(0), 2), batches, 1, jax.random.key(0))
+    with pytest.raises(ValueError, match="size"):
+        train(np.zeros(3, np.float32), batches, 1, jax.random.key(0))
+    _, metrics = train(parallel.replicate(np.float32(0), 2), batches, 1, jax.random.key(0))
+    np.testing.assert_array_equal(metrics["count"], 1)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
+def test_scratch_memory_is_written_where_it_lies():
+    n = 2
+    write = jax.pmap(lambda x: x.at[0].add(1), donate_argnums=0, devices=jax.local_devices()[:n])
+    like = jax.ShapeDtypeStruct((1 << 16,), np.dtype(np.float32))
+    memory = write(parallel._scratch_memory({"x": like}, n)["x"])
+    where = [shard.data.unsafe_buffer_pointer() for shard in memory.addressable_shards]
+    assert len(set(where)) == n
+    memory = write(memory)
+    assert [x.data.unsafe_buffer_pointer() for x in memory.addressable_shards] == where
+    np.testing.assert_array_equal(memory[:, :2], [[2, 0]] * n)

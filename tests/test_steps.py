@@ -13,7 +13,7 @@ from small import small_config
 from asc_jax import experiment, losses, optim, parallel, state, steps, training_input
 from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile, apply_training
+from asc_jax.models import CPMobile, apply_training, chunks
 
 
 def forward(params, batch_stats, log_mel, mask, key, scratch):
@@ -114,7 +114,8 @@ def compiled(config_json, n_steps, n_replicas):
     """Parts, optimiser and training function of a config, compiled once per shape."""
     parts = experiment.make(ml_collections.ConfigDict(json.loads(config_json)))
     tx = parts.tx(n_steps)
-    return parts, tx, parallel.pmap_train(parts.train_steps(tx, parallel.AXIS), n_replicas)
+    steps_of_replica = parts.train_steps(tx, parallel.AXIS)
+    return parts, tx, parallel.pmap_train(steps_of_replica, n_replicas, scratch=parts.scratch)
 
 
 def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None):
@@ -181,6 +182,27 @@ def test_result_does_not_depend_on_how_steps_are_grouped_into_calls():
     other_loss, other = run_steps(small_config(), batches, 1, calls=[2, 2, 1], n_slots=4)
     np.testing.assert_array_equal(other_loss, loss)
     np.testing.assert_array_equal(flat(other), flat(final))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPUs write over what they hold")
+def test_what_scratch_memory_holds_changes_no_bit(compiled_fast):
+    n_clips, n_steps = 2 * chunks.CPU_CLIPS, 3
+    parts = experiment.make(small_config())
+    tx = parts.tx(n_steps)
+    first = jax.jit(functools.partial(parts.new_state, tx=tx))(parts.variables())
+    batches = parallel.stack_and_shard(make_batches(n_steps, n_clips, n_clips), n_steps, 1)
+    batches = jax.tree.map(lambda x: x[0], batches)
+    train = jax.jit(parts.train_steps(tx))
+
+    def run(value):
+        scratch = jax.tree.map(lambda x: jnp.full(x.shape, value, x.dtype), parts.scratch(n_clips))
+        final, metrics, scratch = train(first, batches, n_steps, parts.root_key(), scratch)
+        assert sum(np.any(x != value) for x in jax.tree.leaves(scratch)) > 20, "written over"
+        return flat(final.params), flat(final.batch_stats), metrics["loss"]
+
+    for of_zeros, of_nan in zip(run(0), run(np.nan), strict=True):
+        assert np.all(np.isfinite(of_zeros))
+        np.testing.assert_array_equal(of_zeros, of_nan)
 
 
 def test_same_key_gives_the_same_augmentation_and_another_step_another():
