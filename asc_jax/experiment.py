@@ -73,11 +73,12 @@ class Experiment:
     def scratch(self, n_clips: int, dtype=jnp.float32) -> Scratch:
         """Shapes of what a training step on so many clips of a dtype can write over.
 
-        Empty but on a CPU, where the layers' results are written piece by piece.
+        Empty but on a CPU, where the layers' results are written piece by piece. The definition
+        of the network has the same shapes, and is the quickest to trace.
         """
         if jax.default_backend() != "cpu":
             return {}
-        init = functools.partial(model(self.config, train=True).init, train=True)
+        init = functools.partial(model(self.config, train=True, body="lax").init, train=True)
         log_mel = jax.ShapeDtypeStruct((n_clips, *log_mel_shape(self.config)), dtype)
         return jax.eval_shape(init, jax.random.key(0), log_mel).get("scratch", {})
 

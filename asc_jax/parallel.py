@@ -188,7 +188,8 @@ def pmap_train(
         memory = held.pop(kind, None)
         held.clear()
         if memory is None:
-            memory = {} if scratch is None else _scratch_memory(scratch(*kind), n)
+            shapes = {} if scratch is None else scratch(*kind)
+            memory = _scratch_memory(shapes, n) if shapes else {}
         state, metrics, held[kind] = compiled(state, batches, n_steps, key, memory, *clips)
         return state, metrics
 

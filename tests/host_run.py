@@ -18,7 +18,7 @@ from small import small_clips, small_config  # noqa: E402
 from asc_jax import experiment, hosts, loop  # noqa: E402
 from asc_jax.cli import keep_compiled, replicas, run  # noqa: E402
 
-N_STEPS = 20  # 10 epochs of a batch of 10 clips and one of 8: 4 replicas divide neither
+N_STEPS = 20  # 10 epochs of a batch of 22 clips and one of 15: 4 replicas divide neither
 OPTIONS = {
     "n_epochs": 10,
     "eval_every_epochs": 10,
@@ -56,7 +56,7 @@ class Float64(experiment.Experiment):
 @functools.cache
 def make():
     """The experiment of these runs."""
-    parts = experiment.make(small_config(data__batch_size=10))
+    parts = experiment.make(small_config(data__batch_size=22))
     return Float64(parts.config, parts.cost, parts.within_budget, parts.n_samples)
 
 
@@ -72,7 +72,7 @@ def compile_fast():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-def fit(workdir, *, stop_at=0, number=signal.SIGTERM, n_clips=18):
+def fit(workdir, *, stop_at=0, number=signal.SIGTERM, n_clips=37):
     """Train; with `stop_at` this process gets the signal when it reads that batch."""
     clips = Wide(Stopping(small_clips(n_clips), stop_at, number))
     return loop.fit(make(), clips, small_clips(5, seed=1), workdir, **OPTIONS)

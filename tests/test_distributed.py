@@ -54,7 +54,7 @@ def alone(wide, tmp_path_factory):
     return workdir, run(workdir, 1)
 
 
-def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(18, 18), slurm=False):
+def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(37, 37), slurm=False):
     """Two processes of two replicas; process 1 gets the signal. Their ends and errors.
 
     They find each other by options, or as two tasks of a Slurm job by what that tells them.
@@ -156,7 +156,7 @@ def test_signal_to_one_process_stops_both_at_the_same_step(alone, tmp_path):
 
 @pytest.mark.slow
 def test_processes_with_different_data_are_refused(tmp_path):
-    status, errors = run_two(tmp_path / "run", n_clips=(18, 17))
+    status, errors = run_two(tmp_path / "run", n_clips=(37, 36))
     assert set(status) <= {2, process_exit.LOST}
     assert "the processes of this run differ in clips" in "".join(errors)
     assert not (tmp_path / "run").exists()
@@ -223,7 +223,7 @@ def test_error_that_a_lost_process_makes_of_a_collective_is_told_in_a_line(monke
 def alone_of_two(port, **options):
     """Process 0 of two, the other of which never comes."""
     words = [f"--coordinator=127.0.0.1:{port}", "--n_processes=2", "--process_id=0"]
-    command = [sys.executable, str(SCRIPT), "nowhere", "0", "SIGTERM", "18", *words]
+    command = [sys.executable, str(SCRIPT), "nowhere", "0", "SIGTERM", "37", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 

@@ -136,7 +136,8 @@ def compiled(compute, n_replicas=1):
         )
     )
     tx = parts.tx(N_STEPS)
-    return parts, tx, parallel.pmap_train(parts.train_steps(tx, parallel.AXIS), n_replicas)
+    steps_of_replica = parts.train_steps(tx, parallel.AXIS)
+    return parts, tx, parallel.pmap_train(steps_of_replica, n_replicas, scratch=parts.scratch)
 
 
 def train(compute, n_steps, n_replicas=1, scale=None):

@@ -119,11 +119,16 @@ class ConvBn(nn.Module):
         results, *moments = chunks.layer(
             fn, max_clips, self.axis_name, clips, shared, weight, shift, scratch
         )
-        if self.is_mutable_collection("scratch") and chunks.are_several(len(weight), max_clips):
-            leaves = jax.tree.leaves(jax.lax.stop_gradient(results))
-            self.put_variable("scratch", "results", tuple(leaves))
+        self._keep_scratch(results)
         y, computed = results
         return Pending(y, norm(*moments), activation=self.activation), computed
+
+    def _keep_scratch(self, results) -> None:
+        """What a layer of several chunks has written, for the next step to write over."""
+        leaves = jax.tree.leaves(jax.lax.stop_gradient(results))
+        several = compiler.on_cpu() and chunks.are_several(len(leaves[0]), chunks.CPU_CLIPS)
+        if several and self.is_mutable_collection("scratch"):
+            self.put_variable("scratch", "results", tuple(leaves))
 
     def _running(self, y: Array) -> Affine:
         if self.folded:
