@@ -4,6 +4,7 @@
 """
 
 import functools
+import gc
 import os
 import sys
 
@@ -16,6 +17,7 @@ from asc_jax.machine import n_cores
 MAX_CPU_REPLICAS = 8
 MAX_PORT = 65_535
 START_TIMEOUT_S = 300  # for all processes to come up
+GARBAGE = 50_000, 20, 100  # objects: tracing makes a million that stay, which Python would search
 
 
 def start(
@@ -51,6 +53,7 @@ def start(
     if replicas is not None or not _cpu_replicas_are_set():
         jax.config.update("jax_num_cpu_devices", replicas or min(n_cores(), MAX_CPU_REPLICAS))
     compiler_memory.give_back()
+    gc.set_threshold(*GARBAGE)
     if distributed == "auto" or (coordinator, n_processes, process_id) != (None, None, None):
         _check(distributed, coordinator, n_processes, process_id, host_timeout_s)
         _join(distributed, coordinator, n_processes, process_id, host_timeout_s)

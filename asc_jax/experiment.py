@@ -22,7 +22,7 @@ from asc_jax import (
     training_input,
 )
 from asc_jax.errors import UserError, short
-from asc_jax.models import MODELS, apply_training
+from asc_jax.models import MODELS, apply_training, scratch_shapes
 from asc_jax.types import Array, Params, Scratch
 
 CPU_CHUNK = 1  # clip
@@ -60,7 +60,7 @@ class Experiment:
         return state.create(variables, tx, scale_loss=scale_loss)
 
     def train_steps(self, tx, axis_name: str | None = None) -> Callable:
-        """`(state, batches, n_steps, key, scratch) -> (state, metrics, scratch)`."""
+        """`(state, batches, n_steps, key, clips, scratch) -> (state, metrics, scratch)`."""
         step = functools.partial(
             steps.train_step,
             forward=functools.partial(train_forward, config=self.config, axis_name=axis_name),
@@ -70,17 +70,12 @@ class Experiment:
         )
         return functools.partial(steps.train_steps, step=step)
 
-    def scratch(self, n_clips: int, dtype=jnp.float32) -> Scratch:
-        """Shapes of what a training step on so many clips of a dtype can write over.
-
-        Empty but on a CPU, where the layers' results are written piece by piece. The definition
-        of the network has the same shapes, and is the quickest to trace.
-        """
-        if jax.default_backend() != "cpu":
-            return {}
-        init = functools.partial(model(self.config, train=True, body="lax").init, train=True)
-        log_mel = jax.ShapeDtypeStruct((n_clips, *log_mel_shape(self.config)), dtype)
-        return jax.eval_shape(init, jax.random.key(0), log_mel).get("scratch", {})
+    def scratch_shapes(self, audio: jax.ShapeDtypeStruct) -> Scratch:
+        """Shapes of what a training step on `audio [b, n_samples]` can write over."""
+        f, (n_clips, n_samples) = self.config.features, audio.shape
+        shape = n_clips, f.n_mels, features.n_frames(n_samples, f.hop_length), 1
+        net = model(self.config, train=True, body="lax")  # the quickest to trace
+        return scratch_shapes(net, jax.ShapeDtypeStruct(shape, audio.dtype))
 
     def eval_step(self, axis_name: str | None = None) -> Callable:
         """`(variables, batch) -> (sums, logits)`."""

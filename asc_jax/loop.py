@@ -120,8 +120,7 @@ def _train_all(
     groups = [[k] for k in range(len(runs))] if apart else [list(range(len(runs)))]
     train = parallel.pmap_train(
         runs[0].experiment.train_steps(runs[0].tx, axis_name=parallel.AXIS),
-        scratch=runs[0].experiment.scratch,
-        resident=held is not None,
+        scratch_shapes=runs[0].experiment.scratch_shapes,
         seeds=len(groups[0]) > 1,
     )
     for group in groups:

@@ -6,18 +6,18 @@ position, padded at its end so that the replicas get equally many clips. Where a
 processes, of which a process feeds its own.
 """
 
+import functools
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
-from asc_jax.types import Array, Scratch
+from asc_jax.memory import ScratchMemory, aligned_zeros
+from asc_jax.types import Array
 
 AXIS = "replica"
 NUMERIC = ("audio", "label", "device_id", "row", "mask")  # what of a batch goes to the replicas
-ALIGNMENT = 64  # bytes, of XLA's arrays on a CPU
 
 
 def n_replicas() -> int:
@@ -97,7 +97,8 @@ def stack_and_shard(
 
     `out`: what an earlier call for the same sizes returned, to be written over; unused slots
     keep what they held. Otherwise they are zero, and the memory begins such that a CPU's program
-    reads it where it lies (a replica's share of it too, if its size is a multiple of ALIGNMENT).
+    reads it where it lies (a replica's share of it too, if its size is a multiple of
+    `memory.ALIGNMENT`).
 
     Raises:
       ValueError: the batches, and what `out` was made for, differ in entries, sizes or dtypes.
@@ -158,45 +159,49 @@ def pmap_train(
     train_steps: Callable,
     n: int | None = None,
     *,
-    scratch: Callable | None = None,
-    resident: bool = False,
+    scratch_shapes: Callable = lambda audio: {},
     seeds: bool = False,
 ) -> Callable:
-    """`train_steps(state, batches, n_steps, key)` over replicas; the state is donated.
+    """`steps.train_steps`, its step bound, over replicas.
 
-    What it returns is called without scratch memory, which is held here from call to call.
-    `scratch(n_rows, dtype)` has the shapes of a replica's; None: there is none. With `resident`
-    there is a fifth argument, the clips that every replica holds. With `seeds` state, batches
-    and key have one more axis (after the replicas'), for runs that are trained at once; they have
-    no scratch memory.
+    With `seeds`, state, batches and key have one more axis (after the replicas'), for runs that
+    are trained at once; they have no scratch memory.
+
+    Args:
+      scratch_shapes: `Experiment.scratch_shapes`, of a replica.
+
+    Returns:
+      `(state, batches, n_steps, key, clips=None) -> (state, metrics)`, of which the state is
+      donated and `clips` are as `share` places them. Scratch memory is held from call to call.
     """
-    more = [None] if resident else []
     if seeds:
-        train_steps, scratch = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, *more)), None
+        train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, None))
+        scratch_shapes = lambda audio: {}  # noqa: E731
     compiled = jax.pmap(
         train_steps,
         axis_name=AXIS,
-        in_axes=(0, 0, None, None, 0, *([0] if resident else [])),
-        donate_argnums=(0, 4),
+        in_axes=(0, 0, None, None, 0, 0),
+        donate_argnums=(0, 5),
         devices=_devices(n),
     )
-    held = {}  # scratch memory by the clips it is for, of the last call only
+    memory = ScratchMemory(scratch_shapes, functools.partial(_place_zeros, n=n))
 
-    def train(state, batches, n_steps, key, *clips):
-        audio = clips[0] if clips else batches
-        kind = batches["mask"].shape[-1], audio.get("scale", audio["audio"]).dtype
-        memory = held.pop(kind, None)
-        held.clear()
-        if memory is None:
-            shapes = {} if scratch is None else scratch(*kind)
-            memory = _scratch_memory(shapes, n) if shapes else {}
-        state, metrics, held[kind] = compiled(state, batches, n_steps, key, memory, *clips)
+    def train(state, batches, n_steps, key, clips=None):
+        scratch = memory.take(_audio_of(batches, batches if clips is None else clips))
+        state, metrics, scratch = compiled(state, batches, n_steps, key, clips, scratch)
+        memory.leave(scratch)
         return state, metrics
 
     return train
 
 
-def _scratch_memory(shapes: Scratch, n: int | None) -> Scratch:
+def _audio_of(batches: Mapping, clips: Mapping) -> jax.ShapeDtypeStruct:
+    """`[b, n_samples]` of a replica's batch, as a step computes with it."""
+    shape = batches["mask"].shape[-1], clips["audio"].shape[-1]
+    return jax.ShapeDtypeStruct(shape, clips.get("scale", clips["audio"]).dtype)
+
+
+def _place_zeros(shapes, n: int | None):
     """Zeros `[replica, …]`; of one process, which has yet to compile, not taken from the system.
 
     They lie in NumPy's memory, which no program writes to: the first one given them takes a copy.
@@ -218,14 +223,3 @@ def _devices(n: int | None) -> list:
     if n is None and jax.process_count() > 1:
         return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return jax.local_devices()[: n or n_replicas()]
-
-
-def aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin where XLA's memory would: a CPU's program takes others only as a copy.
-
-    Memory that nothing is written to is not taken from the system.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)

@@ -18,7 +18,7 @@ class Program:
         self._runs, self._train = runs, train
         self._memory = [parallel.BatchMemory(steps_per_call) for _ in runs]
         self._one = len(runs) == 1
-        self._held = () if held is None else (held,)
+        self._held = held
         stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
         self._state = parallel.replicate(jax.tree.map(stack, *states))
         keys = [run.key for run in runs]
@@ -32,7 +32,7 @@ class Program:
         stack = (lambda *x: x[0]) if self._one else (lambda *x: np.stack(x, axis=1))
         batches = jax.tree.map(stack, *batches)
         n_steps = len(calls[0].batches)
-        self._state, metrics = self._train(self._state, batches, n_steps, self._key, *self._held)
+        self._state, metrics = self._train(self._state, batches, n_steps, self._key, self._held)
         for memory in self._memory:
             memory.used_for(metrics)
         return [(call, self._of(metrics, k)) for k, call in enumerate(calls)]

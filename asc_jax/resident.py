@@ -15,6 +15,7 @@ from asc_jax import parallel
 from asc_jax.data.pipeline import Clips
 from asc_jax.errors import UserError
 from asc_jax.machine import free_memory
+from asc_jax.memory import aligned_zeros
 
 SHARE = 0.5  # of an accelerator's free memory that "auto" may fill
 CPU_SHARE = 0.25  # of the machine's, which is not there for us alone
@@ -89,7 +90,7 @@ def _read_all(clips: Clips, *, half: bool) -> tuple[dict[str, np.ndarray], np.nd
         for name, part in parts.items():
             if name not in arrays:
                 shape = len(clips), *part.shape[1:]
-                arrays[name] = parallel.aligned_zeros(shape, part.dtype)
+                arrays[name] = aligned_zeros(shape, part.dtype)
             arrays[name][start : start + n] = part
         filenames += batch["filename"][:n].tolist()
         start += n

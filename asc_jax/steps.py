@@ -32,7 +32,7 @@ def train_step(
       state: before the step.
       batch: `audio [b, n_samples]`, `label [b]`, `mask [b]`; this replica's share.
       key: the run's root key, the same at every step.
-      scratch: what the step before has returned, to be written over; changes no result.
+      scratch: see `models.scratch_shapes`; its values change no result.
       forward: `(params, batch_stats, audio, mask, key, scratch) -> (logits [b, n], batch_stats,
         scratch)`.
       loss_fn: `(logits, labels) -> [b]`.
@@ -43,7 +43,7 @@ def train_step(
       The state after the step, and `loss` (mean over the global batch's valid clips),
       `n_correct`, `n_clips` (sums over it), `skipped` (1 if the gradient is not finite). With a
       loss scale, such a step is skipped: it lowers the scale, and only the schedule goes on.
-      Last, the scratch memory of the next step.
+      Last, scratch memory for the next step, if any was given.
     """
     mask = batch["mask"]
     n_clips = _psum(jnp.sum(mask), axis_name)
@@ -103,8 +103,8 @@ def train_steps(
     batches: Batch,
     n_steps: Array,
     key: Array,
-    scratch: Scratch | None = None,
     clips: Batch | None = None,
+    scratch: Scratch | None = None,
     *,
     step: Callable,
 ) -> tuple[TrainState, Metrics, Scratch | None]:
@@ -118,13 +118,13 @@ def train_steps(
       batches: every entry with a leading axis of at least `n_steps`.
       n_steps: how many of the batches to use, int scalar.
       key: the run's root key.
-      scratch: what the call before has returned, to be written over; None: there is none.
       clips: if the batches hold only `row`, what to `gather` them from.
+      scratch: as for a step.
       step: `train_step` with its static parts bound.
 
     Returns:
-      The state after the last step, the metrics of each, `[max steps]` (unused: 0), and the
-      scratch memory.
+      The state after the last step, the metrics of each, `[max steps]` (unused: 0), and
+      scratch memory for the next call.
     """
 
     def batch_of(index):
@@ -139,11 +139,11 @@ def train_steps(
 
     def body(index, carry):
         state, collected, scratch = carry
-        state, metrics_of_step, written = step(state, batch_of(index), key, scratch)
+        state, metrics_of_step, scratch = step(state, batch_of(index), key, scratch)
         collected = jax.tree.map(
             lambda all_steps, one: all_steps.at[index].set(one), collected, metrics_of_step
         )
-        return state, collected, written if scratch else scratch
+        return state, collected, scratch
 
     return jax.lax.fori_loop(0, n_steps, body, (state, empty, scratch))
 

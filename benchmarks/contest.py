@@ -107,7 +107,7 @@ class Contest:
         whole = row.fresh.endswith("run")
         cache = self.scratch / f"cache_{name}{'_' + spec['dtype'] if whole else ''}"
         if row.fresh.startswith("cold") and not whole:
-            cache = self.scratch / f"cache_{name}_{row.fresh}_{repeat}"
+            cache = self.scratch / f"cache_{name}_{row.fresh.replace(' ', '_')}_{repeat}"
         folders = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
         env = {} if row.fresh == "memory" else dict.fromkeys(folders, str(cache))
         if row.fresh.startswith("cached") and not cache.exists():

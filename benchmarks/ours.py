@@ -58,10 +58,8 @@ def epoch(spec: Mapping) -> Job:
         slots = resident_steps(slots, pipeline.n_batches(len(clips), spec["batch"]))
     train = parallel.pmap_train(
         parts.train_steps(tx, axis_name=parallel.AXIS),
-        scratch=parts.scratch,
-        resident=held is not None,
+        scratch_shapes=parts.scratch_shapes,
     )
-    more = () if held is None else (held,)
     state = parallel.replicate(parts.new_state(parts.variables(), tx))
     numbers, memory = itertools.count(), parallel.BatchMemory(slots)
 
@@ -73,7 +71,7 @@ def epoch(spec: Mapping) -> Job:
         batches, metrics = source.batches(order, spec["batch"]), None
         while call := list(itertools.islice(batches, slots)):
             before = metrics
-            state, metrics = train(state, memory.stack(call), len(call), parts.root_key(), *more)
+            state, metrics = train(state, memory.stack(call), len(call), parts.root_key(), held)
             memory.used_for(metrics)
             if before is not None:
                 np.asarray(before["loss"])
@@ -173,7 +171,7 @@ def _training(spec: Mapping, parts, tx, train_steps, audio: np.ndarray) -> Job:
     n, n_steps = spec.get("n_replicas"), spec.get("n_steps", spec["slots"])
     if n is not None and n > parallel.n_replicas():
         raise UserError(f"{n} replicas need as many accelerators")
-    train = parallel.pmap_train(train_steps, n, scratch=parts.scratch)
+    train = parallel.pmap_train(train_steps, n, scratch_shapes=parts.scratch_shapes)
     state = parallel.replicate(parts.new_state(parts.variables(), tx), n)
     batches = parallel.stack_and_shard([_batch(audio)] * spec["slots"], spec["slots"], n)
 

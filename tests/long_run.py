@@ -9,7 +9,7 @@ from small import small_config
 from asc_jax import experiment, loop
 from asc_jax.data import pipeline
 
-N_CLIPS, BATCH_SIZE, STEPS_PER_EPOCH = 100, 4, 25
+N_CLIPS, BATCH_SIZE, STEPS_PER_EPOCH = 300, 12, 25  # several chunks on each of two cores
 
 
 class Watched:

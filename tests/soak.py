@@ -31,7 +31,7 @@ N_STEPS = N_EPOCHS * long_run.STEPS_PER_EPOCH
 MAX_GROWTH = 0.01
 TRAIN = (
     "--config=demo.py",
-    "--config.data.batch_size=4",
+    f"--config.data.batch_size={long_run.BATCH_SIZE}",
     *SMALL_FLAGS,
     f"--config.train.n_epochs={N_EPOCHS}",
     "--config.train.checkpoint_every_epochs=4",

@@ -29,13 +29,18 @@ from small import noise, small_clips
 
 from asc_jax import loop, parallel, training_run
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.models import chunks
 from asc_jax.resident import to_int16
 
 
 @pytest.fixture(scope="module")
 def parts():
-    """The one experiment of this file, its programs compiled once for all runs."""
-    with compiled_once() as parts:
+    """The one experiment of this file, its programs compiled once for all runs.
+
+    Their few clips are in several chunks, as those of a whole batch are.
+    """
+    with compiled_once() as parts, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CPU_CLIPS", 1)
         yield parts
 
 

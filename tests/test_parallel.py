@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from asc_jax import parallel
+from asc_jax.memory import aligned_zeros
 
 N_SAMPLES = 64
 
@@ -86,7 +87,7 @@ def test_a_cpu_reads_the_batches_where_they_lie():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
 def test_the_replicas_of_a_cpu_share_what_a_run_reads():
     """A split takes its own memory once, not once a replica."""
-    audio = parallel.aligned_zeros((5, N_SAMPLES), np.dtype(np.float32))
+    audio = aligned_zeros((5, N_SAMPLES), np.dtype(np.float32))
     audio[:] = np.arange(5)[:, None]
     shared = parallel.share({"audio": audio})["audio"]
     assert shared.shape == (parallel.n_replicas(), *audio.shape)
@@ -97,36 +98,60 @@ def test_the_replicas_of_a_cpu_share_what_a_run_reads():
     np.testing.assert_array_equal(shared, like_a_result)
 
 
-def _adding_up(state, batches, n_steps, key, scratch):
+def _adding_up(state, batches, n_steps, key, clips, scratch):
     """Training steps that count their calls in their scratch memory."""
-    del n_steps, key
-    scratch = {"count": scratch["count"] + 1}
-    return state + jnp.sum(batches["audio"]), {"count": scratch["count"]}, scratch
+    del n_steps, key, clips
+    count = scratch["count"] + 1
+    return state + jnp.sum(batches["audio"]), {"count": count}, {"count": count}
 
 
-def _adding_trainer():
-    shapes = lambda n_rows, dtype: {"count": jax.ShapeDtypeStruct((n_rows, 1024), dtype)}  # noqa: E731
-    return parallel.pmap_train(_adding_up, 2, scratch=shapes)
+def _count(audio):
+    return {"count": jax.ShapeDtypeStruct(audio.shape, audio.dtype)}
+
+
+def _call(train, n_rows, state=None):
+    batches = parallel.stack_and_shard([_batch(2 * n_rows, 1)], 1, 2)
+    state = parallel.replicate(np.float32(0), 2) if state is None else state
+    return train(state, batches, 1, jax.random.key(0))[1]["count"]
 
 
 def test_scratch_memory_goes_from_call_to_call_and_fits_the_batch():
-    train = _adding_trainer()
-    state = parallel.replicate(np.float32(0), 2)
+    train = parallel.pmap_train(_adding_up, 2, scratch_shapes=_count)
     for n_rows, count in ((4, 1), (4, 2), (6, 1), (6, 2), (4, 1)):
-        batches = parallel.stack_and_shard([_batch(2 * n_rows, 1)], 1, 2)
-        state, metrics = train(state, batches, 1, jax.random.key(0))
-        assert metrics["count"].shape == (2, n_rows, 1024)
-        np.testing.assert_array_equal(metrics["count"], count)
+        counted = _call(train, n_rows)
+        assert counted.shape == (2, n_rows, N_SAMPLES)
+        np.testing.assert_array_equal(counted, count)
 
 
 def test_a_call_that_fails_leaves_no_scratch_memory_behind():
-    train = _adding_trainer()
-    batches = parallel.stack_and_shard([_batch(4, 1)], 1, 2)
-    train(parallel.replicate(np.float32(0), 2), batches, 1, jax.random.key(0))
+    train = parallel.pmap_train(_adding_up, 2, scratch_shapes=_count)
+    _call(train, 2)
     with pytest.raises(ValueError, match="size"):
-        train(np.zeros(3, np.float32), batches, 1, jax.random.key(0))
-    _, metrics = train(parallel.replicate(np.float32(0), 2), batches, 1, jax.random.key(0))
-    np.testing.assert_array_equal(metrics["count"], 1)
+        _call(train, 2, np.zeros(3, np.float32))
+    np.testing.assert_array_equal(_call(train, 2), 1)
+
+
+def test_calls_after_one_that_has_failed_late_do_not_fail():
+    """It is computed while the host goes on, and so leaves its scratch memory before it fails."""
+    fail = [False]
+
+    def read(x):
+        if fail[0]:
+            raise RuntimeError("cannot be computed")
+        return x
+
+    def train_steps(state, batches, n_steps, key, clips, scratch):
+        out = _adding_up(state, batches, n_steps, key, clips, scratch)
+        return jax.tree.map(lambda x: jax.pure_callback(read, x, x), out)
+
+    train = parallel.pmap_train(train_steps, 2, scratch_shapes=_count)
+    np.testing.assert_array_equal(_call(train, 2), 1)
+    fail[0] = True
+    with pytest.raises(jax.errors.JaxRuntimeError, match="cannot be computed"):
+        jax.block_until_ready(_call(train, 2))
+    fail[0] = False
+    for count in (1, 2):
+        np.testing.assert_array_equal(_call(train, 2), count)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
@@ -134,7 +159,7 @@ def test_scratch_memory_is_written_where_it_lies():
     n = 2
     write = jax.pmap(lambda x: x.at[0].add(1), donate_argnums=0, devices=jax.local_devices()[:n])
     like = jax.ShapeDtypeStruct((1 << 16,), np.dtype(np.float32))
-    memory = write(parallel._scratch_memory({"x": like}, n)["x"])
+    memory = write(parallel._place_zeros({"x": like}, n)["x"])
     where = [shard.data.unsafe_buffer_pointer() for shard in memory.addressable_shards]
     assert len(set(where)) == n
     memory = write(memory)

@@ -137,7 +137,11 @@ def compiled(compute, n_replicas=1):
     )
     tx = parts.tx(N_STEPS)
     steps_of_replica = parts.train_steps(tx, parallel.AXIS)
-    return parts, tx, parallel.pmap_train(steps_of_replica, n_replicas, scratch=parts.scratch)
+    return (
+        parts,
+        tx,
+        parallel.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
+    )
 
 
 def train(compute, n_steps, n_replicas=1, scale=None):

@@ -51,7 +51,7 @@ def test_clips_that_do_not_fit_are_told_with_what_to_do(clips, monkeypatch, wher
     def no_room(*_):
         raise error("RESOURCE_EXHAUSTED")
 
-    monkeypatch.setattr(parallel, where, no_room)
+    monkeypatch.setattr(resident if where == "aligned_zeros" else parallel, where, no_room)
     for choice in ("float32", "int16"):
         with pytest.raises(UserError, match=r"10 clips do not fit .*resident=off streams them"):
             resident.place_clips(clips, choice)

@@ -13,7 +13,7 @@ from small import small_config
 from asc_jax import experiment, losses, optim, parallel, state, steps, training_input
 from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile, apply_training, chunks
+from asc_jax.models import CPMobile, apply_training, chunks, scratch_shapes
 
 
 def forward(params, batch_stats, log_mel, mask, key, scratch):
@@ -115,7 +115,11 @@ def compiled(config_json, n_steps, n_replicas):
     parts = experiment.make(ml_collections.ConfigDict(json.loads(config_json)))
     tx = parts.tx(n_steps)
     steps_of_replica = parts.train_steps(tx, parallel.AXIS)
-    return parts, tx, parallel.pmap_train(steps_of_replica, n_replicas, scratch=parts.scratch)
+    return (
+        parts,
+        tx,
+        parallel.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
+    )
 
 
 def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None):
@@ -184,7 +188,12 @@ def test_result_does_not_depend_on_how_steps_are_grouped_into_calls():
     np.testing.assert_array_equal(flat(other), flat(final))
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPUs write over what they hold")
+ON_A_CPU = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="only CPUs write over what they hold"
+)
+
+
+@ON_A_CPU
 def test_what_scratch_memory_holds_changes_no_bit(compiled_fast):
     n_clips, n_steps = 2 * chunks.CPU_CLIPS, 3
     parts = experiment.make(small_config())
@@ -192,17 +201,43 @@ def test_what_scratch_memory_holds_changes_no_bit(compiled_fast):
     first = jax.jit(functools.partial(parts.new_state, tx=tx))(parts.variables())
     batches = parallel.stack_and_shard(make_batches(n_steps, n_clips, n_clips), n_steps, 1)
     batches = jax.tree.map(lambda x: x[0], batches)
+    shapes = parts.scratch_shapes(jax.typeof(batches["audio"][0]))
     train = jax.jit(parts.train_steps(tx))
 
-    def run(value):
-        scratch = jax.tree.map(lambda x: jnp.full(x.shape, value, x.dtype), parts.scratch(n_clips))
-        final, metrics, scratch = train(first, batches, n_steps, parts.root_key(), scratch)
-        assert sum(np.any(x != value) for x in jax.tree.leaves(scratch)) > 20, "written over"
+    def run(value=None):
+        filled = lambda x: jnp.full(x.shape, value, x.dtype)  # noqa: E731
+        scratch = None if value is None else jax.tree.map(filled, shapes)
+        final, metrics, scratch = train(first, batches, n_steps, parts.root_key(), scratch=scratch)
+        written = [np.std(x) > 0 for x in jax.tree.leaves(scratch)]  # nan is not
+        assert len(written) == (0 if value is None else 25)
+        assert all(written)
         return flat(final.params), flat(final.batch_stats), metrics["loss"]
 
-    for of_zeros, of_nan in zip(run(0), run(np.nan), strict=True):
-        assert np.all(np.isfinite(of_zeros))
-        np.testing.assert_array_equal(of_zeros, of_nan)
+    without = run()
+    assert all(np.all(np.isfinite(x)) for x in without)
+    for value in (0, np.nan, np.inf):
+        for ours, theirs in zip(run(value), without, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@ON_A_CPU
+def test_scratch_memory_is_made_when_asked_for_and_for_its_own_clips():
+    net, log_mel = CPMobile(), jnp.zeros((4 * chunks.CPU_CLIPS, 64, 17, 1))
+    init = functools.partial(net.init, train=True)
+    variables = jax.eval_shape(init, jax.random.key(0), log_mel)
+    assert set(variables) == {"params", "batch_stats"}
+
+    def outputs(scratch, log_mel):
+        given = variables["params"], variables["batch_stats"], log_mel, None, scratch
+        return jax.eval_shape(functools.partial(apply_training, net), *given)
+
+    assert outputs(None, log_mel)[2] is None
+    scratch = scratch_shapes(net, log_mel)
+    assert outputs(scratch, log_mel)[2] == scratch
+    with pytest.raises(ValueError, match=r"scratch memory of .*\[20, .* not that of these clips"):
+        outputs(scratch, log_mel[: 2 * chunks.CPU_CLIPS])
+    with pytest.raises(ValueError, match="not that of these clips"):
+        outputs(scratch, log_mel.astype(jnp.bfloat16))
 
 
 def test_same_key_gives_the_same_augmentation_and_another_step_another():

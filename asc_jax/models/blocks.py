@@ -124,10 +124,10 @@ class ConvBn(nn.Module):
         return Pending(y, norm(*moments), activation=self.activation), computed
 
     def _keep_scratch(self, results) -> None:
-        """What a layer of several chunks has written, for the next step to write over."""
+        """Where a layer has several chunks, for a next step to write over, if it is asked for."""
+        asked = self.is_mutable_collection("scratch") and not self.is_initializing()
         leaves = jax.tree.leaves(jax.lax.stop_gradient(results))
-        several = compiler.on_cpu() and chunks.are_several(len(leaves[0]), chunks.CPU_CLIPS)
-        if several and self.is_mutable_collection("scratch"):
+        if asked and compiler.on_cpu() and chunks.are_several(len(leaves[0]), chunks.CPU_CLIPS):
             self.put_variable("scratch", "results", tuple(leaves))
 
     def _running(self, y: Array) -> Affine:

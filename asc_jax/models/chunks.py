@@ -53,11 +53,14 @@ def layer(
       weight: `[b]`, 1 for a clip that counts in the moments and 0 for padding; no gradient.
       shift: `[c]`, at least float32, anything near the mean: subtracted before summing, so that
         one pass keeps the digits that E[y²] − E[y]² would lose; no gradient.
-      scratch: arrays, one for each of `fn`'s, that it may write its results over; or none.
+      scratch: arrays like `fn`'s results for all clips, which may be written over them; or none.
 
     Returns:
       `fn`'s results for all clips; mean and (biased) variance, `[c]` each, in the dtype of
       `shift`; and the number of values they are of, which has no gradient.
+
+    Raises:
+      ValueError: scratch memory of other clips.
     """
     return _forward(fn, max_clips, axis_name, clips, shared, weight, shift, scratch)[0]
 
@@ -72,8 +75,8 @@ def _forward(fn, max_clips, axis_name, clips, shared, weight, shift, scratch):
         return sums + column_sums(d, d * d), results
 
     zero = jnp.zeros((2, *shift.shape), shift.dtype)
-    chunks = clips, weight
-    sums, results = _over_chunks(step, zero, chunks, max_clips, after=clips, scratch=scratch)
+    each = clips, weight
+    sums, results = _over_chunks(step, zero, each, max_clips, after=clips, scratch=scratch)
     y = results[0]
     n_values = jnp.sum(weight) * (y.shape[1] * y.shape[2])
     sums, n_values = _psum((sums, n_values), axis_name)
@@ -97,8 +100,8 @@ def _backward(fn, max_clips, axis_name, residuals, cotangents):
         return jax.tree.map(jnp.add, dshared, more), dclips
 
     zero = jax.tree.map(jnp.zeros_like, shared)
-    chunks = (clips, weight, y, tuple(rest))
-    dshared, dclips = _over_chunks(step, zero, chunks, max_clips, after=dy, spent=dy)
+    each = (clips, weight, y, tuple(rest))
+    dshared, dclips = _over_chunks(step, zero, each, max_clips, after=dy, spent=dy)
     return dclips, dshared, jnp.zeros_like(weight), jnp.zeros_like(shift), None
 
 
@@ -137,8 +140,7 @@ def _over_chunks(
         return jax.tree.map(lambda x: cut(x, index * size), arrays)
 
     def empty(like):
-        number = jax.tree.leaves(after)[0].ravel()[-1]
-        return jnp.full((n_clips, *like.shape[1:]), number, like.dtype)
+        return jnp.full(like.shape, jax.tree.leaves(after)[0].ravel()[-1], like.dtype)
 
     def body(index, state):
         carry, results = state
@@ -151,9 +153,17 @@ def _over_chunks(
     step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
     shapes = jax.eval_shape(lambda: step(carry, chunk(clips, 0), chunk(spent, 0))[1])
     shapes, tree = jax.tree.flatten(shapes)
+    shapes = [jax.ShapeDtypeStruct((n_clips, *one.shape[1:]), one.dtype) for one in shapes]
+    _check_fits(scratch, shapes)
     results = list(scratch) or list(map(empty, shapes))
     over = spent is not None and jax.typeof(spent) == jax.typeof(results[0])
     if over:
         results[0] = spent
     carry, results = jax.lax.fori_loop(0, n_clips // size, body, (carry, results))
     return carry, jax.tree.unflatten(tree, results)
+
+
+def _check_fits(scratch, results) -> None:
+    held, needed = ([f"{x.dtype}{list(x.shape)}" for x in arrays] for arrays in (scratch, results))
+    if held and held != needed:
+        raise ValueError(f"scratch memory of {held} is not that of these clips, {needed}")

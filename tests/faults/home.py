@@ -21,10 +21,10 @@ from asc_jax.cli.config_flag import read_config  # noqa: E402
 from tests.faults import runs  # noqa: E402
 from tests.faults.judge import End, end_of  # noqa: E402
 
-N_TRAIN, N_TEST = 12, 3
+N_TRAIN, N_TEST = 18, 3
 N_STEPS, HALF = 9, (3, 6)  # three epochs of three steps; the checkpoints of the half-done run
 OPTIONS = (
-    "--config.data.batch_size=4",
+    "--config.data.batch_size=6",  # in several chunks: see `models.chunks`
     *SMALL_FLAGS,
     "--config.train.n_epochs=3",
     "--config.train.eval_every_epochs=1",

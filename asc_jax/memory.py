@@ -1,0 +1,57 @@
+"""Memory of a CPU's programs that is used again, or not taken before it is needed."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from asc_jax.types import Scratch
+
+ALIGNMENT = 64  # bytes, of XLA's arrays on a CPU
+
+
+def aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin where XLA's memory would: a CPU's program takes others only as a copy.
+
+    Memory that nothing is written to is not taken from the system.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+class ScratchMemory:
+    """What the layers of a training step write their results over: see `models.scratch_shapes`.
+
+    A call takes it, and leaves it for the next one on clips of the same sizes. That need not
+    find and clear it again, nor fill results before they are written.
+    """
+
+    def __init__(self, shapes: Callable, place: Callable):
+        """`shapes(audio [b, n_samples])`: a replica's. `place(shapes)`: zeros of all replicas."""
+        self._shapes, self._place = shapes, place
+        self._audio, self._arrays = None, None
+
+    def take(self, audio: jax.ShapeDtypeStruct) -> Scratch:
+        """For a call on such clips, which may write to it; nobody else then has it."""
+        arrays, self._arrays = self._arrays, None
+        if arrays is None or audio != self._audio or not _is_sound(arrays):
+            self._audio, arrays = audio, None  # gone before the new one comes
+            shapes = self._shapes(audio)
+            return self._place(shapes) if shapes else {}
+        return arrays
+
+    def leave(self, arrays: Scratch) -> None:
+        """What the call has returned of it."""
+        self._arrays = arrays
+
+
+def _is_sound(arrays: Scratch) -> bool:
+    """Wait for it: a call that fails late leaves arrays that would have all later ones fail."""
+    try:
+        jax.block_until_ready(arrays)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
