@@ -17,7 +17,7 @@ from asc_jax.machine import n_cores
 MAX_CPU_REPLICAS = 8
 MAX_PORT = 65_535
 START_TIMEOUT_S = 300  # for all processes to come up
-GARBAGE = 50_000, 20, 100  # objects: tracing makes a million that stay, which Python would search
+GC_THRESHOLDS = 50_000, 20, 100  # tracing makes a million objects, which Python would search
 
 
 def start(
@@ -31,7 +31,8 @@ def start(
 ) -> None:
     """Settle the replicas of this process, and join the other processes of the run.
 
-    A CPU computes fastest with one replica a core; accelerators are always all used.
+    A CPU computes fastest with one replica a core; accelerators are always all used. From now on
+    Python looks for garbage seldom, and the compiler's goes back to the system.
 
     Args:
       replicas: how many on a CPU; None: `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS` if they say so,
@@ -53,7 +54,7 @@ def start(
     if replicas is not None or not _cpu_replicas_are_set():
         jax.config.update("jax_num_cpu_devices", replicas or min(n_cores(), MAX_CPU_REPLICAS))
     compiler_memory.give_back()
-    gc.set_threshold(*GARBAGE)
+    gc.set_threshold(*GC_THRESHOLDS)
     if distributed == "auto" or (coordinator, n_processes, process_id) != (None, None, None):
         _check(distributed, coordinator, n_processes, process_id, host_timeout_s)
         _join(distributed, coordinator, n_processes, process_id, host_timeout_s)

@@ -22,7 +22,7 @@ from asc_jax import (
     training_input,
 )
 from asc_jax.errors import UserError, short
-from asc_jax.models import MODELS, apply_training, scratch_shapes
+from asc_jax.models import MODELS, apply_training, scratch_shapes_of
 from asc_jax.types import Array, Params, Scratch
 
 CPU_CHUNK = 1  # clip
@@ -75,7 +75,7 @@ class Experiment:
         f, (n_clips, n_samples) = self.config.features, audio.shape
         shape = n_clips, f.n_mels, features.n_frames(n_samples, f.hop_length), 1
         net = model(self.config, train=True, body="lax")  # the quickest to trace
-        return scratch_shapes(net, jax.ShapeDtypeStruct(shape, audio.dtype))
+        return scratch_shapes_of(net, jax.ShapeDtypeStruct(shape, audio.dtype))
 
     def eval_step(self, axis_name: str | None = None) -> Callable:
         """`(variables, batch) -> (sums, logits)`."""

@@ -23,14 +23,14 @@ def aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 class ScratchMemory:
-    """What the layers of a training step write their results over: see `models.scratch_shapes`.
+    """What the layers of a training step write their results over: see `models.scratch_shapes_of`.
 
-    A call takes it, and leaves it for the next one on clips of the same sizes. That need not
-    find and clear it again, nor fill results before they are written.
+    A call takes it, and leaves it for the next one on clips of the same sizes, which waits for
+    it. That need not find and clear it again, nor fill results before they are written.
     """
 
     def __init__(self, shapes: Callable, place: Callable):
-        """`shapes(audio [b, n_samples])`: a replica's. `place(shapes)`: zeros of all replicas."""
+        """`shapes(audio [b, …])`: a replica's. `place(shapes)`: zeros of all replicas."""
         self._shapes, self._place = shapes, place
         self._audio, self._arrays = None, None
 

@@ -164,11 +164,11 @@ def pmap_train(
 ) -> Callable:
     """`steps.train_steps`, its step bound, over replicas.
 
-    With `seeds`, state, batches and key have one more axis (after the replicas'), for runs that
-    are trained at once; they have no scratch memory.
-
     Args:
-      scratch_shapes: `Experiment.scratch_shapes`, of a replica.
+      scratch_shapes: `Experiment.scratch_shapes`, of a replica; without it there is no scratch
+        memory.
+      seeds: runs are trained at once: state and batches have one more axis (after the
+        replicas'), and key one. They have no scratch memory.
 
     Returns:
       `(state, batches, n_steps, key, clips=None) -> (state, metrics)`, of which the state is
@@ -187,7 +187,7 @@ def pmap_train(
     memory = ScratchMemory(scratch_shapes, functools.partial(_place_zeros, n=n))
 
     def train(state, batches, n_steps, key, clips=None):
-        scratch = memory.take(_audio_of(batches, batches if clips is None else clips))
+        scratch = memory.take(_audio_of(batches, clips))
         state, metrics, scratch = compiled(state, batches, n_steps, key, clips, scratch)
         memory.leave(scratch)
         return state, metrics
@@ -195,10 +195,14 @@ def pmap_train(
     return train
 
 
-def _audio_of(batches: Mapping, clips: Mapping) -> jax.ShapeDtypeStruct:
-    """`[b, n_samples]` of a replica's batch, as a step computes with it."""
-    shape = batches["mask"].shape[-1], clips["audio"].shape[-1]
-    return jax.ShapeDtypeStruct(shape, clips.get("scale", clips["audio"]).dtype)
+def _audio_of(batches: Mapping, clips: Mapping | None) -> jax.ShapeDtypeStruct:
+    """`[b, …]` of a replica's batch, as a step computes with it."""
+    if clips is None:
+        audio = batches["audio"]
+        return jax.ShapeDtypeStruct(audio.shape[2:], audio.dtype)
+    audio = clips["audio"]  # in int16, each clip has its scale
+    shape = batches["mask"].shape[-1], *audio.shape[2:]
+    return jax.ShapeDtypeStruct(shape, clips.get("scale", audio).dtype)
 
 
 def _place_zeros(shapes, n: int | None):

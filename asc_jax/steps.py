@@ -32,7 +32,7 @@ def train_step(
       state: before the step.
       batch: `audio [b, n_samples]`, `label [b]`, `mask [b]`; this replica's share.
       key: the run's root key, the same at every step.
-      scratch: see `models.scratch_shapes`; its values change no result.
+      scratch: see `models.scratch_shapes_of`; its values change no result.
       forward: `(params, batch_stats, audio, mask, key, scratch) -> (logits [b, n], batch_stats,
         scratch)`.
       loss_fn: `(logits, labels) -> [b]`.

@@ -33,7 +33,9 @@ def model_step(spec: Mapping) -> Job:
     parts = _parts(spec)
     log_mel = inputs.log_mels(spec["batch"], *experiment.log_mel_shape(parts.config)[:2])
     tx = parts.tx(N_RUN_STEPS)
-    return _training(spec, parts, tx, ours_network.train_steps(parts, tx), log_mel)
+    train_steps = ours_network.train_steps(parts, tx)
+    shapes = functools.partial(ours_network.scratch_shapes, parts.config)
+    return _training(spec, parts, tx, train_steps, shapes, log_mel)
 
 
 def whole_step(spec: Mapping) -> Job:
@@ -41,7 +43,8 @@ def whole_step(spec: Mapping) -> Job:
     parts = _parts(spec)
     audio = inputs.waveforms(spec["batch"], parts.n_samples)
     tx = parts.tx(N_RUN_STEPS)
-    return _training(spec, parts, tx, parts.train_steps(tx, axis_name=parallel.AXIS), audio)
+    train_steps = parts.train_steps(tx, axis_name=parallel.AXIS)
+    return _training(spec, parts, tx, train_steps, parts.scratch_shapes, audio)
 
 
 def epoch(spec: Mapping) -> Job:
@@ -166,12 +169,12 @@ def _parts(spec: Mapping) -> experiment.Experiment:
     return experiment.make(config.lock())
 
 
-def _training(spec: Mapping, parts, tx, train_steps, audio: np.ndarray) -> Job:
+def _training(spec: Mapping, parts, tx, train_steps, scratch_shapes, audio: np.ndarray) -> Job:
     """One compiled call of several steps, batches from the host, as `loop.fit` makes it."""
     n, n_steps = spec.get("n_replicas"), spec.get("n_steps", spec["slots"])
     if n is not None and n > parallel.n_replicas():
         raise UserError(f"{n} replicas need as many accelerators")
-    train = parallel.pmap_train(train_steps, n, scratch_shapes=parts.scratch_shapes)
+    train = parallel.pmap_train(train_steps, n, scratch_shapes=scratch_shapes)
     state = parallel.replicate(parts.new_state(parts.variables(), tx), n)
     batches = parallel.stack_and_shard([_batch(audio)] * spec["slots"], spec["slots"], n)
 

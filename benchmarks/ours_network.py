@@ -6,7 +6,8 @@ from collections.abc import Callable
 import jax
 
 from asc_jax import experiment, losses, parallel, steps
-from asc_jax.models import apply_training
+from asc_jax.models import apply_training, scratch_shapes_of
+from asc_jax.types import Scratch
 
 
 def train_steps(parts: experiment.Experiment, tx) -> Callable:
@@ -19,6 +20,12 @@ def train_steps(parts: experiment.Experiment, tx) -> Callable:
         axis_name=parallel.AXIS,
     )
     return functools.partial(steps.train_steps, step=step)
+
+
+def scratch_shapes(config, log_mel: jax.ShapeDtypeStruct) -> Scratch:
+    """`Experiment.scratch_shapes` for `log_mel [b, n_mels, n_frames]`."""
+    net = experiment.model(config, train=True, body="lax")
+    return scratch_shapes_of(net, jax.ShapeDtypeStruct((*log_mel.shape, 1), log_mel.dtype))
 
 
 def eval_step(config) -> Callable:

@@ -12,7 +12,7 @@ FLOORS = {
     0: "types taxonomy errors json_object jaxpr_walk mac_count primitive_costs huge_pages machine "
     "compiler_memory per_clip filters clusters models.compiler",
     1: "features augment losses metrics precision complexity limits table1 signals models.shifts"
-    " statistics calibration segments svg html_page files lock version",
+    " statistics calibration segments svg html_page files lock memory version",
     2: "models.ops models.normalisation models.chunks state optim",
     3: "models models.blocks models.cp_mobile models.folding steps training_input",
     4: "experiment parallel distributed rendezvous hosts checkpoints run_config"

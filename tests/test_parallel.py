@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asc_jax import parallel
-from asc_jax.memory import aligned_zeros
+from asc_jax.memory import ScratchMemory, aligned_zeros
 
 N_SAMPLES = 64
 
@@ -102,7 +102,13 @@ def _adding_up(state, batches, n_steps, key, clips, scratch):
     """Training steps that count their calls in their scratch memory."""
     del n_steps, key, clips
     count = scratch["count"] + 1
-    return state + jnp.sum(batches["audio"]), {"count": count}, {"count": count}
+    metrics = {"count": count.astype(jnp.int32)}  # which cannot lie where the scratch memory does
+    return state + jnp.sum(batches["audio"]), metrics, {"count": count}
+
+
+def _counting(state, batches, n_steps, key, clips, scratch):
+    """The same on batches that hold rows."""
+    return _adding_up(state, {"audio": batches["mask"]}, n_steps, key, clips, scratch)
 
 
 def _count(audio):
@@ -155,13 +161,38 @@ def test_calls_after_one_that_has_failed_late_do_not_fail():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
-def test_scratch_memory_is_written_where_it_lies():
-    n = 2
-    write = jax.pmap(lambda x: x.at[0].add(1), donate_argnums=0, devices=jax.local_devices()[:n])
-    like = jax.ShapeDtypeStruct((1 << 16,), np.dtype(np.float32))
-    memory = write(parallel._place_zeros({"x": like}, n)["x"])
-    where = [shard.data.unsafe_buffer_pointer() for shard in memory.addressable_shards]
-    assert len(set(where)) == n
-    memory = write(memory)
-    assert [x.data.unsafe_buffer_pointer() for x in memory.addressable_shards] == where
-    np.testing.assert_array_equal(memory[:, :2], [[2, 0]] * n)
+def test_scratch_memory_is_written_where_it_lies(monkeypatch):
+    where = []
+
+    class Watched(ScratchMemory):
+        def leave(self, arrays):
+            shards = arrays["count"].addressable_shards
+            where.append([shard.data.unsafe_buffer_pointer() for shard in shards])
+            super().leave(arrays)
+
+    monkeypatch.setattr(parallel, "ScratchMemory", Watched)
+    train = parallel.pmap_train(_adding_up, 2, scratch_shapes=_count)
+    counted = [_call(train, 4) for _ in range(4)]
+    np.testing.assert_array_equal(counted[-1], 4)
+    assert len(set(where[0])) == 2
+    assert where[1:] == where[:-1]
+
+
+def test_scratch_memory_is_for_what_a_step_computes_with():
+    asked = []
+
+    def shapes(audio):
+        asked.append((audio.shape, audio.dtype.name))
+        return _count(audio)
+
+    def call(batches, clips=None):
+        train = parallel.pmap_train(_counting, 2, scratch_shapes=shapes)
+        train(parallel.replicate(np.float32(0), 2), batches, 1, jax.random.key(0), clips)
+
+    shared = parallel.stack_and_shard([_batch(6, 1)], 1, 2)
+    call(shared)
+    call(shared | {"audio": shared["audio"][..., :5]})
+    rows = {"row": shared["label"], "mask": shared["mask"]}
+    int16 = {"audio": np.zeros((2, 9, 7), np.int16), "scale": np.ones((2, 9), np.float32)}
+    call(rows, int16)
+    assert asked == [((3, N_SAMPLES), "float32"), ((3, 5), "float32"), ((3, 7), "float32")]

@@ -13,7 +13,7 @@ from small import small_config
 from asc_jax import experiment, losses, optim, parallel, state, steps, training_input
 from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile, apply_training, chunks, scratch_shapes
+from asc_jax.models import CPMobile, apply_training, chunks, scratch_shapes_of
 
 
 def forward(params, batch_stats, log_mel, mask, key, scratch):
@@ -227,17 +227,22 @@ def test_scratch_memory_is_made_when_asked_for_and_for_its_own_clips():
     variables = jax.eval_shape(init, jax.random.key(0), log_mel)
     assert set(variables) == {"params", "batch_stats"}
 
-    def outputs(scratch, log_mel):
+    def traced(scratch, log_mel):
         given = variables["params"], variables["batch_stats"], log_mel, None, scratch
-        return jax.eval_shape(functools.partial(apply_training, net), *given)
+        return jax.make_jaxpr(functools.partial(apply_training, net), return_shape=True)(*given)
 
-    assert outputs(None, log_mel)[2] is None
-    scratch = scratch_shapes(net, log_mel)
-    assert outputs(scratch, log_mel)[2] == scratch
+    _, (_, _, left) = traced(None, log_mel)
+    assert left is None
+    scratch = scratch_shapes_of(net, log_mel)
+    program, (_, _, left) = traced(scratch, log_mel)
+    assert left == scratch
+    given = program.jaxpr.invars[-len(jax.tree.leaves(scratch)) :]
+    read = {id(var) for eqn in program.eqns for var in eqn.invars}
+    assert all(id(var) in read for var in given), "written over"
     with pytest.raises(ValueError, match=r"scratch memory of .*\[20, .* not that of these clips"):
-        outputs(scratch, log_mel[: 2 * chunks.CPU_CLIPS])
+        traced(scratch, log_mel[: 2 * chunks.CPU_CLIPS])
     with pytest.raises(ValueError, match="not that of these clips"):
-        outputs(scratch, log_mel.astype(jnp.bfloat16))
+        traced(scratch, log_mel.astype(jnp.bfloat16))
 
 
 def test_same_key_gives_the_same_augmentation_and_another_step_another():

@@ -10,7 +10,7 @@ from asc_jax.types import Array, Params, Scratch
 
 MODELS = {"cp_mobile": CPMobile}
 
-__all__ = ["MODELS", "CPMobile", "apply_training", "scratch_shapes"]
+__all__ = ["MODELS", "CPMobile", "apply_training", "scratch_shapes_of"]
 
 
 def apply_training(
@@ -24,8 +24,8 @@ def apply_training(
     """A network by the batch's own statistics: its logits, and the running ones after it.
 
     `log_mel [b, n_mels, n_frames, 1]`, `mask [b]` (False: padding; None: there is none).
-    `scratch`: see `scratch_shapes`; its values change no result. Third comes what may be given to
-    the next application in its place, or None or {} if that is what was given.
+    `scratch`: see `scratch_shapes_of`; its values change no result. Third comes what may be given
+    to the next application in its place, or None or {} if that is what was given.
     """
     logits, updated = net.apply(
         {"params": params, "batch_stats": batch_stats, "scratch": scratch or {}},
@@ -37,7 +37,7 @@ def apply_training(
     return logits, updated["batch_stats"], updated["scratch"] if scratch else scratch
 
 
-def scratch_shapes(net, log_mel: jax.ShapeDtypeStruct) -> Scratch:
+def scratch_shapes_of(net, log_mel: jax.ShapeDtypeStruct) -> Scratch:
     """Shapes of what a network's layers can write over when it is trained on such log-mels.
 
     Empty but on a CPU, where results are written a few clips at a time.

@@ -125,6 +125,7 @@ class ConvBn(nn.Module):
 
     def _keep_scratch(self, results) -> None:
         """Where a layer has several chunks, for a next step to write over, if it is asked for."""
+        # `init` asks for all collections, but nobody wants this one in the parameters' company.
         asked = self.is_mutable_collection("scratch") and not self.is_initializing()
         leaves = jax.tree.leaves(jax.lax.stop_gradient(results))
         if asked and compiler.on_cpu() and chunks.are_several(len(leaves[0]), chunks.CPU_CLIPS):

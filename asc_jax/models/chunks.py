@@ -60,7 +60,7 @@ def layer(
       `shift`; and the number of values they are of, which has no gradient.
 
     Raises:
-      ValueError: scratch memory of other clips.
+      ValueError: scratch memory of other clips, where there are several chunks.
     """
     return _forward(fn, max_clips, axis_name, clips, shared, weight, shift, scratch)[0]
 
