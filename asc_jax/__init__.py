@@ -36,7 +36,7 @@ The map, from the ground up; a module imports only from floors below its own:
    `data.tau22`, `data.synthetic_scenes` and the rest of `data`
                                           arrays in, arrays out, each readable alone
    `files`, `lock`, `version`             whole files; one process a folder; which code
-   `memory`                               of a CPU's programs, used again
+   `memory`                               what a CPU's programs write to again and again
 0  `types`, `taxonomy`, `errors`          names
    `models.compiler`                      what XLA is told beyond the arithmetic
    `per_clip`                             what is done with each clip by itself

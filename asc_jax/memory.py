@@ -1,7 +1,7 @@
 """Memory of a CPU's programs that is used again, or not taken before it is needed."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -34,9 +34,9 @@ class ScratchMemory:
         self._shapes, self._place = shapes, place
         self._audio, self._arrays = None, None
 
-    def take(self, audio: jax.ShapeDtypeStruct) -> Scratch:
-        """For a call on such clips, which may write to it; nobody else then has it."""
-        arrays, self._arrays = self._arrays, None
+    def take(self, batches: Mapping, clips: Mapping | None) -> Scratch:
+        """For a call on these, as `pmap_train` is given them; nobody else then has it."""
+        audio, arrays, self._arrays = _audio_of(batches, clips), self._arrays, None
         if arrays is None or audio != self._audio or not _is_sound(arrays):
             self._audio, arrays = audio, None  # gone before the new one comes
             shapes = self._shapes(audio)
@@ -46,6 +46,16 @@ class ScratchMemory:
     def leave(self, arrays: Scratch) -> None:
         """What the call has returned of it."""
         self._arrays = arrays
+
+
+def _audio_of(batches: Mapping, clips: Mapping | None) -> jax.ShapeDtypeStruct:
+    """`[b, …]` of a replica's batch, as a step computes with it."""
+    if clips is None:
+        audio = batches["audio"]
+        return jax.ShapeDtypeStruct(audio.shape[2:], audio.dtype)
+    audio = clips["audio"]  # in int16, each clip has its scale
+    shape = batches["mask"].shape[-1], *audio.shape[2:]
+    return jax.ShapeDtypeStruct(shape, clips.get("scale", audio).dtype)
 
 
 def _is_sound(arrays: Scratch) -> bool:

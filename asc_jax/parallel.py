@@ -187,22 +187,12 @@ def pmap_train(
     memory = ScratchMemory(scratch_shapes, functools.partial(_place_zeros, n=n))
 
     def train(state, batches, n_steps, key, clips=None):
-        scratch = memory.take(_audio_of(batches, clips))
+        scratch = memory.take(batches, clips)
         state, metrics, scratch = compiled(state, batches, n_steps, key, clips, scratch)
         memory.leave(scratch)
         return state, metrics
 
     return train
-
-
-def _audio_of(batches: Mapping, clips: Mapping | None) -> jax.ShapeDtypeStruct:
-    """`[b, …]` of a replica's batch, as a step computes with it."""
-    if clips is None:
-        audio = batches["audio"]
-        return jax.ShapeDtypeStruct(audio.shape[2:], audio.dtype)
-    audio = clips["audio"]  # in int16, each clip has its scale
-    shape = batches["mask"].shape[-1], *audio.shape[2:]
-    return jax.ShapeDtypeStruct(shape, clips.get("scale", audio).dtype)
 
 
 def _place_zeros(shapes, n: int | None):

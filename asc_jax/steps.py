@@ -64,6 +64,16 @@ def train_step(
 
     loss, aux, grads, loss_scale, finite = _gradients(objective, state, axis_name)
     logits, batch_stats, scratch = aux
+    new_state = _updated(state, tx, grads, batch_stats, loss_scale, finite)
+    correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
+    n_correct = _psum(jnp.sum(correct), axis_name)
+    skipped = 1 - jnp.asarray(finite, jnp.int32)
+    sums = {"n_correct": n_correct, "n_clips": n_clips, "skipped": skipped}
+    return new_state, {"loss": loss, **sums}, scratch
+
+
+def _updated(state: TrainState, tx, grads, batch_stats, loss_scale, finite) -> TrainState:
+    """The state after the step; with a loss scale and gradients not finite, of a step skipped."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
@@ -71,15 +81,11 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    if loss_scale is not None:
-        kept = state.replace(step=state.step + 1, opt_state=optim.skip_step(state.opt_state))
-        new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, kept)
-        new_state = new_state.replace(loss_scale=loss_scale)
-    correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
-    n_correct = _psum(jnp.sum(correct), axis_name)
-    skipped = 1 - jnp.asarray(finite, jnp.int32)
-    sums = {"n_correct": n_correct, "n_clips": n_clips, "skipped": skipped}
-    return new_state, {"loss": loss, **sums}, scratch
+    if loss_scale is None:
+        return new_state
+    kept = state.replace(step=state.step + 1, opt_state=optim.skip_step(state.opt_state))
+    new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, kept)
+    return new_state.replace(loss_scale=loss_scale)
 
 
 def _gradients(objective: Callable, state: TrainState, axis_name: str | None):
