@@ -4,7 +4,7 @@ Writes `results.json`, `output.csv`, three pictures and `report.html`, which has
 workdir.
 """
 
-from asc_jax.huge_pages import start_again  # isort: skip
+from asc_jax.machine.huge_pages import start_again  # isort: skip
 
 if __name__ == "__main__":
     start_again()  # before the imports that take seconds
@@ -20,7 +20,6 @@ from asc_jax import (
     experiment,
     features,
     figures,
-    files,
     html_report,
     precision,
     report,
@@ -31,6 +30,7 @@ from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.replicas import define_replica_flags, start_replicas
 from asc_jax.data import held_out, pipeline
 from asc_jax.errors import UserError
+from asc_jax.machine import files
 
 define_replica_flags()
 flags.DEFINE_string("workdir", None, "The run to evaluate.")

@@ -3,7 +3,7 @@
 Run again with the same workdir it goes on where it stopped.
 """
 
-from asc_jax.huge_pages import start_again  # isort: skip
+from asc_jax.machine.huge_pages import start_again  # isort: skip
 
 if __name__ == "__main__":
     start_again()  # before the imports that take seconds
@@ -12,12 +12,13 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import config_checks, experiment, hosts, limits, lock, loop, run_config
+from asc_jax import config_checks, experiment, limits, loop, run_config
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.data import held_out, pipeline
 from asc_jax.errors import UserError, printable
+from asc_jax.machine import hosts, lock
 
 define_config_flag()
 define_replica_flags()

@@ -4,7 +4,8 @@ import contextlib
 import json
 import pathlib
 
-from asc_jax import checkpoints, files, json_object
+from asc_jax import checkpoints
+from asc_jax.machine import files, json_object
 
 SELECTED_ON = {
     "test": "selected on the test list: not a result to report",

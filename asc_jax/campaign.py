@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from asc_jax import files
 from asc_jax.campaign_progress import Progress
 from asc_jax.campaign_runs import Run, unfinished
 from asc_jax.errors import Interrupted
-from asc_jax.signals import stop_signals
+from asc_jax.machine import files
+from asc_jax.machine.signals import stop_signals
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 POLL_S = 0.2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import tqdm
 
-from asc_jax import json_object
+from asc_jax.machine import json_object
 
 
 class Progress:

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from asc_jax import files
 from asc_jax.errors import UserError
+from asc_jax.machine import files
 
 log = logging.getLogger("asc_jax")
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asc_jax import calibration, checkpoints, metrics, parallel, precision, state, version
+from asc_jax import calibration, checkpoints, metrics, precision, state
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
+from asc_jax.machine import replicas, version
 from asc_jax.types import Params
 
 BATCH_SIZE = 128  # over all replicas
@@ -36,19 +37,19 @@ def make_evaluator(experiment: Experiment):
 
     `clips` is anything with `in_order(batch_size)`, as `data.pipeline` opens it.
     """
-    n = parallel.n_replicas()
-    step = parallel.pmap_eval(experiment.eval_step(axis_name=parallel.AXIS), n)
+    n = replicas.n_replicas()
+    step = replicas.pmap_eval(experiment.eval_step(axis_name=replicas.AXIS), n)
     return functools.partial(_evaluate, step, n)
 
 
 def _evaluate(step, n_replicas: int, variables: Params, clips) -> Predictions:
     sums, filenames, columns = None, [], []
     for batch in clips.in_order(min(BATCH_SIZE, max(len(clips), 1))):
-        batch_sums, batch_logits = step(variables, parallel.shard(batch, n_replicas))
-        batch_sums = parallel.unreplicate(batch_sums)
+        batch_sums, batch_logits = step(variables, replicas.shard(batch, n_replicas))
+        batch_sums = replicas.unreplicate(batch_sums)
         sums = batch_sums if sums is None else metrics.add(sums, batch_sums)
         valid = batch["mask"]
-        logits = parallel.gather_rows(batch_logits, len(valid))
+        logits = replicas.gather_rows(batch_logits, len(valid))
         columns.append([rows[valid] for rows in (logits, batch["label"], batch["device_id"])])
         filenames += [str(name) for name in batch["filename"][valid]]
     if sums is None:

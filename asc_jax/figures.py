@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import json_object
+from asc_jax.machine import json_object
 from asc_jax.table1 import published
 from asc_jax.taxonomy import DEVICE_GROUPS, SCENES
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import tqdm
 
-from asc_jax import files, json_object
 from asc_jax.errors import UserError
+from asc_jax.machine import files, json_object
 
 log = logging.getLogger("asc_jax")
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from asc_jax import hosts, parallel
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.experiment import Experiment
+from asc_jax.machine import hosts, replicas
+from asc_jax.machine.signals import stop_signals
 from asc_jax.program import Program
 from asc_jax.resident import place_clips, resident_steps
-from asc_jax.signals import stop_signals
 from asc_jax.state import TrainState
 from asc_jax.training_run import Run
 
@@ -118,8 +118,8 @@ def _train_all(
     """Together or one after the other."""
     apart = not together or len({run.step for run in runs}) > 1
     groups = [[k] for k in range(len(runs))] if apart else [list(range(len(runs)))]
-    train = parallel.pmap_train(
-        runs[0].experiment.train_steps(runs[0].tx, axis_name=parallel.AXIS),
+    train = replicas.pmap_train(
+        runs[0].experiment.train_steps(runs[0].tx, axis_name=replicas.AXIS),
         scratch_shapes=runs[0].experiment.scratch_shapes,
         seeds=len(groups[0]) > 1,
     )
@@ -155,7 +155,7 @@ def _train(
                 run.evaluate(program.state(k), run.step // run.steps_per_epoch - 1, plan.keep_best)
         _go_on(runs, program, plan, stopped)
     return [
-        jax.tree.map(np.asarray, parallel.unreplicate(program.state(k))) for k in range(len(runs))
+        jax.tree.map(np.asarray, replicas.unreplicate(program.state(k))) for k in range(len(runs))
     ]
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asc_jax import files
 from asc_jax.errors import UserError
+from asc_jax.machine import files
 
 NAME = "not_finite.txt"
 N_NAMED = 3

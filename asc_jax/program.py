@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import parallel
+from asc_jax.machine import replicas
 from asc_jax.state import TrainState
 from asc_jax.training_run import Run
 
@@ -16,11 +16,11 @@ class Program:
 
     def __init__(self, runs: list[Run], states, train: Callable, held, steps_per_call: int):
         self._runs, self._train = runs, train
-        self._memory = [parallel.BatchMemory(steps_per_call) for _ in runs]
+        self._memory = [replicas.BatchMemory(steps_per_call) for _ in runs]
         self._one = len(runs) == 1
         self._held = held
         stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
-        self._state = parallel.replicate(jax.tree.map(stack, *states))
+        self._state = replicas.replicate(jax.tree.map(stack, *states))
         keys = [run.key for run in runs]
         self._key = keys[0] if self._one else jnp.stack(keys)
 

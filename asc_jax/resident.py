@@ -11,11 +11,11 @@ these from `held`. Training is the same bit for bit as with streamed clips, exce
 import jax
 import numpy as np
 
-from asc_jax import parallel
 from asc_jax.data.pipeline import Clips
 from asc_jax.errors import UserError
-from asc_jax.machine import free_memory
-from asc_jax.memory import aligned_zeros
+from asc_jax.machine import replicas
+from asc_jax.machine.memory import aligned_zeros
+from asc_jax.machine.resources import free_memory
 
 SHARE = 0.5  # of an accelerator's free memory that "auto" may fill
 CPU_SHARE = 0.25  # of the machine's, which is not there for us alone
@@ -99,7 +99,7 @@ def _read_all(clips: Clips, *, half: bool) -> tuple[dict[str, np.ndarray], np.nd
 
 def _share(arrays: dict) -> dict:
     try:
-        return parallel.share(arrays)
+        return replicas.share(arrays)
     except RuntimeError as error:  # how XLA says that there is no room
         raise MemoryError from error
 

@@ -11,9 +11,9 @@ import pathlib
 import jax
 import ml_collections
 
-from asc_jax import files, json_object
 from asc_jax.errors import UserError
-from asc_jax.version import code_version
+from asc_jax.machine import files, json_object
+from asc_jax.machine.version import code_version
 
 
 def save(

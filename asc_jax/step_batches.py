@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Iterator
 
-from asc_jax import parallel
 from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
 from asc_jax.errors import UserError
+from asc_jax.machine import replicas
 
 MAX_STEPS = 2**31 - 1  # what a step's number holds
 
@@ -55,7 +55,7 @@ class StepBatches:
         while step < self.n_steps:
             epoch, first = divmod(step, self.steps_per_epoch)
             order = pipeline.epoch_order(self.n_clips, self.seed, epoch)
-            order, n_rows = parallel.own_share(order, self.batch_size, pipeline.NO_CLIP)
+            order, n_rows = replicas.own_share(order, self.batch_size, pipeline.NO_CLIP)
             batches = []
             for batch in clips.batches(order, n_rows, first=first):
                 batches.append(batch)

@@ -11,8 +11,8 @@ import numpy as np
 
 from asc_jax import evaluation, result_files
 from asc_jax.data.pipeline import Clips
-from asc_jax.data.staging import replacing
 from asc_jax.errors import UserError
+from asc_jax.machine.staging import replacing
 from asc_jax.prediction import deployed
 from asc_jax.submission_check import check_entry
 from asc_jax.submission_meta import make_meta, to_yaml

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asc_jax import evaluation, experiment, json_object, run_config
+from asc_jax import evaluation, experiment, run_config
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
+from asc_jax.machine import json_object
 from asc_jax.taxonomy import TRAIN_PERCENTS
 from asc_jax.types import Params
 

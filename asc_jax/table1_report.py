@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asc_jax import files
+from asc_jax.machine import files
 from asc_jax.table1_grids import Grid, compared, find, grids
 from asc_jax.table1_html import as_html
 from asc_jax.table1_notes import method, warnings

@@ -6,19 +6,10 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from asc_jax import (
-    best,
-    checkpoints,
-    evaluation,
-    hosts,
-    journal,
-    not_finite,
-    optim,
-    parallel,
-    provenance,
-)
+from asc_jax import best, checkpoints, evaluation, journal, not_finite, optim, provenance
 from asc_jax.epoch_sums import EpochSums
 from asc_jax.errors import UserError
+from asc_jax.machine import hosts, replicas
 from asc_jax.state import TrainState
 from asc_jax.step_batches import Call, StepBatches
 
@@ -95,7 +86,7 @@ class Run:
         call, metrics = pending
         n = len(call.batches)
         loss, n_correct, n_clips, skipped = (
-            np.asarray(parallel.unreplicate(metrics[name]))[:n]
+            np.asarray(replicas.unreplicate(metrics[name]))[:n]
             for name in ("loss", "n_correct", "n_clips", "skipped")
         )
         wrong = self._check.find(loss, skipped, call.first_step)
@@ -135,7 +126,7 @@ class Run:
 
     def save(self, state, epoch: int) -> None:
         """Save, unless a gradient went wrong that the next step's loss would have shown."""
-        state = jax.tree.map(np.asarray, parallel.unreplicate(state))
+        state = jax.tree.map(np.asarray, replicas.unreplicate(state))
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
             what = f"the parameters or statistics are not finite after step {self.step}"
             raise self._not_finite(what, self.step)
@@ -148,7 +139,7 @@ class Run:
         if self.watched is None:
             return
         self.evaluator = self.evaluator or evaluation.make_evaluator(self.experiment)
-        state = parallel.unreplicate(state)
+        state = replicas.unreplicate(state)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         with self.journal.paused():
             summary = self.evaluator(variables, self.watched).summary

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import distributed, experiment, features, parallel
+from asc_jax import experiment, features
 from asc_jax.complexity import count_macs
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
+from asc_jax.machine import distributed, replicas
 from asc_jax.resident import place_clips, resident_steps
 from benchmarks import inputs, ours_data, ours_network
 from benchmarks.inputs import Job
@@ -43,7 +44,7 @@ def whole_step(spec: Mapping) -> Job:
     parts = _parts(spec)
     audio = inputs.waveforms(spec["batch"], parts.n_samples)
     tx = parts.tx(N_RUN_STEPS)
-    train_steps = parts.train_steps(tx, axis_name=parallel.AXIS)
+    train_steps = parts.train_steps(tx, axis_name=replicas.AXIS)
     return _training(spec, parts, tx, train_steps, parts.scratch_shapes, audio)
 
 
@@ -59,12 +60,12 @@ def epoch(spec: Mapping) -> Job:
     tx, slots = parts.tx(N_RUN_STEPS), spec["slots"]
     if held is not None:
         slots = resident_steps(slots, pipeline.n_batches(len(clips), spec["batch"]))
-    train = parallel.pmap_train(
-        parts.train_steps(tx, axis_name=parallel.AXIS),
+    train = replicas.pmap_train(
+        parts.train_steps(tx, axis_name=replicas.AXIS),
         scratch_shapes=parts.scratch_shapes,
     )
-    state = parallel.replicate(parts.new_state(parts.variables(), tx))
-    numbers, memory = itertools.count(), parallel.BatchMemory(slots)
+    state = replicas.replicate(parts.new_state(parts.variables(), tx))
+    numbers, memory = itertools.count(), replicas.BatchMemory(slots)
 
     def run():
         nonlocal state
@@ -86,14 +87,14 @@ def epoch(spec: Mapping) -> Job:
 def inference(spec: Mapping) -> Job:
     """Evaluation's compiled step, from the waveform or from log-mels."""
     parts, n_clips = _parts(spec), spec["batch"]
-    step = parts.eval_step(axis_name=parallel.AXIS)
+    step = parts.eval_step(axis_name=replicas.AXIS)
     audio = inputs.waveforms(n_clips, parts.n_samples)
     if spec["source"] == "log_mel":
         audio = inputs.log_mels(n_clips, *experiment.log_mel_shape(parts.config)[:2])[..., None]
         step = ours_network.eval_step(parts.config)
-    n = min(n_clips, parallel.n_replicas())
-    evaluate, variables = parallel.pmap_eval(step, n), parts.variables()
-    batch = parallel.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)}, n)
+    n = min(n_clips, replicas.n_replicas())
+    evaluate, variables = replicas.pmap_eval(step, n), parts.variables()
+    batch = replicas.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)}, n)
     return Job(lambda: jax.block_until_ready(evaluate(variables, batch)), n_clips)
 
 
@@ -172,11 +173,11 @@ def _parts(spec: Mapping) -> experiment.Experiment:
 def _training(spec: Mapping, parts, tx, train_steps, scratch_shapes, audio: np.ndarray) -> Job:
     """One compiled call of several steps, batches from the host, as `loop.fit` makes it."""
     n, n_steps = spec.get("n_replicas"), spec.get("n_steps", spec["slots"])
-    if n is not None and n > parallel.n_replicas():
+    if n is not None and n > replicas.n_replicas():
         raise UserError(f"{n} replicas need as many accelerators")
-    train = parallel.pmap_train(train_steps, n, scratch_shapes=scratch_shapes)
-    state = parallel.replicate(parts.new_state(parts.variables(), tx), n)
-    batches = parallel.stack_and_shard([_batch(audio)] * spec["slots"], spec["slots"], n)
+    train = replicas.pmap_train(train_steps, n, scratch_shapes=scratch_shapes)
+    state = replicas.replicate(parts.new_state(parts.variables(), tx), n)
+    batches = replicas.stack_and_shard([_batch(audio)] * spec["slots"], spec["slots"], n)
 
     def run():
         nonlocal state

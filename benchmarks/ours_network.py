@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import jax
 
-from asc_jax import experiment, losses, parallel, steps
+from asc_jax import experiment, losses, steps
+from asc_jax.machine import replicas
 from asc_jax.models import apply_training, scratch_shapes_of
 from asc_jax.types import Scratch
 
@@ -14,10 +15,10 @@ def train_steps(parts: experiment.Experiment, tx) -> Callable:
     """`Experiment.train_steps` on log-mels, by all replicas together."""
     step = functools.partial(
         steps.train_step,
-        forward=functools.partial(_train_forward, config=parts.config, axis_name=parallel.AXIS),
+        forward=functools.partial(_train_forward, config=parts.config, axis_name=replicas.AXIS),
         loss_fn=functools.partial(losses.focal_loss, **parts.config.loss),
         tx=tx,
-        axis_name=parallel.AXIS,
+        axis_name=replicas.AXIS,
     )
     return functools.partial(steps.train_steps, step=step)
 
@@ -31,7 +32,7 @@ def scratch_shapes(config, log_mel: jax.ShapeDtypeStruct) -> Scratch:
 def eval_step(config) -> Callable:
     """`Experiment.eval_step` on log-mels, by all replicas together."""
     forward = functools.partial(_eval_forward, config=config)
-    return functools.partial(steps.eval_step, forward=forward, axis_name=parallel.AXIS)
+    return functools.partial(steps.eval_step, forward=forward, axis_name=replicas.AXIS)
 
 
 def _train_forward(params, batch_stats, log_mel, mask, key, scratch, *, config, axis_name):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from small import small_clips, small_config
 
-from asc_jax import experiment, loop, parallel
+from asc_jax import experiment, loop
+from asc_jax.machine import replicas
 
 N_CLIPS, N_STEPS = 28, 12  # 4 steps of 8 clips an epoch, the last of 4 clips, in calls of 3 and 1
 OPTIONS = {
@@ -35,9 +36,9 @@ def compiled_once(parts=None):
     programs = {}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("pmap_train", "pmap_eval"):
-            make = getattr(parallel, name)
+            make = getattr(replicas, name)
             patch.setattr(
-                parallel,
+                replicas,
                 name,
                 lambda *args, name=name, make=make, **options: programs.setdefault(
                     (name, *options.values()), make(*args, **options)

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 from small import small_config
 
-from asc_jax import checkpoints, evaluation, experiment, run_config, version
+from asc_jax import checkpoints, evaluation, experiment, run_config
+from asc_jax.machine import version
 
 
 def write_run(workdir, *, step=7, seed=0, **overrides):

@@ -8,8 +8,9 @@ import numpy as np
 from small import noise
 from small_run import write_run
 
-from asc_jax import evaluation, metrics, result_files, run_config, version
+from asc_jax import evaluation, metrics, result_files, run_config
 from asc_jax.data import pipeline
+from asc_jax.machine import version
 from asc_jax.submission_author import EXAMPLE
 
 PERCENTS = (5, 10, 25, 50, 100)

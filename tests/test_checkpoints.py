@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import checkpoints, files, run_config
+from asc_jax import checkpoints, run_config
 from asc_jax.errors import UserError
+from asc_jax.machine import files
 
 
 def tree():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from asc_jax import compiler_memory
+from asc_jax.machine import compiler_memory
 
 N_BLOCKS, BLOCK = 4000, 50_000  # bytes
 pytestmark = pytest.mark.skipif(

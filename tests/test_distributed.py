@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from asc_jax import distributed, hosts, parallel, process_exit
 from asc_jax.data import pipeline
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.machine import distributed, hosts, process_exit, replicas
 
 SCRIPT = pathlib.Path(__file__).parent / "host_run.py"
 
@@ -27,14 +27,14 @@ def wide():
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         host_run.compile_fast()
         for name in ("pmap_train", "pmap_eval"):
-            patch.setattr(parallel, name, _kept(name, getattr(parallel, name), programs))
+            patch.setattr(replicas, name, _kept(name, getattr(replicas, name), programs))
         yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _kept(name, make, programs):
     def kept(*args, **options):
-        key = name, parallel.n_replicas()
+        key = name, replicas.n_replicas()
         return programs.setdefault(key, make(*args, **options))
 
     return kept
@@ -43,7 +43,7 @@ def _kept(name, make, programs):
 def run(workdir, n_replicas, **options):
     """A run of this process on some of its replicas."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "n_replicas", lambda: n_replicas)
+        patch.setattr(replicas, "n_replicas", lambda: n_replicas)
         return host_run.fit(workdir, **options)
 
 
@@ -174,7 +174,7 @@ def test_processes_read_disjoint_shares_that_together_are_the_epoch(
     shares = []
     for own in range(2):
         monkeypatch.setattr(jax, "process_index", lambda own=own: own)
-        rows, n_rows = parallel.own_share(order, batch_size, pipeline.NO_CLIP)
+        rows, n_rows = replicas.own_share(order, batch_size, pipeline.NO_CLIP)
         shares.append(rows.reshape(-1, n_rows))
     together = np.concatenate(shares, axis=1)
     assert together.shape == (pipeline.n_batches(n_clips, batch_size), 4 * -(-batch_size // 4))

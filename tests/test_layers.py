@@ -109,8 +109,8 @@ def test_pmap_is_named_in_one_file():
             for node in ast.walk(ast.parse(path.read_text()))
         )
     ]
-    assert code_users == ["asc_jax.parallel"]
-    assert "asc_jax.parallel" in users
+    assert code_users == ["asc_jax.machine.replicas"]
+    assert "asc_jax.machine.replicas" in users
 
 
 def test_core_imports_without_tensorflow_and_soundfile():

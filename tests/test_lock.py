@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from asc_jax import lock
 from asc_jax.errors import UserError
+from asc_jax.machine import lock
 
 HOLD = """
 import sys, time

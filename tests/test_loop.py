@@ -27,8 +27,9 @@ from loop_runs import (
 )
 from small import noise, small_clips
 
-from asc_jax import loop, parallel, training_run
+from asc_jax import loop, training_run
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.machine import replicas
 from asc_jax.models import chunks
 from asc_jax.resident import to_int16
 
@@ -180,7 +181,7 @@ def test_nan_loss_names_the_step_and_its_clips_and_saves_nothing(parts, tmp_path
 
 def test_gradient_that_is_not_finite_names_its_own_step(parts, tmp_path, monkeypatch):
     """The loss of a step is finite although its gradient is not: the next one's would be nan."""
-    make = parallel.pmap_train
+    make = replicas.pmap_train
 
     def make_broken(*args, **options):
         train = make(*args, **options)
@@ -191,7 +192,7 @@ def test_gradient_that_is_not_finite_names_its_own_step(parts, tmp_path, monkeyp
 
         return broken
 
-    monkeypatch.setattr(parallel, "pmap_train", make_broken)
+    monkeypatch.setattr(replicas, "pmap_train", make_broken)
     with pytest.raises(UserError, match="gradient became infinite or nan at step 2; no check"):
         fit(parts, tmp_path)
 
@@ -205,7 +206,7 @@ def test_nan_loss_names_the_last_good_checkpoint(parts, whole, half_way):
 
 def test_parameters_that_are_not_finite_are_not_saved(parts, tmp_path, monkeypatch):
     """The last step's gradient can go wrong although its loss was finite."""
-    make = parallel.pmap_train
+    make = replicas.pmap_train
 
     def make_broken(*args, **options):
         train = make(*args, **options)
@@ -216,7 +217,7 @@ def test_parameters_that_are_not_finite_are_not_saved(parts, tmp_path, monkeypat
 
         return broken
 
-    monkeypatch.setattr(parallel, "pmap_train", make_broken)
+    monkeypatch.setattr(replicas, "pmap_train", make_broken)
     with pytest.raises(UserError, match="not finite after step 3"):
         fit(parts, tmp_path, Stopping(small_clips(N_CLIPS), 1))
     assert saved_steps(tmp_path) == []

@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from asc_jax import machine
+from asc_jax.machine import resources
 
 GIB = 2**30
 
 
 def test_cores_are_those_this_process_may_use():
-    assert 1 <= machine.n_cores() <= os.cpu_count()
+    assert 1 <= resources.n_cores() <= os.cpu_count()
 
 
 MEMINFO = f"MemTotal:       24683640 kB\nMemAvailable: {8 * GIB // 1024} kB\nSwapFree: 9 kB\n"
@@ -50,18 +50,18 @@ def group(folder, limit, taken, files=0):
 def test_free_memory_is_the_systems_and_that_of_the_groups(
     tmp_path, monkeypatch, meminfo, groups, mounted, free
 ):
-    monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(machine, "GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(machine, "MOUNT", tmp_path / "mount")
+    monkeypatch.setattr(resources, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(resources, "MOUNT", tmp_path / "mount")
     files = {f"mount/{name}": text for name, text in mounted.items()}
     for name, text in {"meminfo": meminfo, "groups": groups, **files}.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert machine.free_memory() == free
+    assert resources.free_memory() == free
 
 
 def test_system_that_tells_nothing_has_no_free_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "MEMORY", tmp_path / "none")
-    monkeypatch.setattr(machine, "GROUPS", tmp_path / "none")
-    assert machine.free_memory() == 0
+    monkeypatch.setattr(resources, "MEMORY", tmp_path / "none")
+    monkeypatch.setattr(resources, "GROUPS", tmp_path / "none")
+    assert resources.free_memory() == 0

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax import parallel
-from asc_jax.memory import ScratchMemory, aligned_zeros
+from asc_jax.machine import replicas
+from asc_jax.machine.memory import ScratchMemory, aligned_zeros
 
 N_SAMPLES = 64
 
@@ -19,7 +19,7 @@ def _batch(n_clips, value):
 
 @pytest.mark.parametrize("n_replicas", [1, 2, 3])
 def test_a_batch_is_cut_in_order_and_filled_up(n_replicas):
-    stacked = parallel.stack_and_shard([_batch(5, 1), _batch(5, 2)], 3, n_replicas)
+    stacked = replicas.stack_and_shard([_batch(5, 1), _batch(5, 2)], 3, n_replicas)
     assert set(stacked) == {"audio", "label", "mask"}
     share = -(-5 // n_replicas)
     assert stacked["audio"].shape == (n_replicas, 3, share, N_SAMPLES)
@@ -33,15 +33,15 @@ def test_a_batch_is_cut_in_order_and_filled_up(n_replicas):
 
 
 def test_shard_is_one_batch_without_slots():
-    shard = parallel.shard(_batch(5, 1), 2)
-    stacked = parallel.stack_and_shard([_batch(5, 1)], 1, 2)
+    shard = replicas.shard(_batch(5, 1), 2)
+    stacked = replicas.stack_and_shard([_batch(5, 1)], 1, 2)
     for name, rows in shard.items():
         np.testing.assert_array_equal(rows, stacked[name][:, 0])
 
 
 def test_what_a_longer_batch_left_in_used_memory_is_overwritten():
-    out = parallel.stack_and_shard([_batch(4, 1)], 1, 2)
-    again = parallel.stack_and_shard([_batch(3, 2)], 1, 2, out=out)
+    out = replicas.stack_and_shard([_batch(4, 1)], 1, 2)
+    again = replicas.stack_and_shard([_batch(3, 2)], 1, 2, out=out)
     assert again["audio"] is out["audio"]
     np.testing.assert_array_equal(again["mask"], [[[True, True]], [[True, False]]])
     assert not again["audio"][1, 0, 1].any()
@@ -50,19 +50,19 @@ def test_what_a_longer_batch_left_in_used_memory_is_overwritten():
 def test_batches_that_do_not_fit_each_other_are_refused():
     other = {**_batch(8, 1), "audio": np.zeros((8, N_SAMPLES), np.float16)}
     fewer = {name: rows for name, rows in _batch(8, 1).items() if name != "label"}
-    out = parallel.stack_and_shard([_batch(8, 1)], 2, 2)
+    out = replicas.stack_and_shard([_batch(8, 1)], 2, 2)
     for batch in (_batch(3, 1), other, fewer):
         with pytest.raises(ValueError, match="those before"):
-            parallel.stack_and_shard([batch], 2, 2, out=out)
+            replicas.stack_and_shard([batch], 2, 2, out=out)
         with pytest.raises(ValueError, match="those before"):
-            parallel.stack_and_shard([_batch(8, 1), batch], 2, 2)
+            replicas.stack_and_shard([_batch(8, 1), batch], 2, 2)
 
 
 def test_memory_waits_for_what_is_computed_from_it():
     """Call after call, two of them in flight: none sees the batches of another."""
     rows, n_calls = 1024, 9
     product = jax.pmap(lambda x: x[0] @ x[0].T @ x[0], devices=jax.local_devices()[:1])
-    memory, results = parallel.BatchMemory(1, 1), []
+    memory, results = replicas.BatchMemory(1, 1), []
     for value in range(n_calls):
         results.append(product(memory.stack([_batch(rows, value)])["audio"]))
         memory.used_for(results[-1])
@@ -71,7 +71,7 @@ def test_memory_waits_for_what_is_computed_from_it():
 
 
 def test_memory_is_used_again_two_calls_later():
-    memory = parallel.BatchMemory(2, 1)
+    memory = replicas.BatchMemory(2, 1)
     first, second, third = (memory.stack([_batch(3, value)])["audio"] for value in range(3))
     assert third is first
     assert second is not first
@@ -79,7 +79,7 @@ def test_memory_is_used_again_two_calls_later():
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")
 def test_a_cpu_reads_the_batches_where_they_lie():
-    audio = parallel.stack_and_shard([_batch(4, 1)], 2, 1)["audio"]
+    audio = replicas.stack_and_shard([_batch(4, 1)], 2, 1)["audio"]
     on_device = jax.device_put(audio, jax.local_devices()[0], may_alias=True)
     assert on_device.unsafe_buffer_pointer() == audio.ctypes.data
 
@@ -89,11 +89,11 @@ def test_the_replicas_of_a_cpu_share_what_a_run_reads():
     """A split takes its own memory once, not once a replica."""
     audio = aligned_zeros((5, N_SAMPLES), np.dtype(np.float32))
     audio[:] = np.arange(5)[:, None]
-    shared = parallel.share({"audio": audio})["audio"]
-    assert shared.shape == (parallel.n_replicas(), *audio.shape)
+    shared = replicas.share({"audio": audio})["audio"]
+    assert shared.shape == (replicas.n_replicas(), *audio.shape)
     where = {shard.data.unsafe_buffer_pointer() for shard in shared.addressable_shards}
     assert where == {audio.ctypes.data}
-    like_a_result = parallel.replicate(audio)
+    like_a_result = replicas.replicate(audio)
     assert shared.sharding == like_a_result.sharding
     np.testing.assert_array_equal(shared, like_a_result)
 
@@ -116,13 +116,13 @@ def _count(audio):
 
 
 def _call(train, n_rows, state=None):
-    batches = parallel.stack_and_shard([_batch(2 * n_rows, 1)], 1, 2)
-    state = parallel.replicate(np.float32(0), 2) if state is None else state
+    batches = replicas.stack_and_shard([_batch(2 * n_rows, 1)], 1, 2)
+    state = replicas.replicate(np.float32(0), 2) if state is None else state
     return train(state, batches, 1, jax.random.key(0))[1]["count"]
 
 
 def test_scratch_memory_goes_from_call_to_call_and_fits_the_batch():
-    train = parallel.pmap_train(_adding_up, 2, scratch_shapes=_count)
+    train = replicas.pmap_train(_adding_up, 2, scratch_shapes=_count)
     for n_rows, count in ((4, 1), (4, 2), (6, 1), (6, 2), (4, 1)):
         counted = _call(train, n_rows)
         assert counted.shape == (2, n_rows, N_SAMPLES)
@@ -130,7 +130,7 @@ def test_scratch_memory_goes_from_call_to_call_and_fits_the_batch():
 
 
 def test_a_call_that_fails_leaves_no_scratch_memory_behind():
-    train = parallel.pmap_train(_adding_up, 2, scratch_shapes=_count)
+    train = replicas.pmap_train(_adding_up, 2, scratch_shapes=_count)
     _call(train, 2)
     with pytest.raises(ValueError, match="size"):
         _call(train, 2, np.zeros(3, np.float32))
@@ -150,7 +150,7 @@ def test_calls_after_one_that_has_failed_late_do_not_fail():
         out = _adding_up(state, batches, n_steps, key, clips, scratch)
         return jax.tree.map(lambda x: jax.pure_callback(read, x, x), out)
 
-    train = parallel.pmap_train(train_steps, 2, scratch_shapes=_count)
+    train = replicas.pmap_train(train_steps, 2, scratch_shapes=_count)
     np.testing.assert_array_equal(_call(train, 2), 1)
     fail[0] = True
     with pytest.raises(jax.errors.JaxRuntimeError, match="cannot be computed"):
@@ -170,8 +170,8 @@ def test_scratch_memory_is_written_where_it_lies(monkeypatch):
             where.append([shard.data.unsafe_buffer_pointer() for shard in shards])
             super().leave(arrays)
 
-    monkeypatch.setattr(parallel, "ScratchMemory", Watched)
-    train = parallel.pmap_train(_adding_up, 2, scratch_shapes=_count)
+    monkeypatch.setattr(replicas, "ScratchMemory", Watched)
+    train = replicas.pmap_train(_adding_up, 2, scratch_shapes=_count)
     counted = [_call(train, 4) for _ in range(4)]
     np.testing.assert_array_equal(counted[-1], 4)
     assert len(set(where[0])) == 2
@@ -186,10 +186,10 @@ def test_scratch_memory_is_for_what_a_step_computes_with():
         return _count(audio)
 
     def call(batches, clips=None):
-        train = parallel.pmap_train(_counting, 2, scratch_shapes=shapes)
-        train(parallel.replicate(np.float32(0), 2), batches, 1, jax.random.key(0), clips)
+        train = replicas.pmap_train(_counting, 2, scratch_shapes=shapes)
+        train(replicas.replicate(np.float32(0), 2), batches, 1, jax.random.key(0), clips)
 
-    shared = parallel.stack_and_shard([_batch(6, 1)], 1, 2)
+    shared = replicas.stack_and_shard([_batch(6, 1)], 1, 2)
     call(shared)
     call(shared | {"audio": shared["audio"][..., :5]})
     rows = {"row": shared["label"], "mask": shared["mask"]}

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from small import noise, small_clips, small_config
 
-from asc_jax import checkpoints, evaluation, experiment, loop, optim, parallel, precision, state
+from asc_jax import checkpoints, evaluation, experiment, loop, optim, precision, state
 from asc_jax.config_checks import COMPUTE_DTYPES
 from asc_jax.data import pipeline
 from asc_jax.errors import UserError
+from asc_jax.machine import replicas
 
 BATCH, N_STEPS = 32, 120
 
@@ -136,11 +137,11 @@ def compiled(compute, n_replicas=1):
         )
     )
     tx = parts.tx(N_STEPS)
-    steps_of_replica = parts.train_steps(tx, parallel.AXIS)
+    steps_of_replica = parts.train_steps(tx, replicas.AXIS)
     return (
         parts,
         tx,
-        parallel.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
+        replicas.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
     )
 
 
@@ -156,10 +157,10 @@ def train(compute, n_steps, n_replicas=1, scale=None):
         {"audio": a, "label": b, "mask": np.ones(BATCH, bool)}
         for a, b in zip(np.split(audio, n_steps), np.split(label, n_steps), strict=True)
     ]
-    stacked = parallel.stack_and_shard(batches, N_STEPS, n_replicas)
-    current = parallel.replicate(current, n_replicas)
+    stacked = replicas.stack_and_shard(batches, N_STEPS, n_replicas)
+    current = replicas.replicate(current, n_replicas)
     current, metrics = step(current, stacked, n_steps, parts.root_key())
-    final = jax.tree.map(np.asarray, parallel.unreplicate(current))
+    final = jax.tree.map(np.asarray, replicas.unreplicate(current))
     return final, *(np.asarray(metrics[name][0, :n_steps]) for name in ("loss", "skipped"))
 
 

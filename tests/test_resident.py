@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from small import small_clips
 
-from asc_jax import parallel, resident
+from asc_jax import resident
 from asc_jax.errors import UserError
+from asc_jax.machine import replicas
 
 N_CLIPS = 10
 
@@ -36,7 +37,7 @@ def test_resident_clips_are_the_streamed_ones(clips):
     streamed, batch = next(clips.batches(order, 4)), next(source.batches(order, 4))
     np.testing.assert_array_equal(batch["row"], [8, 3, 10, 0])  # 0 fills up
     np.testing.assert_array_equal(batch["filename"], streamed["filename"])
-    for replica in range(parallel.n_replicas()):
+    for replica in range(replicas.n_replicas()):
         for name in ("audio", "label"):
             taken = np.asarray(held[name][replica])[order]
             np.testing.assert_array_equal(taken, streamed[name][:3])
@@ -51,7 +52,7 @@ def test_clips_that_do_not_fit_are_told_with_what_to_do(clips, monkeypatch, wher
     def no_room(*_):
         raise error("RESOURCE_EXHAUSTED")
 
-    monkeypatch.setattr(resident if where == "aligned_zeros" else parallel, where, no_room)
+    monkeypatch.setattr(resident if where == "aligned_zeros" else replicas, where, no_room)
     for choice in ("float32", "int16"):
         with pytest.raises(UserError, match=r"10 clips do not fit .*resident=off streams them"):
             resident.place_clips(clips, choice)

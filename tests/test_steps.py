@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import experiment, losses, optim, parallel, state, steps, training_input
+from asc_jax import experiment, losses, optim, state, steps, training_input
 from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
+from asc_jax.machine import replicas
 from asc_jax.models import CPMobile, apply_training, chunks, scratch_shapes_of
 
 
@@ -114,11 +115,11 @@ def compiled(config_json, n_steps, n_replicas):
     """Parts, optimiser and training function of a config, compiled once per shape."""
     parts = experiment.make(ml_collections.ConfigDict(json.loads(config_json)))
     tx = parts.tx(n_steps)
-    steps_of_replica = parts.train_steps(tx, parallel.AXIS)
+    steps_of_replica = parts.train_steps(tx, replicas.AXIS)
     return (
         parts,
         tx,
-        parallel.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
+        replicas.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
     )
 
 
@@ -126,7 +127,7 @@ def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None
     """Train over `batches` on `n_replicas`, cut into calls of the given numbers of steps."""
     parts, tx, train = compiled(config.to_json(), len(batches), n_replicas)
     variables = jax.tree.map(lambda x: jnp.asarray(x, batches[0]["audio"].dtype), parts.variables())
-    current = parallel.replicate(state.create(variables, tx), n_replicas)
+    current = replicas.replicate(state.create(variables, tx), n_replicas)
     calls = calls or [len(batches)]
     out, start = [], 0
     if pad_to:
@@ -138,13 +139,13 @@ def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None
             for b in batches
         ]
     for n in calls:
-        stacked = parallel.stack_and_shard(
+        stacked = replicas.stack_and_shard(
             batches[start : start + n], n_slots or max(calls), n_replicas
         )
         current, metrics = train(current, stacked, n, parts.root_key())
         out += list(np.asarray(metrics["loss"][0, :n]))
         start += n
-    return np.array(out), jax.tree.map(np.asarray, parallel.unreplicate(current))
+    return np.array(out), jax.tree.map(np.asarray, replicas.unreplicate(current))
 
 
 @pytest.mark.slow
@@ -199,7 +200,7 @@ def test_what_scratch_memory_holds_changes_no_bit(compiled_fast):
     parts = experiment.make(small_config())
     tx = parts.tx(n_steps)
     first = jax.jit(functools.partial(parts.new_state, tx=tx))(parts.variables())
-    batches = parallel.stack_and_shard(make_batches(n_steps, n_clips, n_clips), n_steps, 1)
+    batches = replicas.stack_and_shard(make_batches(n_steps, n_clips, n_clips), n_steps, 1)
     batches = jax.tree.map(lambda x: x[0], batches)
     shapes = parts.scratch_shapes(jax.typeof(batches["audio"][0]))
     train = jax.jit(parts.train_steps(tx))

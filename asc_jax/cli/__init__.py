@@ -118,5 +118,5 @@ def _end(status: int) -> None:
 
 
 def _several():
-    """`asc_jax.process_exit` where a command has loaded it, otherwise None."""
-    return sys.modules.get("asc_jax.process_exit")
+    """`asc_jax.machine.process_exit` where a command has loaded it, otherwise None."""
+    return sys.modules.get("asc_jax.machine.process_exit")

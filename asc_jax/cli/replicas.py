@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from asc_jax import distributed
+from asc_jax.machine import distributed
 
 flags.disclaim_key_flags()  # they are those of the command
 PROCESS_FLAGS = ("distributed", "coordinator", "n_processes", "process_id", "host_timeout_s")

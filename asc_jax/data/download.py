@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from asc_jax import json_object
 from asc_jax.data.fetch import content_length, extract, fetch
-from asc_jax.data.staging import check_room
 from asc_jax.errors import UserError
+from asc_jax.machine import json_object
+from asc_jax.machine.staging import check_room
 
 ARCHIVES_URL = "https://zenodo.org/records"
 LISTS_URL = "https://github.com/CPJKU/dcase2024_task1_baseline/releases/download/files"

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax import json_object
 from asc_jax.data.wav import N_SAMPLES, RESAMPLER, SAMPLE_RATE
-from asc_jax.files import write_atomically
-from asc_jax.version import code_version
+from asc_jax.machine import json_object
+from asc_jax.machine.files import write_atomically
+from asc_jax.machine.version import code_version
 
 NAME = "integrity.json"
 SHARD = ".array_record-"  # in the name of every shard

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax import json_object
 from asc_jax.data import integrity
 from asc_jax.data.tf_stream import import_tensorflow, not_installed
 from asc_jax.errors import UserError
+from asc_jax.machine import json_object
 
 HOW_TO_BUILD = (
     "build one with `python -m asc_jax.cli.prepare_data --tau_dir DIR --data_dir "

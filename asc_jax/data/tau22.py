@@ -22,15 +22,15 @@ import numpy as np
 import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from tensorflow_datasets.core import dataset_builder
 
-from asc_jax import json_object
 from asc_jax.data import integrity, shards
 from asc_jax.data.fingerprints import file_stamps, fingerprint, refuse_changed
-from asc_jax.data.staging import replacing
 from asc_jax.data.tau_folder import Recording, read_recordings
 from asc_jax.data.tf_stream import import_tensorflow
 from asc_jax.data.wav import N_SAMPLES
 from asc_jax.errors import UserError
-from asc_jax.machine import n_cores
+from asc_jax.machine import json_object
+from asc_jax.machine.resources import n_cores
+from asc_jax.machine.staging import replacing
 from asc_jax.taxonomy import SCENES
 
 SHARD_CLIPS = 2048  # 256 MiB

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.machine import n_cores
+from asc_jax.machine.resources import n_cores
 
 WAV_RATE = 44_100  # Hz
 WAV_SAMPLES = 44_100  # one second

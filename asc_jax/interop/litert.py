@@ -14,7 +14,7 @@ from asc_jax.errors import UserError
 from asc_jax.interop import litert_network
 from asc_jax.interop.graph import ARTEFACTS, N_SAMPLES, Deployment
 from asc_jax.interop.litert_flatbuffer import finish
-from asc_jax.interop.optional import require
+from asc_jax.machine.optional_packages import require
 
 EXTENSION = ".tflite"
 

@@ -17,9 +17,9 @@ from asc_jax.interop import (
     parity_trajectory,
 )
 from asc_jax.interop.live_front_end import front_end_arrays, torchaudio_or_none
-from asc_jax.interop.optional import require
 from asc_jax.interop.parity_checks import Reference
 from asc_jax.interop.parity_front_end import HOPS
+from asc_jax.machine.optional_packages import require
 
 
 def versions() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from asc_jax.interop import onnx_network
 from asc_jax.interop.graph import ARTEFACTS, INPUT, N_SAMPLES, Deployment
 from asc_jax.interop.onnx_writer import Writer
-from asc_jax.interop.optional import require
+from asc_jax.machine.optional_packages import require
 
 OPSET = 17  # the first with STFT
 IR_VERSION = 8  # that opset's own

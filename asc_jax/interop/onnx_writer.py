@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from asc_jax.interop.optional import require
+from asc_jax.machine.optional_packages import require
 
 
 class Writer:

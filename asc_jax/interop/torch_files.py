@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.interop.optional import require
+from asc_jax.machine.optional_packages import require
 
 
 class TorchFile(NamedTuple):

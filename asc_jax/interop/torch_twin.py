@@ -8,7 +8,7 @@ without PyTorch.
 import functools
 
 from asc_jax.errors import UserError
-from asc_jax.interop.optional import require
+from asc_jax.machine.optional_packages import require
 from asc_jax.models.blocks import make_divisible
 from asc_jax.models.cp_mobile import STAGES
 from asc_jax.models.normalisation import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM

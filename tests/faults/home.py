@@ -15,9 +15,10 @@ from loop_runs import Stopping, compiled_once  # noqa: E402
 from small import SMALL_FLAGS  # noqa: E402
 from tau_folder import write_tau  # noqa: E402
 
-from asc_jax import distributed, experiment  # noqa: E402
+from asc_jax import experiment  # noqa: E402
 from asc_jax.cli import prepare_data, quiet  # noqa: E402
 from asc_jax.cli.config_flag import read_config  # noqa: E402
+from asc_jax.machine import distributed
 from tests.faults import runs  # noqa: E402
 from tests.faults.judge import End, end_of  # noqa: E402
 

@@ -9,11 +9,11 @@ import time
 
 import soundfile
 
-from asc_jax import lock
 from asc_jax.cli import prepare_data
 from asc_jax.data import pipeline
 from asc_jax.data.tau_folder import read_recordings
 from asc_jax.errors import UserError
+from asc_jax.machine import lock
 from tests.faults import moments, runs
 from tests.faults.home import ROOT
 from tests.faults.judge import Problem, SilentDifference, require_same_end

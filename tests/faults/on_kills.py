@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 
-from asc_jax import lock
+from asc_jax.machine import lock
 from tests.faults import damage, moments, runs
 from tests.faults.home import HALF
 from tests.faults.judge import Problem, complete_steps, require_same_end, require_went_on_from

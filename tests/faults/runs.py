@@ -10,9 +10,10 @@ import subprocess
 import threading
 import time
 
-from asc_jax import lock, loop, run_config
+from asc_jax import loop, run_config
 from asc_jax.data import pipeline
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.machine import lock
 from tests.faults.judge import Problem
 
 SLOW_S = 900  # a process that takes longer hangs

@@ -10,9 +10,9 @@ import sys
 
 import jax
 
-from asc_jax import compiler_memory, process_exit, rendezvous
 from asc_jax.errors import UserError
-from asc_jax.machine import n_cores
+from asc_jax.machine import compiler_memory, process_exit, rendezvous
+from asc_jax.machine.resources import n_cores
 
 MAX_CPU_REPLICAS = 8
 MAX_PORT = 65_535

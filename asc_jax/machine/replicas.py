@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from asc_jax.memory import ScratchMemory, aligned_zeros
+from asc_jax.machine.memory import ScratchMemory, aligned_zeros
 from asc_jax.types import Array
 
 AXIS = "replica"

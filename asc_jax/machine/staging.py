@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from asc_jax import lock
 from asc_jax.errors import UserError
+from asc_jax.machine import lock
 
 STAGING = ".building"  # the leading dots hide both from readers
 REPLACED = ".replaced"
