@@ -19,9 +19,9 @@ from asc_jax import (
     precision,
     state,
     steps,
-    training_input,
 )
 from asc_jax.errors import UserError, short
+from asc_jax.features import training_input
 from asc_jax.models import MODELS, apply_training, scratch_shapes_of
 from asc_jax.types import Array, Params, Scratch
 

@@ -7,8 +7,9 @@ import math
 
 import torch
 
-from asc_jax import features, filters
-from asc_jax.augment import VARIANCE_OFFSET
+from asc_jax import features
+from asc_jax.features import filters
+from asc_jax.features.augment import VARIANCE_OFFSET
 from asc_jax.interop.live_front_end import torchaudio_or_none
 
 

@@ -19,7 +19,11 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from asc_jax import augment, features, filters, optim  # noqa: E402
+from asc_jax import (
+    features,
+    optim,  # noqa: E402
+)
+from asc_jax.features import augment, filters
 from asc_jax.interop import parity, parity_front_end  # noqa: E402
 from asc_jax.interop.parity_front_end import HOPS, MEL, RATES  # noqa: E402
 from asc_jax.interop.torch import from_torch  # noqa: E402

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax import augment, training_input
+from asc_jax.features import augment, training_input
 
 
 def keys(n, seed=0):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax import features, filters
+from asc_jax import features
+from asc_jax.features import filters
 
 MEL = {
     "sample_rate": 32_000,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import experiment, losses, optim, state, steps, training_input
+from asc_jax import experiment, losses, optim, state, steps
+from asc_jax.features import training_input
 from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
 from asc_jax.machine import replicas

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from asc_jax import features, filters
+from asc_jax import features
+from asc_jax.features import filters
 from asc_jax.models.cp_mobile import STAGES
 from asc_jax.types import Params
 

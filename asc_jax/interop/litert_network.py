@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from asc_jax.features import LOG_OFFSET
+from asc_jax.features.front_end import LOG_OFFSET
 from asc_jax.interop.graph import (
     INPUT,
     N_SAMPLES,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from asc_jax.features import LOG_OFFSET
+from asc_jax.features.front_end import LOG_OFFSET
 from asc_jax.interop.graph import (
     INPUT,
     Deployment,

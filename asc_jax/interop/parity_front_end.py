@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import augment, features, filters, training_input
+from asc_jax import features
+from asc_jax.features import augment, filters, training_input
 from asc_jax.interop.parity_checks import Check, Reference, Tolerance, joined
 
 RATES = (44_100, 32_000)  # Hz, of a recording and of the network

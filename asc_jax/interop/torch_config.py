@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from asc_jax import filters, taxonomy
+from asc_jax import taxonomy
 from asc_jax.errors import UserError
+from asc_jax.features import filters
 from asc_jax.interop.torch import FRONT_END_BUFFERS, infer_config, plain_names
 from asc_jax.interop.torch_files import TorchFile
 

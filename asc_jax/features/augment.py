@@ -10,7 +10,7 @@ Source: the official baseline; its settings are in `configs/base.py`.
 import jax
 import jax.numpy as jnp
 
-from asc_jax.per_clip import clip_by_clip
+from asc_jax.features.per_clip import clip_by_clip
 from asc_jax.types import Array
 
 VARIANCE_OFFSET = 1e-6

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import filters
-from asc_jax.per_clip import clip_by_clip
+from asc_jax.features import filters
+from asc_jax.features.per_clip import clip_by_clip
 from asc_jax.types import Array
 
 LOG_OFFSET = 1e-5  # added to mel power before the logarithm

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from asc_jax import augment, features
-from asc_jax.per_clip import clip_by_clip
+from asc_jax import features
+from asc_jax.features import augment
+from asc_jax.features.per_clip import clip_by_clip
 from asc_jax.types import Array
 
 

@@ -1,0 +1,12 @@
+"""From a waveform to log-mel features, and the augmentation of both."""
+
+from asc_jax.features.front_end import (
+    LOG_OFFSET,
+    log_compress,
+    log_mel,
+    mel_power,
+    n_frames,
+    resample,
+)
+
+__all__ = ["LOG_OFFSET", "log_compress", "log_mel", "mel_power", "n_frames", "resample"]
