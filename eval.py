@@ -28,7 +28,8 @@ from asc_jax import (
 )
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.replicas import define_replica_flags, start_replicas
-from asc_jax.data import held_out, pipeline
+from asc_jax.data import held_out
+from asc_jax.data.clips import official_splits, open_split
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 
@@ -65,7 +66,7 @@ def main(argv) -> None:
     state, extra, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")
     data_dir = flags.FLAGS.data_dir or config.data.dir
     try:
-        clips = pipeline.open_split(data_dir, config.data.test_split)
+        clips = open_split(data_dir, config.data.test_split)
     except UserError as error:
         raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
     keep_compiled(workdir)
@@ -77,7 +78,7 @@ def main(argv) -> None:
     validation = _held_out(parts, variables, data_dir, extra)
     results = evaluation.describe(parts, name, extra, step) | summaries
     splits = {config.data.train_split, config.data.test_split}
-    results["official_lists"] = splits <= pipeline.official_splits(data_dir)
+    results["official_lists"] = splits <= official_splits(data_dir)
     results["checkpoint"] = flags.FLAGS.checkpoint
     results["selection"] = extra["note"] if best else "the last epoch: nothing was selected"
     results["validation"] = validation and analysis.describe_held_out(validation)
@@ -104,7 +105,7 @@ def _held_out(parts, variables, data_dir, extra) -> evaluation.Predictions | Non
     data = parts.config.data
     if not data.validation_locations:
         return None
-    clips = pipeline.open_split(data_dir, data.train_split)
+    clips = open_split(data_dir, data.train_split)
     trained, clips = held_out.split(clips, data.validation_locations, parts.config.seed)
     if len(trained) != extra.get("n_train_clips", len(trained)):
         raise UserError(

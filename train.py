@@ -16,7 +16,8 @@ from asc_jax import config_checks, experiment, limits, loop, run_config
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
-from asc_jax.data import held_out, pipeline
+from asc_jax.data import held_out
+from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError, printable
 from asc_jax.machine import hosts, lock
 
@@ -36,8 +37,8 @@ def main(argv) -> None:
     name = config_name(flags.FLAGS["config"].config_filename)
     workdir = flags.FLAGS.workdir or f"runs/{pathlib.PurePath(name).with_suffix('')}"
     parts = [experiment.make(one) for one in by_seed(config)]
-    clips = pipeline.open_split(config.data.dir, config.data.train_split)
-    test_clips = pipeline.open_split(config.data.dir, config.data.test_split)
+    clips = open_split(config.data.dir, config.data.train_split)
+    test_clips = open_split(config.data.dir, config.data.test_split)
     hosts.require_same(config=config.to_json(), clips=clips.identity)
     with hosts.own_workdir(workdir) as own, lock.held(own):
         folders = [pathlib.Path(own, folder(config, one.config.seed)) for one in parts]

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import calibration, metrics, segments
+from asc_jax import calibration, metrics
+from asc_jax.data import clip_names
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import Predictions
-from asc_jax.taxonomy import DEVICES, SCENES
 
 NO_VALIDATION = (
     "no clips to fit one on: train with --config.data.validation_locations=0.2, which holds "
@@ -29,10 +30,10 @@ def by_segment(predictions: Predictions) -> dict[str, Any]:
       `metrics.summarize` defines them; or `missing` alone, why there are none.
     """
     try:
-        names = segments.segment_names(predictions.filenames)
+        names = clip_names.segment_names(predictions.filenames)
     except UserError as error:
         return {"missing": str(error)}
-    first, probs = segments.means(names, np.exp(calibration.log_probs(predictions.logits)))
+    first, probs = clip_names.means(names, np.exp(calibration.log_probs(predictions.logits)))
     with np.errstate(divide="ignore"):  # a probability may be 0; its log loss is infinite
         sums = metrics.tally(np.log(probs), predictions.label[first], predictions.device_id[first])
     summary = metrics.summarize(sums)
@@ -42,7 +43,7 @@ def by_segment(predictions: Predictions) -> dict[str, Any]:
 
 def describe_held_out(held_out: Predictions) -> dict[str, Any]:
     """Of training locations held out: `locations`, `n_clips` and the figures on those clips."""
-    names = segments.location_names(held_out.filenames)
+    names = clip_names.location_names(held_out.filenames)
     figures = ("n_clips", "accuracy", "macro_accuracy", "log_loss")
     found = {name: held_out.summary[name] for name in figures}
     return {"locations": sorted(set(names.tolist()))} | found
@@ -111,7 +112,7 @@ def most_confused(predictions: Predictions, n: int = 12) -> list[dict[str, Any]]
 def _recording(filename: str) -> str:
     """What several devices recorded at once; the clip itself where its name does not say."""
     try:
-        return segments.segment_names([filename])[0].rpartition("-")[0]
+        return clip_names.segment_names([filename])[0].rpartition("-")[0]
     except UserError:
         return filename
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax.taxonomy import DEVICE_GROUPS, DEVICES, N_DEVICES, N_SCENES, SCENES
+from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, N_DEVICES, N_SCENES, SCENES
 from asc_jax.types import Array, Metrics
 
 

@@ -13,9 +13,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
 from asc_jax.limits import OVER_BUDGET
 from asc_jax.table1 import published
-from asc_jax.taxonomy import DEVICE_GROUPS
 
 __all__ = ["decimals", "percent", "published", "results_table"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from asc_jax import html_page, svg
+from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
 from asc_jax.figures import BLUE, GREEN, GREY, INK, PALE, RED
 from asc_jax.report import percent
-from asc_jax.taxonomy import DEVICE_GROUPS
 
 _COLOURS = {"real": BLUE, "seen": GREEN, "unseen": RED}
 

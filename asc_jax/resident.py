@@ -11,7 +11,7 @@ these from `held`. Training is the same bit for bit as with streamed clips, exce
 import jax
 import numpy as np
 
-from asc_jax.data.pipeline import Clips
+from asc_jax.data.clips import Clips
 from asc_jax.errors import UserError
 from asc_jax.machine import replicas
 from asc_jax.machine.memory import aligned_zeros

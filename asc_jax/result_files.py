@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax.taxonomy import N_SCENES, SCENES
+from asc_jax.data.tau.taxonomy import N_SCENES, SCENES
 
 
 def write_results(results: Mapping[str, Any], workdir: str | Path) -> Path:

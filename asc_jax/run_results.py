@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asc_jax import clusters
+from asc_jax.data.clip_names import NAME_FORM
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.errors import UserError, short
 from asc_jax.machine import json_object
-from asc_jax.segments import NAME_FORM
-from asc_jax.taxonomy import DEVICES, SCENES
 
 
 class RunResults(NamedTuple):

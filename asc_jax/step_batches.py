@@ -3,7 +3,11 @@
 import dataclasses
 from collections.abc import Iterator
 
-from asc_jax.data import pipeline  # imports TensorFlow only to read a built data set
+from asc_jax.data.clips import (
+    NO_CLIP,
+    epoch_order,
+    n_batches,  # imports TensorFlow only to read a built data set
+)
 from asc_jax.errors import UserError
 from asc_jax.machine import replicas
 
@@ -43,7 +47,7 @@ class StepBatches:
     @property
     def steps_per_epoch(self) -> int:
         """The last of them may have fewer clips."""
-        return pipeline.n_batches(self.n_clips, self.batch_size)
+        return n_batches(self.n_clips, self.batch_size)
 
     @property
     def n_steps(self) -> int:
@@ -54,8 +58,8 @@ class StepBatches:
         """This process's share of what is left to do after so many steps."""
         while step < self.n_steps:
             epoch, first = divmod(step, self.steps_per_epoch)
-            order = pipeline.epoch_order(self.n_clips, self.seed, epoch)
-            order, n_rows = replicas.own_share(order, self.batch_size, pipeline.NO_CLIP)
+            order = epoch_order(self.n_clips, self.seed, epoch)
+            order, n_rows = replicas.own_share(order, self.batch_size, NO_CLIP)
             batches = []
             for batch in clips.batches(order, n_rows, first=first):
                 batches.append(batch)
@@ -67,6 +71,6 @@ class StepBatches:
     def filenames(self, clips, step: int) -> list[str]:
         """Of the clips, of all processes, that a step takes; steps are counted from 0."""
         epoch, first = divmod(step, self.steps_per_epoch)
-        order = pipeline.epoch_order(self.n_clips, self.seed, epoch)
+        order = epoch_order(self.n_clips, self.seed, epoch)
         batch = next(clips.batches(order, self.batch_size, first=first))
         return batch["filename"][batch["mask"]].tolist()

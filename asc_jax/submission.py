@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from asc_jax import evaluation, result_files
-from asc_jax.data.pipeline import Clips
+from asc_jax.data.clips import Clips
 from asc_jax.errors import UserError
 from asc_jax.machine.staging import replacing
 from asc_jax.prediction import deployed

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from asc_jax.taxonomy import DEVICE_GROUPS, TRAIN_PERCENTS
+from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, TRAIN_PERCENTS
 
 # Macro average accuracy by split, in percent, as printed: the baseline's mean of five runs,
 # its standard deviation over them, and the report's system.

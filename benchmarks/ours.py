@@ -12,7 +12,7 @@ import numpy as np
 
 from asc_jax import experiment, features
 from asc_jax.complexity import count_macs
-from asc_jax.data import pipeline
+from asc_jax.data.clips import epoch_order, from_arrays, n_batches, open_split
 from asc_jax.errors import UserError
 from asc_jax.machine import distributed, replicas
 from asc_jax.resident import place_clips, resident_steps
@@ -55,11 +55,11 @@ def epoch(spec: Mapping) -> Job:
     as shared by ten epochs.
     """
     parts = _parts(spec)
-    clips = pipeline.open_split(spec["data_dir"], spec["split"])
+    clips = open_split(spec["data_dir"], spec["split"])
     source, held = place_clips(clips, spec.get("resident", "auto"))
     tx, slots = parts.tx(N_RUN_STEPS), spec["slots"]
     if held is not None:
-        slots = resident_steps(slots, pipeline.n_batches(len(clips), spec["batch"]))
+        slots = resident_steps(slots, n_batches(len(clips), spec["batch"]))
     train = replicas.pmap_train(
         parts.train_steps(tx, axis_name=replicas.AXIS),
         scratch_shapes=parts.scratch_shapes,
@@ -69,7 +69,7 @@ def epoch(spec: Mapping) -> Job:
 
     def run():
         nonlocal state
-        order = pipeline.epoch_order(len(clips), parts.config.seed, next(numbers))
+        order = epoch_order(len(clips), parts.config.seed, next(numbers))
         if held is not None:
             collections.deque(clips.batches(order[: len(clips) // 10], spec["batch"]), maxlen=0)
         batches, metrics = source.batches(order, spec["batch"]), None
@@ -139,7 +139,7 @@ def whole_run(spec: Mapping) -> Job:
     parts = experiment.make(config.lock())
     n_clips = spec["n_clips"]
     audio = inputs.waveforms(n_clips, parts.n_samples)
-    clips = pipeline.from_arrays(audio, inputs.labels(n_clips), np.zeros(n_clips, np.int32))
+    clips = from_arrays(audio, inputs.labels(n_clips), np.zeros(n_clips, np.int32))
 
     def run():
         with tempfile.TemporaryDirectory(prefix="benchmarks_") as workdir:

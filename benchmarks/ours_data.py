@@ -11,7 +11,7 @@ from benchmarks.inputs import Job
 def build(spec: Mapping) -> Job:
     """Wav folder → data set, test list and all."""
     from asc_jax.cli.prepare_data import prepare
-    from asc_jax.data.tau_folder import read_recordings
+    from asc_jax.data.tau.folder import read_recordings
 
     names = [split.removeprefix("train_").removesuffix("pct") for split in inputs.SPLITS]
     recordings = read_recordings(spec["tau_dir"], inputs.SPLITS)
@@ -25,7 +25,7 @@ def build(spec: Mapping) -> Job:
 def build_many(spec: Mapping) -> Job:
     """Wavs → data set, of more clips than there are wavs: each is read many times."""
     from asc_jax.data import tau22
-    from asc_jax.data.tau_folder import read_recordings
+    from asc_jax.data.tau.folder import read_recordings
 
     n, split = spec["n_clips"], inputs.SPLITS[-1]
     few = read_recordings(spec["tau_dir"], [split])[split]

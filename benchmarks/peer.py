@@ -37,8 +37,8 @@ def whole_step(spec: Mapping) -> Job:
 
 def epoch(spec: Mapping) -> Job:
     """A pass over wav files by a DataLoader; resampled every time, as the baseline does."""
-    from asc_jax.data.tau_folder import read_recordings
-    from asc_jax.data.wav import read_wav
+    from asc_jax.data.tau.folder import read_recordings
+    from asc_jax.data.tau.wav import read_wav
 
     config = inputs.read_config(spec)
     recordings = read_recordings(spec["tau_dir"], [spec["split"]])[spec["split"]]

@@ -7,7 +7,7 @@ import numpy as np
 from small import small_config
 
 from asc_jax import experiment, loop
-from asc_jax.data import pipeline
+from asc_jax.data.clips import open_split
 
 N_CLIPS, BATCH_SIZE, STEPS_PER_EPOCH = 300, 12, 25  # several chunks on each of two cores
 
@@ -68,18 +68,18 @@ def watch(folder, n_steps, n_evaluations):
     from tau_folder import write_tau
 
     from asc_jax.data import tau22
-    from asc_jax.data.tau_folder import read_recordings
+    from asc_jax.data.tau.folder import read_recordings
 
     tau22.build(
         read_recordings(write_tau(folder / "tau", n_train=N_CLIPS), ["train_100pct", "test"]),
         folder / "data",
     )
-    clips = Watched(pipeline.open_split(folder / "data", "train_100pct"))
+    clips = Watched(open_split(folder / "data", "train_100pct"))
     n_epochs = n_steps // STEPS_PER_EPOCH
     loop.fit(
         experiment.make(small_config(data__batch_size=BATCH_SIZE)),
         clips,
-        pipeline.open_split(folder / "data", "test"),
+        open_split(folder / "data", "test"),
         folder / "run",
         n_epochs=n_epochs,
         eval_every_epochs=n_epochs // n_evaluations,

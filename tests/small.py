@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from asc_jax.data import pipeline
+from asc_jax.data.clips import from_arrays
 
 SMALL_FLAGS = (  # the same for `train.py`
     "--config.features.n_mels=32",
@@ -43,4 +43,4 @@ def small_clips(n_clips, seed=0, change=None):
     audio, label = noise(n_clips, seed)
     if change:
         change(audio)
-    return pipeline.from_arrays(audio, label, np.arange(n_clips) % 9)
+    return from_arrays(audio, label, np.arange(n_clips) % 9)

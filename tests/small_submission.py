@@ -9,7 +9,7 @@ from small import noise
 from small_run import write_run
 
 from asc_jax import evaluation, metrics, result_files, run_config
-from asc_jax.data import pipeline
+from asc_jax.data.clips import from_arrays
 from asc_jax.machine import version
 from asc_jax.submission_author import EXAMPLE
 
@@ -65,7 +65,7 @@ def change_json(path, change):
 def evaluation_clips(n=12):
     """Clips without labels, named as in the evaluation set."""
     names = [f"audio/{number}.wav" for number in range(n)]
-    return pipeline.from_arrays(noise(n, seed=1)[0], [-1] * n, [-1] * n, names)
+    return from_arrays(noise(n, seed=1)[0], [-1] * n, [-1] * n, names)
 
 
 def write_author(path, change=lambda text: text):

@@ -2,7 +2,7 @@
 
 from tau_folder import write_list, write_wav
 
-from asc_jax.taxonomy import CITIES, SCENES
+from asc_jax.data.tau.taxonomy import CITIES, SCENES
 
 DEVICES = ("a", "s4")
 

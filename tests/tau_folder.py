@@ -3,7 +3,7 @@
 import numpy as np
 import soundfile
 
-from asc_jax.taxonomy import CITIES, DEVICES, SCENES
+from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES
 
 RATE = 44_100
 EVALUATION = "TAU-urban-acoustic-scenes-2024-mobile-evaluation"

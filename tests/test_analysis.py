@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from asc_jax import analysis, evaluation
-from asc_jax.taxonomy import DEVICES, SCENES
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 
 
 def predictions(n=200, seed=0, sharpness=2.0, known=True):

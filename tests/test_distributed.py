@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from asc_jax.data import pipeline
+from asc_jax.data.clips import NO_CLIP, epoch_order, from_arrays, n_batches
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import distributed, hosts, process_exit, replicas
 
@@ -167,24 +167,24 @@ def test_processes_read_disjoint_shares_that_together_are_the_epoch(
     monkeypatch, n_clips, batch_size
 ):
     """In order of position, and as many batches each."""
-    order = pipeline.epoch_order(n_clips, seed=0, epoch=0)
+    order = epoch_order(n_clips, seed=0, epoch=0)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     shares = []
     for own in range(2):
         monkeypatch.setattr(jax, "process_index", lambda own=own: own)
-        rows, n_rows = replicas.own_share(order, batch_size, pipeline.NO_CLIP)
+        rows, n_rows = replicas.own_share(order, batch_size, NO_CLIP)
         shares.append(rows.reshape(-1, n_rows))
     together = np.concatenate(shares, axis=1)
-    assert together.shape == (pipeline.n_batches(n_clips, batch_size), 4 * -(-batch_size // 4))
+    assert together.shape == (n_batches(n_clips, batch_size), 4 * -(-batch_size // 4))
     np.testing.assert_array_equal(together[together >= 0], order)
-    np.testing.assert_array_equal(together[:, batch_size:], pipeline.NO_CLIP)
+    np.testing.assert_array_equal(together[:, batch_size:], NO_CLIP)
 
 
 def test_rows_without_a_clip_are_zeros_and_masked():
     audio = np.ones((3, 4), np.float32)
-    clips, none = pipeline.from_arrays(audio, np.ones(3), np.ones(3)), pipeline.NO_CLIP
+    clips, none = from_arrays(audio, np.ones(3), np.ones(3)), NO_CLIP
     first, second = clips.batches(np.array([none, 2, none, none]), 2)
     assert first["mask"].tolist() == [False, True]
     assert first["filename"].tolist() == ["", "2"]

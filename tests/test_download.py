@@ -10,8 +10,8 @@ import zipfile
 import pytest
 from tau_folder import write_tau
 
-from asc_jax.data import download as tau
-from asc_jax.data import fetch
+from asc_jax.data.tau import download as tau
+from asc_jax.data.tau import fetch
 from asc_jax.errors import UserError
 
 DATA = bytes(range(256)) * 2000

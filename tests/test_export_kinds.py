@@ -10,7 +10,8 @@ import pytest
 from exported import builder_of, kinds, moved_variables, results_in_jax
 from small import noise, small_config
 
-from asc_jax import experiment, exporting, taxonomy
+from asc_jax import experiment, exporting
+from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
 from asc_jax.features import filters
 from asc_jax.interop import c_header, graph

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asc_jax import figures, metrics
-from asc_jax.taxonomy import N_DEVICES, N_SCENES
+from asc_jax.data.tau.taxonomy import N_DEVICES, N_SCENES
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -18,7 +18,7 @@ from fuzz.readers_runs import made_up_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asc_jax.data import fetch
+from asc_jax.data.tau import fetch
 from asc_jax.errors import UserError, printable
 
 NEEDS = {"torch_file": "torch", "wav": "soundfile", "recording": "soundfile"}

@@ -5,9 +5,10 @@ import pytest
 from small import small_clips, small_config
 
 from asc_jax import experiment
-from asc_jax.data import held_out, pipeline
+from asc_jax.data import held_out
+from asc_jax.data.clips import Clips, epoch_order, from_arrays
+from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
-from asc_jax.taxonomy import SCENES
 
 
 def clips_of(n_locations, per_location=3, n_scenes=10):
@@ -18,7 +19,7 @@ def clips_of(n_locations, per_location=3, n_scenes=10):
     names = [f"audio/{SCENES[s]}-lyon-{100 * s + k}-{i}-0-a.wav" for i, (s, k) in enumerate(rows)]
     label = np.array([s for s, _ in rows])
     audio = np.arange(2 * len(rows), dtype=np.float32).reshape(-1, 2)
-    return pipeline.from_arrays(audio, label, np.zeros(len(rows)), names)
+    return from_arrays(audio, label, np.zeros(len(rows)), names)
 
 
 def names_of(clips):
@@ -51,7 +52,7 @@ def test_clips_keep_their_order_and_their_sound():
     for part in both:
         names = names_of(part)
         assert names == sorted(names, key=order.index)
-        for batch in part.batches(pipeline.epoch_order(len(part), 0, 0), 4):
+        for batch in part.batches(epoch_order(len(part), 0, 0), 4):
             for name, audio, valid in zip(
                 *(batch[k] for k in ("filename", "audio", "mask")), strict=True
             ):
@@ -77,7 +78,7 @@ def test_more_clips_of_the_same_locations_change_nothing():
 
 
 def test_no_share_reads_nothing_and_changes_nothing():
-    clips = pipeline.Clips(3, read=None)
+    clips = Clips(3, read=None)
     assert held_out.split(clips, 0.0, seed=0) == (clips, None)
 
 

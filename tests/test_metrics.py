@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asc_jax import metrics
-from asc_jax.taxonomy import DEVICE_GROUPS, DEVICES, N_DEVICES, N_SCENES, SCENES
+from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, N_DEVICES, N_SCENES, SCENES
 
 counts_jit = jax.jit(metrics.counts, static_argnames="n_devices")
 

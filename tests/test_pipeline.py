@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from tau_folder import write_tau
 
-from asc_jax.data import pipeline
+from asc_jax.data.clips import Clips, epoch_order, from_arrays, n_batches, open_split
 from asc_jax.errors import UserError
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     tau22 = pytest.importorskip("asc_jax.data.tau22")
-    from asc_jax.data.tau_folder import read_recordings
+    from asc_jax.data.tau.folder import read_recordings
 
     tau = write_tau(tmp_path_factory.mktemp("tau"))
     data_dir = tmp_path_factory.mktemp("data")
@@ -25,7 +25,7 @@ def data_dir(tmp_path_factory):
 
 def _clips(n=10, n_samples=4):
     audio = np.arange(1, n * n_samples + 1, dtype=np.float32).reshape(n, n_samples)
-    return pipeline.from_arrays(audio, np.arange(n) + 1, np.arange(n) + 2)
+    return from_arrays(audio, np.arange(n) + 1, np.arange(n) + 2)
 
 
 def _same(left, right):
@@ -36,26 +36,26 @@ def _same(left, right):
 
 
 def test_epoch_order_is_a_permutation_of_its_arguments_alone():
-    order = pipeline.epoch_order(100, seed=3, epoch=5)
+    order = epoch_order(100, seed=3, epoch=5)
     assert order.dtype == np.int64
     np.testing.assert_array_equal(np.sort(order), np.arange(100))
     np.random.seed(1)  # noqa: NPY002  global state must not matter
-    np.testing.assert_array_equal(order, pipeline.epoch_order(100, seed=3, epoch=5))
+    np.testing.assert_array_equal(order, epoch_order(100, seed=3, epoch=5))
 
 
 @pytest.mark.parametrize("other", [(100, 3, 6), (100, 4, 5), (100, 2**32 + 3, 5)])
 def test_epoch_order_differs_between_seeds_and_epochs(other):
-    assert (pipeline.epoch_order(*other) != pipeline.epoch_order(100, 3, 5)).any()
+    assert (epoch_order(*other) != epoch_order(100, 3, 5)).any()
 
 
 def test_epoch_order_stays_what_it_was():
     # Pinned so that a run can be repeated under later versions of numpy.
-    assert pipeline.epoch_order(6, seed=0, epoch=1).tolist() == [2, 3, 1, 0, 4, 5]
-    assert pipeline.epoch_order(8, seed=42, epoch=149).tolist() == [1, 5, 4, 2, 3, 6, 7, 0]
+    assert epoch_order(6, seed=0, epoch=1).tolist() == [2, 3, 1, 0, 4, 5]
+    assert epoch_order(8, seed=42, epoch=149).tolist() == [1, 5, 4, 2, 3, 6, 7, 0]
 
 
 def test_epoch_order_of_no_clips_is_empty():
-    assert pipeline.epoch_order(0, seed=0, epoch=0).shape == (0,)
+    assert epoch_order(0, seed=0, epoch=0).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_epoch_order_of_no_clips_is_empty():
     [(6980, 78, 90), (156, 78, 2), (157, 78, 3), (0, 5, 0)],
 )
 def test_n_batches_rounds_up(n_clips, batch_size, expected):
-    assert pipeline.n_batches(n_clips, batch_size) == expected
+    assert n_batches(n_clips, batch_size) == expected
 
 
 def test_last_batch_is_filled_up_and_masked():
@@ -78,7 +78,7 @@ def test_last_batch_is_filled_up_and_masked():
 
 
 def test_batches_follow_the_order():
-    order = pipeline.epoch_order(10, 0, 0)
+    order = epoch_order(10, 0, 0)
     batches = list(_clips().batches(order, 5))
     assert np.concatenate([batch["label"] for batch in batches]).tolist() == (order + 1).tolist()
 
@@ -87,8 +87,8 @@ def test_first_resumes_without_reading_the_skipped():
     asked = []
     clips = _clips()
     read = clips._read
-    spied = pipeline.Clips(10, lambda indices: asked.extend(indices) or read(indices))
-    order = pipeline.epoch_order(10, 0, 0)
+    spied = Clips(10, lambda indices: asked.extend(indices) or read(indices))
+    order = epoch_order(10, 0, 0)
     resumed = list(spied.batches(order, 3, first=2))
     assert sorted(asked) == sorted(order[6:])
     for left, right in zip(resumed, list(clips.batches(order, 3))[2:], strict=True):
@@ -118,17 +118,17 @@ def test_arrays_must_fit_together(wrong):
               "filenames": ["a", "b", "c"]}  # fmt: skip
     arrays[wrong] = arrays[wrong][0] if wrong == "audio" else arrays[wrong][:2]
     with pytest.raises(ValueError, match="has shape"):
-        pipeline.from_arrays(**arrays)
+        from_arrays(**arrays)
 
 
 def test_disk_and_memory_give_identical_batches(data_dir):
-    stored = pipeline.open_split(data_dir, "train_100pct")
+    stored = open_split(data_dir, "train_100pct")
     assert len(stored) == 20
     everything = next(stored.in_order(20))
-    memory = pipeline.from_arrays(
+    memory = from_arrays(
         *(everything[name] for name in ("audio", "label", "device_id", "filename"))
     )
-    order = pipeline.epoch_order(20, 7, 3)
+    order = epoch_order(20, 7, 3)
     for first in (0, 2):
         left = list(stored.batches(order, 6, first=first))
         right = list(memory.batches(order, 6, first=first))
@@ -138,7 +138,7 @@ def test_disk_and_memory_give_identical_batches(data_dir):
 
 
 def test_disk_gives_the_documented_shapes(data_dir):
-    batch = next(pipeline.open_split(data_dir, "test").in_order(4))
+    batch = next(open_split(data_dir, "test").in_order(4))
     assert batch["audio"].shape == (4, 32_000)
     assert [batch[k].dtype for k in ("audio", "label", "device_id", "mask")] == [
         np.float32, np.int32, np.int32, bool
@@ -147,7 +147,7 @@ def test_disk_gives_the_documented_shapes(data_dir):
 
 
 def test_iterators_can_be_dropped_half_way(data_dir):
-    clips = pipeline.open_split(data_dir, "train_100pct")
+    clips = open_split(data_dir, "train_100pct")
     for _ in range(5):
         batches = clips.in_order(2)
         next(batches)
@@ -167,12 +167,12 @@ def test_program_ends_although_an_iterator_is_alive(data_dir):
 
 def test_missing_data_set_says_how_to_get_one(tmp_path):
     with pytest.raises(UserError, match=r"prepare_data --tau_dir DIR .*--download.*make demo"):
-        pipeline.open_split(tmp_path / "nothing", "test")
+        open_split(tmp_path / "nothing", "test")
 
 
 def test_unknown_split_names_the_known(data_dir):
     with pytest.raises(UserError, match="'train_10pct'; it has test, train_100pct, train_5pct"):
-        pipeline.open_split(data_dir, "train_10pct")
+        open_split(data_dir, "train_10pct")
 
 
 @pytest.fixture
@@ -187,13 +187,13 @@ def _shard(data_dir, split):
 def test_missing_shard_is_a_user_error(copy):
     _shard(copy, "test").unlink()
     with pytest.raises(UserError, match="damaged or incomplete .* is missing.*--overwrite"):
-        pipeline.open_split(copy, "test")
+        open_split(copy, "test")
 
 
 def test_damaged_description_is_a_user_error(copy):
     next(copy.glob("tau22/*/features.json")).write_text("{")
     with pytest.raises(UserError, match="damaged or incomplete"):
-        pipeline.open_split(copy, "test")
+        open_split(copy, "test")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])
@@ -204,7 +204,7 @@ def test_damaged_record_is_a_user_error_without_traceback(copy, damage, capfd):
     data[middle : middle + 8] = bytes(byte ^ 255 for byte in data[middle : middle + 8])
     path.write_bytes(data if damage == "flip" else data[:middle])
     with pytest.raises(UserError, match=f"in {copy}/tau22 is damaged .*--overwrite"):
-        list(pipeline.open_split(copy, "test").in_order(2))
+        list(open_split(copy, "test").in_order(2))
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -221,7 +221,7 @@ def test_arrays_need_no_tensorflow():
 def test_missing_tensorflow_is_a_user_error(data_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UserError, match="needs tensorflow: pip install"):
-        pipeline.open_split(data_dir, "test")
+        open_split(data_dir, "test")
 
 
 def _spoiled(path, spoil):
@@ -238,7 +238,7 @@ def _spoiled(path, spoil):
 
 def _read_all(data_dir):
     for split in ("test", "train_5pct", "train_100pct"):
-        list(pipeline.open_split(data_dir, split).in_order(8))
+        list(open_split(data_dir, split).in_order(8))
 
 
 @pytest.mark.parametrize("spoil", ["delete", "cut", "flip"])
@@ -251,12 +251,12 @@ def test_no_file_of_a_data_set_can_be_spoiled_unnoticed(copy, spoil):
         with pytest.raises(UserError, match="damaged|no data set"):
             _read_all(copy)
         path.write_bytes(content)
-    assert len(list(pipeline.open_split(copy, "test").in_order(8))) == 1
+    assert len(list(open_split(copy, "test").in_order(8))) == 1
 
 
 def test_flipped_bits_of_a_shard_give_the_same_clips_or_an_error(copy):
     """Some bytes of a shard mean nothing; no other clip comes of any."""
-    expected = next(pipeline.open_split(copy, "train_5pct").in_order(5))
+    expected = next(open_split(copy, "train_5pct").in_order(5))
     path = _shard(copy, "train_5pct")
     content, rng, n_refused = path.read_bytes(), np.random.default_rng(0), 0
     for _ in range(20):
@@ -264,7 +264,7 @@ def test_flipped_bits_of_a_shard_give_the_same_clips_or_an_error(copy):
         flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
         try:
-            _same(next(pipeline.open_split(copy, "train_5pct").in_order(5)), expected)
+            _same(next(open_split(copy, "train_5pct").in_order(5)), expected)
         except UserError:
             n_refused += 1
     assert n_refused > 10
@@ -273,19 +273,19 @@ def test_flipped_bits_of_a_shard_give_the_same_clips_or_an_error(copy):
 def test_shard_of_another_data_set_is_refused(copy, tmp_path):
     """Of the same size, and in itself intact."""
     from asc_jax.data import tau22
-    from asc_jax.data.tau_folder import read_recordings
+    from asc_jax.data.tau.folder import read_recordings
 
     tau = write_tau(tmp_path / "tau")
     for path in (tau / "audio").iterdir():
         content = path.read_bytes()
         path.write_bytes(content[:-3] + bytes(byte ^ 1 for byte in content[-3:]))
     tau22.build(read_recordings(tau, ["test"]), tmp_path / "other")
-    assert pipeline.open_split(tmp_path / "other", "test").identity not in (
-        None, pipeline.open_split(copy, "test").identity
+    assert open_split(tmp_path / "other", "test").identity not in (
+        None, open_split(copy, "test").identity
     )  # fmt: skip
     shutil.copy(_shard(tmp_path / "other", "test"), _shard(copy, "test"))
     with pytest.raises(UserError, match="clip 0 is not the one that was stored"):
-        list(pipeline.open_split(copy, "test").in_order(8))
+        list(open_split(copy, "test").in_order(8))
 
 
 def test_data_set_of_another_version_of_the_code_says_so(copy, monkeypatch):
@@ -293,11 +293,11 @@ def test_data_set_of_another_version_of_the_code_says_so(copy, monkeypatch):
 
     monkeypatch.setitem(integrity.CLIPS_ARE, "resampler", 2)
     with pytest.raises(UserError, match="resampler is 1, this version has 2.*--overwrite"):
-        pipeline.open_split(copy, "test")
+        open_split(copy, "test")
 
 
 def test_subset_has_an_identity_of_its_own(data_dir):
-    clips = pipeline.open_split(data_dir, "train_100pct")
+    clips = open_split(data_dir, "train_100pct")
     some = {clips.subset(np.array(numbers)).identity for numbers in ([0, 1], [1, 0], [0])}
     assert len({None, clips.identity, *some}) == 5
-    assert pipeline.open_split(data_dir, "train_100pct").identity == clips.identity
+    assert open_split(data_dir, "train_100pct").identity == clips.identity

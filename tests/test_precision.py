@@ -11,7 +11,7 @@ from small import noise, small_clips, small_config
 
 from asc_jax import checkpoints, evaluation, experiment, loop, optim, precision, state
 from asc_jax.config_checks import COMPUTE_DTYPES
-from asc_jax.data import pipeline
+from asc_jax.data.clips import from_arrays
 from asc_jax.errors import UserError
 from asc_jax.machine import replicas
 
@@ -66,7 +66,7 @@ def trained_nothing():
     """Parts of a small run, its first variables, and a few clips."""
     parts = experiment.make(small_config())
     audio, label = noise(12)
-    return parts, parts.variables(), pipeline.from_arrays(audio, label, np.arange(12) % 9)
+    return parts, parts.variables(), from_arrays(audio, label, np.arange(12) % 9)
 
 
 def test_evaluation_gives_every_format_side_by_side(trained_nothing):
@@ -168,7 +168,7 @@ def train(compute, n_steps, n_replicas=1, scale=None):
 @pytest.mark.slow
 def test_every_compute_format_converges_to_within_one_point_of_float32():
     accuracy = {}
-    clips = pipeline.from_arrays(*loud_noise(600, seed=1), np.arange(600) % 9)
+    clips = from_arrays(*loud_noise(600, seed=1), np.arange(600) % 9)
     evaluate = evaluation.make_evaluator(compiled("float32")[0])  # whatever training used
     for compute in COMPUTE_DTYPES:
         final, losses, _ = train(compute, N_STEPS)

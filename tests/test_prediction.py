@@ -7,8 +7,8 @@ import pytest
 from small_run import restored, write_run
 
 from asc_jax import evaluation, features, prediction
-from asc_jax.data import pipeline
-from asc_jax.data.wav import read_resampled
+from asc_jax.data.clips import from_arrays
+from asc_jax.data.tau.wav import read_resampled
 from asc_jax.prediction import batched, sparse_resample, top_k, windows
 
 RATE = 10
@@ -102,7 +102,7 @@ def test_clips_laid_end_to_end_get_what_evaluation_gives_them(tmp_path):
     for number, clip in enumerate(audio):
         soundfile.write(tmp_path / f"{number}.wav", clip, 44_100, subtype="PCM_24")
     paths = [tmp_path / f"{number}.wav" for number in range(5)]
-    clips = pipeline.from_arrays(np.stack(list(read_resampled(paths))), np.zeros(5), np.zeros(5))
+    clips = from_arrays(np.stack(list(read_resampled(paths))), np.zeros(5), np.zeros(5))
     parts = write_run(tmp_path / "run")
     variables = restored(parts, tmp_path / "run")
     _, evaluated = evaluation.evaluate_precisions(parts, variables, clips)

@@ -12,8 +12,8 @@ import pytest
 from tau_folder import clip_name, write_list, write_tau
 
 from asc_jax.cli import prepare_data
-from asc_jax.data import pipeline
-from asc_jax.data.tau_folder import read_recordings
+from asc_jax.data.clips import open_split
+from asc_jax.data.tau.folder import read_recordings
 from asc_jax.errors import UserError
 
 pytest.importorskip("tensorflow_datasets")
@@ -39,7 +39,7 @@ def test_command_builds_and_then_has_nothing_to_do(tau, tmp_path):
     assert "clips/s" in first.stderr
     # A second of progress bar and nothing else: no warnings of libraries.
     assert all("prepare_data" in line for line in first.stderr.strip().split("\n"))
-    assert len(pipeline.open_split(tmp_path / "data", "test")) == 7
+    assert len(open_split(tmp_path / "data", "test")) == 7
 
 
 def test_command_shows_errors_without_traceback(tmp_path):
@@ -81,7 +81,7 @@ def test_interrupted_command_can_be_run_again(tmp_path):
     assert list((tmp_path / "data").iterdir()) == []
     write_list(test_list, [row[:2] for row in rows[:10]])
     prepare_data.prepare(tmp_path / "dev", tmp_path / "data", splits=["test"])
-    assert len(pipeline.open_split(tmp_path / "data", "test")) == 10
+    assert len(open_split(tmp_path / "data", "test")) == 10
 
 
 @pytest.fixture
@@ -116,15 +116,15 @@ def test_other_splits_are_refused_unless_overwrite(tau, data_dir):
         prepare_data.prepare(tau, data_dir, splits=["100", "test"])
     assert _built_at(data_dir) == before
     prepare_data.prepare(tau, data_dir, splits=["100", "test"], overwrite=True)
-    assert len(pipeline.open_split(data_dir, "train_100pct")) == 20
+    assert len(open_split(data_dir, "train_100pct")) == 20
     with pytest.raises(UserError, match="no split 'train_5pct'"):
-        pipeline.open_split(data_dir, "train_5pct")
+        open_split(data_dir, "train_5pct")
 
 
 def test_a_damaged_data_set_is_built_again(tau, data_dir):
     next(data_dir.glob("tau22/*/*test.array_record*")).unlink()
     prepare_data.prepare(tau, data_dir, splits=["5", "test"])
-    assert len(pipeline.open_split(data_dir, "test")) == 7
+    assert len(open_split(data_dir, "test")) == 7
 
 
 def test_official_lists_get_no_note(tau, tmp_path, capsys, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from asc_jax import metrics, report, result_files
-from asc_jax.taxonomy import N_DEVICES, N_SCENES, SCENES
+from asc_jax.data.tau.taxonomy import N_DEVICES, N_SCENES, SCENES
 
 
 def make_summary(diagonal=0.5, devices=range(N_DEVICES)):

@@ -9,7 +9,7 @@ import time
 import pytest
 from tau_folder import clip_name, write_tau, write_wav
 
-from asc_jax.data.tau_folder import read_recordings
+from asc_jax.data.tau.folder import read_recordings
 from asc_jax.errors import UserError
 
 tau22 = pytest.importorskip("asc_jax.data.tau22")

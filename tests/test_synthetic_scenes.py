@@ -13,8 +13,8 @@ from asc_jax.data.synthetic_mixtures import MIX_DB, Segment, render
 from asc_jax.data.synthetic_scenes import write_dataset
 from asc_jax.data.synthetic_signals import N_SAMPLES
 from asc_jax.data.synthetic_sources import SOURCES
+from asc_jax.data.tau.taxonomy import CITIES, DEVICE_GROUPS, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
-from asc_jax.taxonomy import CITIES, DEVICE_GROUPS, DEVICES, SCENES, TRAIN_PERCENTS
 
 N_TRAIN, N_TEST = 4, 1  # segments per scene: 400 training and 900 test clips
 SPLITS = [f"split{percent}" for percent in TRAIN_PERCENTS]

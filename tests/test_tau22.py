@@ -12,12 +12,12 @@ import soundfile
 from tau_folder import clip_name, write_evaluation, write_list, write_tau, write_wav
 
 from asc_jax import features
-from asc_jax.data import wav
-from asc_jax.data.tau_folder import Recording, find_lists, read_recordings
-from asc_jax.data.wav import read_resampled, read_wav
+from asc_jax.data.tau import wav
+from asc_jax.data.tau.folder import Recording, find_lists, read_recordings
+from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES
+from asc_jax.data.tau.wav import read_resampled, read_wav
 from asc_jax.errors import UserError
 from asc_jax.machine.staging import check_room, replacing
-from asc_jax.taxonomy import CITIES, DEVICES, SCENES
 
 tau22 = pytest.importorskip("asc_jax.data.tau22")
 from asc_jax.data import shards  # noqa: E402

@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from asc_jax import exporting, run_config, torch_runs
 from asc_jax.cli import run
 from asc_jax.cli.config_flag import config_name, define_config_flag
-from asc_jax.data import pipeline
+from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError
 
 # Action → the flags that go with it, besides --workdir.
@@ -51,7 +51,7 @@ def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoi
     """The lines of `exporting.export_run`, on the run's own test clips if they are here."""
     config = run_config.load(workdir)[1]
     try:
-        clips = pipeline.open_split(data_dir or config.data.dir, config.data.test_split)
+        clips = open_split(data_dir or config.data.dir, config.data.test_split)
     except UserError:
         if data_dir is not None:
             raise

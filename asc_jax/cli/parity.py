@@ -64,7 +64,7 @@ def read_clips(path: str) -> tuple[np.ndarray, str]:
     Raises:
       UserError: nothing there, or a file of another kind.
     """
-    from asc_jax.data.wav import read_wav
+    from asc_jax.data.tau.wav import read_wav
 
     found = pathlib.Path(path)
     if not path:

@@ -16,13 +16,13 @@ from absl import flags
 from tqdm import tqdm
 
 from asc_jax.cli import run
-from asc_jax.data.download import LISTS_SHA256, download
-from asc_jax.data.fingerprints import fingerprint
-from asc_jax.data.pipeline import DATASET
-from asc_jax.data.tau_folder import find_lists, read_recordings
+from asc_jax.data.clips import DATASET
+from asc_jax.data.tau.download import LISTS_SHA256, download
+from asc_jax.data.tau.fingerprints import fingerprint
+from asc_jax.data.tau.folder import find_lists, read_recordings
+from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import staging
-from asc_jax.taxonomy import TRAIN_PERCENTS
 
 N_ROWS_100PCT = 139_620  # no hash of this list is published: it comes with the data set
 READ_AT_ONCE = 64  # clips, by --check

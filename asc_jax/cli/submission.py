@@ -22,9 +22,8 @@ from tqdm import tqdm
 
 from asc_jax import submission_check
 from asc_jax.cli import keep_compiled, run
-from asc_jax.data import pipeline
-from asc_jax.data.pipeline import Clips
-from asc_jax.data.tau_folder import EVALUATION_FOLDER
+from asc_jax.data.clips import Clips, open_split
+from asc_jax.data.tau.folder import EVALUATION_FOLDER
 from asc_jax.errors import UserError
 from asc_jax.submission import rank_score, write_package
 from asc_jax.submission_author import EXAMPLE, read_author
@@ -124,7 +123,7 @@ def _print_results(runs: Sequence[Run]) -> None:
 
 def _evaluation_clips(run: Run, data_dir: str | None) -> Clips:
     try:
-        return pipeline.open_split(data_dir or run.parts.config.data.dir, "evaluation")
+        return open_split(data_dir or run.parts.config.data.dir, "evaluation")
     except UserError as error:
         raise UserError(
             f"{error}. To build the evaluation list by itself, unpack {EVALUATION_FOLDER} beside "

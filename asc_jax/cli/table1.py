@@ -23,10 +23,10 @@ from asc_jax import campaign, table1_report
 from asc_jax.campaign_runs import Run
 from asc_jax.cli import run
 from asc_jax.cli.config_flag import read_config
-from asc_jax.data import pipeline
+from asc_jax.data.clips import n_batches, open_split
+from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
 from asc_jax.table1_collect import collect
-from asc_jax.taxonomy import TRAIN_PERCENTS
 
 CONFIGS = {"report": "splits/{}pct.py", "baseline": "baseline/{}pct.py"}
 # From the baseline to the report's system: name → what it changes beside those before it.
@@ -106,7 +106,7 @@ def plan(
 
 @functools.cache
 def _n_clips(data_dir: str, split: str) -> int:
-    return len(pipeline.open_split(data_dir, split))
+    return len(open_split(data_dir, split))
 
 
 def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) -> list[str]:
@@ -123,7 +123,7 @@ def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) 
     if "ablation_hop" in changed:
         out += [f"--config.features.hop_length={ours.features.hop_length}"]
     if "ablation_batch" in changed:
-        steps = [pipeline.n_batches(n_clips, c.data.batch_size) for c in (base, ours)]
+        steps = [n_batches(n_clips, c.data.batch_size) for c in (base, ours)]
         warmup_steps = round(base.optim.warmup_steps * steps[1] / steps[0])
         out += [
             f"--config.data.batch_size={ours.data.batch_size}",

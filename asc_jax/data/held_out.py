@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asc_jax import segments
-from asc_jax.data.pipeline import Clips
+from asc_jax.data import clip_names
+from asc_jax.data.clips import Clips
 from asc_jax.errors import UserError
 
 READ_AT_ONCE = 64  # clips, while only their names are wanted
@@ -34,7 +34,7 @@ def split(clips: Clips, share: float, seed: int) -> tuple[Clips, Clips | None]:
     for batch in clips.in_order(READ_AT_ONCE):
         names += batch["filename"][batch["mask"]].tolist()
         labels += batch["label"][batch["mask"]].tolist()
-    locations = segments.location_names(names)
+    locations = clip_names.location_names(names)
     held_out = np.isin(locations, choose(locations, labels, share, seed))
     return clips.subset(np.flatnonzero(~held_out)), clips.subset(np.flatnonzero(held_out))
 

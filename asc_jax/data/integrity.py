@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax.data.wav import N_SAMPLES, RESAMPLER, SAMPLE_RATE
+from asc_jax.data.tau.wav import N_SAMPLES, RESAMPLER, SAMPLE_RATE
 from asc_jax.machine import json_object
 from asc_jax.machine.files import write_atomically
 from asc_jax.machine.version import code_version

@@ -21,8 +21,8 @@ import numpy as np
 from array_record.python import array_record_module
 
 from asc_jax.data import integrity
-from asc_jax.data.tau_folder import Recording
-from asc_jax.data.wav import read_resampled
+from asc_jax.data.tau.folder import Recording
+from asc_jax.data.tau.wav import read_resampled
 from asc_jax.errors import UserError
 
 OPTIONS = "group_size:1,uncompressed"  # every record is found on its own

@@ -11,7 +11,7 @@ from scipy import fft
 
 from asc_jax.data.synthetic_signals import N_SAMPLES, SAMPLE_RATE, noise
 from asc_jax.data.synthetic_sources import SOURCES
-from asc_jax.taxonomy import CITIES, SCENES
+from asc_jax.data.tau.taxonomy import CITIES, SCENES
 
 # How hard the task is. Larger separation: scenes more distinct, accuracy up. Larger
 # spreads: locations or segments of a scene more different, accuracy down.

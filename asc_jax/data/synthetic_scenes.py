@@ -28,8 +28,8 @@ import soundfile
 from asc_jax.data.synthetic_devices import record
 from asc_jax.data.synthetic_mixtures import MICROPHONE, Segment, render
 from asc_jax.data.synthetic_signals import SAMPLE_RATE, SEGMENT_S
+from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
-from asc_jax.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 
 TRAIN_SEGMENTS_PER_LOCATION, TEST_SEGMENTS_PER_LOCATION = 2, 1
 FIRST_LOCATION, FIRST_SEGMENT = 1000, 40_000  # numbers as long as the data set's own

@@ -23,15 +23,15 @@ import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from tensorflow_datasets.core import dataset_builder
 
 from asc_jax.data import integrity, shards
-from asc_jax.data.fingerprints import file_stamps, fingerprint, refuse_changed
-from asc_jax.data.tau_folder import Recording, read_recordings
+from asc_jax.data.tau.fingerprints import file_stamps, fingerprint, refuse_changed
+from asc_jax.data.tau.folder import Recording, read_recordings
+from asc_jax.data.tau.taxonomy import SCENES
+from asc_jax.data.tau.wav import N_SAMPLES
 from asc_jax.data.tf_stream import import_tensorflow
-from asc_jax.data.wav import N_SAMPLES
 from asc_jax.errors import UserError
 from asc_jax.machine import json_object
 from asc_jax.machine.resources import n_cores
 from asc_jax.machine.staging import replacing
-from asc_jax.taxonomy import SCENES
 
 SHARD_CLIPS = 2048  # 256 MiB
 MANY_CLIPS = 12_288  # from here on, starting more processes takes less time than it saves

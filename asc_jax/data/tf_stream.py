@@ -42,7 +42,7 @@ def not_installed(error: ImportError) -> UserError:
     """What to tell a person who lacks the package."""
     return UserError(
         f"reading a built data set needs {error.name}: pip install -r requirements.txt. "
-        "Arrays in memory do not: asc_jax.data.pipeline.from_arrays"
+        "Arrays in memory do not: asc_jax.data.clips.from_arrays"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from asc_jax import taxonomy
+from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
 from asc_jax.features import filters
 from asc_jax.interop.torch import FRONT_END_BUFFERS, infer_config, plain_names

@@ -10,8 +10,8 @@ import time
 import soundfile
 
 from asc_jax.cli import prepare_data
-from asc_jax.data import pipeline
-from asc_jax.data.tau_folder import read_recordings
+from asc_jax.data.clips import open_split
+from asc_jax.data.tau.folder import read_recordings
 from asc_jax.errors import UserError
 from asc_jax.machine import lock
 from tests.faults import moments, runs
@@ -56,7 +56,7 @@ def require_built(home, data) -> str:
 
 def _require_same_clips(home, data):
     for split in SPLITS:
-        ours, theirs = (pipeline.open_split(path, split) for path in (data, home.data))
+        ours, theirs = (open_split(path, split) for path in (data, home.data))
         if ours.identity != theirs.identity:
             raise SilentDifference(f"{split} holds other clips")
 

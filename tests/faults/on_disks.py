@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import subprocess
 
-from asc_jax.data.tau_folder import read_recordings
+from asc_jax.data.tau.folder import read_recordings
 from tests.faults import on_building, runs
 from tests.faults.home import HALF
 from tests.faults.judge import (

@@ -11,7 +11,7 @@ import threading
 import time
 
 from asc_jax import loop, run_config
-from asc_jax.data import pipeline
+from asc_jax.data.clips import open_split
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import lock
 from tests.faults.judge import Problem
@@ -93,8 +93,8 @@ def train(home, workdir, data, change) -> Outcome:
 
 
 def _train(home, workdir, data, change) -> None:
-    clips = pipeline.open_split(data, home.config.data.train_split)
-    test_clips = pipeline.open_split(data, home.config.data.test_split)
+    clips = open_split(data, home.config.data.train_split)
+    test_clips = open_split(data, home.config.data.test_split)
     with lock.held(workdir):
         run_config.save(workdir, "demo.py", home.config)
         loop.fit(home.parts, change(clips), test_clips, workdir, **home.config.train)

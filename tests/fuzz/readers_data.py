@@ -7,10 +7,11 @@ from random import Random
 
 import numpy as np
 
-from asc_jax.data import download, fetch, recordings, stored, tables
-from asc_jax.data import tau_folder as tau
-from asc_jax.data import wav as wav_files
-from asc_jax.taxonomy import DEVICES, SCENES
+from asc_jax.data import recordings, stored
+from asc_jax.data.tau import download, fetch, tables
+from asc_jax.data.tau import folder as tau
+from asc_jax.data.tau import wav as wav_files
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 
 from . import mutate
 from .judge import Reader

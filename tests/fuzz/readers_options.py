@@ -9,7 +9,7 @@ from absl import flags
 from asc_jax import config_checks, submission_author, submission_check
 from asc_jax.cli import config_flag
 from asc_jax.data import recordings
-from asc_jax.taxonomy import DEVICES, SCENES
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 
 from . import mutate
 from .judge import MAX_MESSAGE, Reader

@@ -17,7 +17,7 @@ from asc_jax import (
     run_config,
     run_results,
 )
-from asc_jax.taxonomy import DEVICES, SCENES
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 
 from . import mutate
 from .judge import Reader

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from asc_jax.data.fetch import content_length, extract, fetch
+from asc_jax.data.tau.fetch import content_length, extract, fetch
 from asc_jax.errors import UserError
 from asc_jax.machine import json_object
 from asc_jax.machine.staging import check_room

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from asc_jax.data.tables import read_table
+from asc_jax.data.tau.tables import read_table
+from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
-from asc_jax.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 
 EVALUATION_FOLDER = "TAU-urban-acoustic-scenes-2024-mobile-evaluation"
 UNKNOWN = -1  # label, device and city of a clip that has none on record

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from asc_jax.data.tau_folder import Recording
+from asc_jax.data.tau.folder import Recording
 from asc_jax.errors import UserError
 
 N_HASHED_CLIPS = 16  # of every split, for its fingerprint
