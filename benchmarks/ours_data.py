@@ -24,7 +24,7 @@ def build(spec: Mapping) -> Job:
 
 def build_many(spec: Mapping) -> Job:
     """Wavs → data set, of more clips than there are wavs: each is read many times."""
-    from asc_jax.data import tau22
+    from asc_jax.data.store import dataset
     from asc_jax.data.tau.folder import read_recordings
 
     n, split = spec["n_clips"], inputs.SPLITS[-1]
@@ -33,6 +33,6 @@ def build_many(spec: Mapping) -> Job:
 
     def run():
         with tempfile.TemporaryDirectory(dir=pathlib.Path(spec["data_dir"]).parent) as folder:
-            tau22.build({split: clips}, folder)
+            dataset.build({split: clips}, folder)
 
     return Job(run, n)

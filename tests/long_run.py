@@ -67,10 +67,10 @@ def watch(folder, n_steps, n_evaluations):
     """Train for `n_steps` in `folder`; a row per step of what the process held."""
     from tau_folder import write_tau
 
-    from asc_jax.data import tau22
+    from asc_jax.data.store import dataset
     from asc_jax.data.tau.folder import read_recordings
 
-    tau22.build(
+    dataset.build(
         read_recordings(write_tau(folder / "tau", n_train=N_CLIPS), ["train_100pct", "test"]),
         folder / "data",
     )

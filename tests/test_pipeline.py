@@ -14,12 +14,12 @@ from asc_jax.errors import UserError
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    tau22 = pytest.importorskip("asc_jax.data.tau22")
+    dataset = pytest.importorskip("asc_jax.data.store.dataset")
     from asc_jax.data.tau.folder import read_recordings
 
     tau = write_tau(tmp_path_factory.mktemp("tau"))
     data_dir = tmp_path_factory.mktemp("data")
-    tau22.build(read_recordings(tau), data_dir)
+    dataset.build(read_recordings(tau), data_dir)
     return data_dir
 
 
@@ -272,14 +272,14 @@ def test_flipped_bits_of_a_shard_give_the_same_clips_or_an_error(copy):
 
 def test_shard_of_another_data_set_is_refused(copy, tmp_path):
     """Of the same size, and in itself intact."""
-    from asc_jax.data import tau22
+    from asc_jax.data.store import dataset
     from asc_jax.data.tau.folder import read_recordings
 
     tau = write_tau(tmp_path / "tau")
     for path in (tau / "audio").iterdir():
         content = path.read_bytes()
         path.write_bytes(content[:-3] + bytes(byte ^ 1 for byte in content[-3:]))
-    tau22.build(read_recordings(tau, ["test"]), tmp_path / "other")
+    dataset.build(read_recordings(tau, ["test"]), tmp_path / "other")
     assert open_split(tmp_path / "other", "test").identity not in (
         None, open_split(copy, "test").identity
     )  # fmt: skip
@@ -289,7 +289,7 @@ def test_shard_of_another_data_set_is_refused(copy, tmp_path):
 
 
 def test_data_set_of_another_version_of_the_code_says_so(copy, monkeypatch):
-    from asc_jax.data import integrity
+    from asc_jax.data.store import integrity
 
     monkeypatch.setitem(integrity.CLIPS_ARE, "resampler", 2)
     with pytest.raises(UserError, match="resampler is 1, this version has 2.*--overwrite"):

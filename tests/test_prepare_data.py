@@ -161,7 +161,7 @@ def test_check_reads_every_clip(data_dir, capsys):
 def test_wav_replaced_while_it_is_read_is_refused(tau, tmp_path, monkeypatch):
     """Before or after its turn: what was built is of neither folder."""
     changing = shutil.copytree(tau, tmp_path / "dev")
-    from asc_jax.data import tau22
+    from asc_jax.data.store import dataset
 
     def replace(n_clips):
         for path in sorted((changing / "audio").iterdir())[:1]:
@@ -170,5 +170,5 @@ def test_wav_replaced_while_it_is_read_is_refused(tau, tmp_path, monkeypatch):
 
     recordings = read_recordings(changing, ["train_100pct", "test"])
     with pytest.raises(UserError, match="1 of the files were replaced .* first .*wav: run"):
-        tau22.build(recordings, tmp_path / "data", replace)
+        dataset.build(recordings, tmp_path / "data", replace)
     assert list((tmp_path / "data").iterdir()) == []

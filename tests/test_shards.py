@@ -12,8 +12,8 @@ from tau_folder import clip_name, write_tau, write_wav
 from asc_jax.data.tau.folder import read_recordings
 from asc_jax.errors import UserError
 
-tau22 = pytest.importorskip("asc_jax.data.tau22")
-from asc_jax.data import shards  # noqa: E402
+tau22 = pytest.importorskip("asc_jax.data.store.dataset")
+from asc_jax.data.store import shards  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

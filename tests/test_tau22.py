@@ -19,8 +19,8 @@ from asc_jax.data.tau.wav import read_resampled, read_wav
 from asc_jax.errors import UserError
 from asc_jax.machine.staging import check_room, replacing
 
-tau22 = pytest.importorskip("asc_jax.data.tau22")
-from asc_jax.data import shards  # noqa: E402
+tau22 = pytest.importorskip("asc_jax.data.store.dataset")
+from asc_jax.data.store import shards  # noqa: E402
 
 
 @pytest.fixture(scope="session")

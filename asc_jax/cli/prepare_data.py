@@ -55,10 +55,10 @@ def prepare(
     names = None if splits is None else [_split_name(split) for split in splits]
     recordings = read_recordings(tau_dir, names)
     official = _official(tau_dir, recordings)
-    from asc_jax.data import tau22  # imports TensorFlow, which takes seconds
+    from asc_jax.data.store import dataset  # imports TensorFlow, which takes seconds
 
     wanted = {split: fingerprint(clips) for split, clips in recordings.items()}
-    built = tau22.built_inputs(data_dir)
+    built = dataset.built_inputs(data_dir)
     if built is not None and not overwrite:
         if wanted.items() <= built.items():
             staging.remove_left(data_dir, DATASET)
@@ -78,7 +78,7 @@ def prepare(
         )
     n_clips = sum(map(len, recordings.values()))
     with tqdm(total=n_clips, unit=" clips", desc="prepare_data", mininterval=0.5) as bar:
-        folder = tau22.build(recordings, data_dir, bar.update, official)
+        folder = dataset.build(recordings, data_dir, bar.update, official)
     _summarise(folder, {split: len(clips) for split, clips in recordings.items()})
 
 
@@ -88,7 +88,7 @@ def check(data_dir: str) -> None:
     Raises:
       UserError: there is no data set, or it is not as it was built.
     """
-    from asc_jax.data import stored  # imports TensorFlow, which takes seconds
+    from asc_jax.data.store import reader as stored  # imports TensorFlow, which takes seconds
 
     folder = Path(data_dir) / DATASET
     n_clips = stored.sizes(folder)

@@ -164,10 +164,11 @@ def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
       UserError: there is no data set, no such split, files of it are missing, or TensorFlow
         is not installed.
     """
-    from asc_jax.data import stored, tf_stream
+    from asc_jax.data.store import read_ahead
+    from asc_jax.data.store import reader as stored
 
     reader = stored.open_reader(Path(data_dir) / DATASET, split)
-    return Clips(len(reader), reader.read, tf_stream.map_ahead, reader.identity)
+    return Clips(len(reader), reader.read, read_ahead.map_ahead, reader.identity)
 
 
 def official_splits(data_dir: str | os.PathLike) -> set[str]:
@@ -175,7 +176,7 @@ def official_splits(data_dir: str | os.PathLike) -> set[str]:
 
     Only results on those can be compared with published results.
     """
-    from asc_jax.data import stored
+    from asc_jax.data.store import reader as stored
 
     return stored.official_splits(Path(data_dir) / DATASET)
 

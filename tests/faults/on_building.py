@@ -78,7 +78,7 @@ def kill_build(home, rng, folder):
 
 def wav_replaced(home, rng, folder):
     """By other sound, while the data set is built from it."""
-    from asc_jax.data import tau22  # imports TensorFlow Datasets
+    from asc_jax.data.store import dataset  # imports TensorFlow Datasets
 
     tau = shutil.copytree(home.tau, folder / "tau")
     recordings = read_recordings(tau, SPLITS)
@@ -90,7 +90,7 @@ def wav_replaced(home, rng, folder):
         if left[0] < 0 <= left[0] + n_clips:
             _other_sound(rng, rng.choice(clips).path, folder)
 
-    outcome = runs.call(tau22.build, recordings, folder / "data", replace)
+    outcome = runs.call(dataset.build, recordings, folder / "data", replace)
     refused = outcome.require_refused("were replaced or changed while they were read")
     if any((folder / "data").iterdir()):
         raise Problem("a refused build left something behind")

@@ -65,7 +65,7 @@ def filled_while_building(home, rng, folder):
     """By others, once the room has been looked at: after any of the clips, up to any byte."""
     if os.geteuid():
         raise Skipped("only root may mount")
-    from asc_jax.data import tau22  # imports TensorFlow Datasets
+    from asc_jax.data.store import dataset  # imports TensorFlow Datasets
 
     disk = folder / "disk"
     disk.mkdir()
@@ -80,14 +80,14 @@ def filled_while_building(home, rng, folder):
             _remount(disk, f"size={size}k")
 
     with mounted(disk, "-t", "tmpfs", "-o", "size=64m", "none"):
-        outcome = runs.call(tau22.build, recordings, disk / "data", fill)
+        outcome = runs.call(dataset.build, recordings, disk / "data", fill)
         if not outcome.status:  # it sufficed
             return on_building.require_built(home, disk / "data")
         refused = outcome.require_refused(CANNOT_WRITE)
         if any((disk / "data").iterdir()):
             raise Problem("a refused build left something behind")
         _remount(disk, "size=64m")
-        runs.call(tau22.build, recordings, disk / "data").require_done()
+        runs.call(dataset.build, recordings, disk / "data").require_done()
         on_building.require_built(home, disk / "data")
         return refused
 

@@ -7,7 +7,8 @@ from random import Random
 
 import numpy as np
 
-from asc_jax.data import recordings, stored
+from asc_jax.data import recordings
+from asc_jax.data.store import reader
 from asc_jax.data.tau import download, fetch, tables
 from asc_jax.data.tau import folder as tau
 from asc_jax.data.tau import wav as wav_files
@@ -200,9 +201,9 @@ def _archives() -> tuple[bytes, ...]:
 
 def data_set(scratch) -> Reader:
     """The small JSON files beside a data set and beside unpacked archives."""
-    from asc_jax.data import tau22
+    from asc_jax.data.store import dataset
 
-    folder = scratch / "tau22" / str(tau22.Tau22.VERSION)
+    folder = scratch / "tau22" / str(dataset.Tau22.VERSION)
     folder.mkdir(parents=True)
     (scratch / "archives").mkdir()
     kept = download.Archive("a.zip", "0" * 32, "1")
@@ -217,8 +218,8 @@ def data_set(scratch) -> Reader:
     def read(data):
         for number, path in enumerate(paths):
             path.write_bytes(data[1:] if data[:1] == bytes([number]) else good[number])
-        stored.official_splits(scratch / "tau22")
-        tau22.built_inputs(scratch)
+        reader.official_splits(scratch / "tau22")
+        dataset.built_inputs(scratch)
         download._is_extracted(scratch, kept)
 
     def change(rng: Random, seed: bytes) -> bytes:

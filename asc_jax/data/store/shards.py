@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from array_record.python import array_record_module
 
-from asc_jax.data import integrity
+from asc_jax.data.store import integrity
 from asc_jax.data.tau.folder import Recording
 from asc_jax.data.tau.wav import read_resampled
 from asc_jax.errors import UserError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax.data import integrity
-from asc_jax.data.tf_stream import import_tensorflow, not_installed
+from asc_jax.data.store import integrity
+from asc_jax.data.store.read_ahead import import_tensorflow, not_installed
 from asc_jax.errors import UserError
 from asc_jax.machine import json_object
 

@@ -22,12 +22,12 @@ import numpy as np
 import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from tensorflow_datasets.core import dataset_builder
 
-from asc_jax.data import integrity, shards
+from asc_jax.data.store import integrity, shards
+from asc_jax.data.store.read_ahead import import_tensorflow
 from asc_jax.data.tau.fingerprints import file_stamps, fingerprint, refuse_changed
 from asc_jax.data.tau.folder import Recording, read_recordings
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.data.tau.wav import N_SAMPLES
-from asc_jax.data.tf_stream import import_tensorflow
 from asc_jax.errors import UserError
 from asc_jax.machine import json_object
 from asc_jax.machine.resources import n_cores
