@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from asc_jax.data.synthetic_devices import record
-from asc_jax.data.synthetic_mixtures import MIX_DB, Segment, render
-from asc_jax.data.synthetic_scenes import write_dataset
-from asc_jax.data.synthetic_signals import N_SAMPLES
-from asc_jax.data.synthetic_sources import SOURCES
+from asc_jax.data.synthetic.devices import record
+from asc_jax.data.synthetic.mixtures import MIX_DB, Segment, render
+from asc_jax.data.synthetic.scenes import write_dataset
+from asc_jax.data.synthetic.signals import N_SAMPLES
+from asc_jax.data.synthetic.sources import SOURCES
 from asc_jax.data.tau.taxonomy import CITIES, DEVICE_GROUPS, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
 

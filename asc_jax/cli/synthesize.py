@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from asc_jax.cli import run
-from asc_jax.data.synthetic_scenes import write_dataset
+from asc_jax.data.synthetic.scenes import write_dataset
 
 
 def main(argv: Sequence[str]) -> None:

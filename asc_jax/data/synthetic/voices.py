@@ -6,7 +6,7 @@ Sources like those of `synthetic_sources`: `place` settles the talkers of a loca
 
 import numpy as np
 
-from asc_jax.data.synthetic_signals import (
+from asc_jax.data.synthetic.signals import (
     N_LOW,
     N_SAMPLES,
     SEGMENT_S,

@@ -8,7 +8,7 @@ several scenes; the scenes differ in how loud it is (`synthetic_mixtures.MIX_DB`
 
 import numpy as np
 
-from asc_jax.data.synthetic_signals import (
+from asc_jax.data.synthetic.signals import (
     N_KNOTS,
     N_LOW,
     N_SAMPLES,
@@ -26,7 +26,7 @@ from asc_jax.data.synthetic_signals import (
     wander,
     widen,
 )
-from asc_jax.data.synthetic_voices import announcement, babble
+from asc_jax.data.synthetic.voices import announcement, babble
 
 Generator = np.random.Generator
 

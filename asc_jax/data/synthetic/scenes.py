@@ -25,9 +25,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from asc_jax.data.synthetic_devices import record
-from asc_jax.data.synthetic_mixtures import MICROPHONE, Segment, render
-from asc_jax.data.synthetic_signals import SAMPLE_RATE, SEGMENT_S
+from asc_jax.data.synthetic.devices import record
+from asc_jax.data.synthetic.mixtures import MICROPHONE, Segment, render
+from asc_jax.data.synthetic.signals import SAMPLE_RATE, SEGMENT_S
 from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
 

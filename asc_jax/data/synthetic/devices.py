@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from asc_jax.data.synthetic_signals import N_KNOTS, N_SAMPLES, gain, stretch
+from asc_jax.data.synthetic.signals import N_KNOTS, N_SAMPLES, gain, stretch
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES
 
 # To tune: these scale each group's curves and ripples in decibels. More for a group takes

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from asc_jax.data.synthetic_signals import N_SAMPLES, SAMPLE_RATE, noise
-from asc_jax.data.synthetic_sources import SOURCES
+from asc_jax.data.synthetic.signals import N_SAMPLES, SAMPLE_RATE, noise
+from asc_jax.data.synthetic.sources import SOURCES
 from asc_jax.data.tau.taxonomy import CITIES, SCENES
 
 # How hard the task is. Larger separation: scenes more distinct, accuracy up. Larger
