@@ -21,7 +21,6 @@ from asc_jax import (
     features,
     figures,
     html_report,
-    precision,
     report,
     result_files,
     run_config,
@@ -32,6 +31,7 @@ from asc_jax.data import held_out
 from asc_jax.data.clips import official_splits, open_split
 from asc_jax.errors import UserError
 from asc_jax.machine import files
+from asc_jax.models import precision
 
 define_replica_flags()
 flags.DEFINE_string("workdir", None, "The run to evaluate.")

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from asc_jax import complexity, experiment, features, precision
+from asc_jax import complexity, experiment, features
+from asc_jax.models import precision
 from asc_jax.models.blocks import Pending
 from asc_jax.types import Params
 

@@ -3,9 +3,10 @@
 import functools
 import math
 
-from asc_jax import optim, precision
+from asc_jax import optim
 from asc_jax.errors import UserError, short
 from asc_jax.limits import MAX_BYTES, MAX_MACS
+from asc_jax.models import precision
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import evaluation, experiment, features, precision
+from asc_jax import evaluation, experiment, features
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.interop.graph import ARTEFACTS, Deployment
+from asc_jax.models import precision
 from asc_jax.types import Array, Params
 
 TOLERANCE = 1e-3  # on logits

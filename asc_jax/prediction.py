@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import features, precision
+from asc_jax import features
 from asc_jax.evaluation import softmax
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.features import filters
+from asc_jax.models import precision
 from asc_jax.types import Params
 
 MAX_KERNEL = 2**21  # values: a larger resampling kernel is nearly all zeros, see `sparse_resample`

@@ -27,7 +27,11 @@ from asc_jax.features import augment, filters
 from asc_jax.interop import parity, parity_front_end  # noqa: E402
 from asc_jax.interop.parity_front_end import HOPS, MEL, RATES  # noqa: E402
 from asc_jax.interop.torch import from_torch  # noqa: E402
-from asc_jax.models import CPMobile, normalisation, ops, shifts  # noqa: E402
+from asc_jax.models import CPMobile, normalisation
+from asc_jax.models.kernels import (
+    convolution,
+    shifts,  # noqa: E402
+)
 
 
 @contextlib.contextmanager
@@ -204,12 +208,12 @@ def no_decay_on_batch_norm():
 
 def padding_not_counted():
     """The shortcut's average pool divides by the samples inside the map."""
-    true = ops.avg_pool3x3
+    true = convolution.avg_pool3x3
 
     def avg_pool3x3(x, *, strides=(1, 1)):
         return true(x, strides=strides) / true(jnp.ones_like(x), strides=strides)
 
-    return [(ops, "avg_pool3x3", avg_pool3x3)]
+    return [(convolution, "avg_pool3x3", avg_pool3x3)]
 
 
 FAULTS = {

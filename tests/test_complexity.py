@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from asc_jax import complexity, limits, precision
+from asc_jax import complexity, limits
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import torch_names
-from asc_jax.models import CPMobile
+from asc_jax.models import CPMobile, precision
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 LIMITS = {"max_macs": 30_000_000, "max_bytes": 128_000}

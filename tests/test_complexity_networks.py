@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from asc_jax.complexity import count_macs, torchinfo_macs
-from asc_jax.precision import n_folded, n_params
+from asc_jax.models.precision import n_folded, n_params
 
 WIDTH, DEPTH, N_HEADS, LENGTH, N_BATCH = 12, 3, 2, 7, 2
 

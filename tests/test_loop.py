@@ -30,7 +30,7 @@ from small import noise, small_clips
 from asc_jax import loop, training_run
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import replicas
-from asc_jax.models import chunks
+from asc_jax.models.kernels import chunks
 from asc_jax.resident import to_int16
 
 

@@ -8,8 +8,9 @@ import pytest
 from asc_jax import state
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile, chunks, normalisation
+from asc_jax.models import CPMobile, normalisation
 from asc_jax.models.folding import fold_batch_norm
+from asc_jax.models.kernels import chunks
 
 BODIES = ["lax", "shifts"]
 

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from asc_jax.models import compiler, ops
 from asc_jax.models.blocks import InvertedResidual, Pending
+from asc_jax.models.kernels import compiler, convolution
 
 STRIDES = [(1, 1), (1, 2), (2, 1), (2, 2)]
 SIZES = [(8, 7), (5, 6)]
@@ -41,7 +41,7 @@ def test_bodies_of_3x3_convolutions_agree(x64, machine, op, c_in, c_out, size, s
     x = jax.random.normal(jax.random.key(0), (2, *size, c_in))
     filters_in = 1 if op == "depthwise_conv" else c_in
     kernel = jax.random.normal(jax.random.key(1), (3, 3, filters_in, c_out))
-    fn = getattr(ops, op)
+    fn = getattr(convolution, op)
     assert_bodies_agree(lambda x, k, body: fn(x, k, strides=strides, body=body), x, kernel)
 
 
@@ -50,13 +50,13 @@ def test_bodies_of_3x3_convolutions_agree(x64, machine, op, c_in, c_out, size, s
 def test_bodies_of_pointwise_convolution_agree(x64, machine, shape, c_in, c_out):
     x = jax.random.normal(jax.random.key(0), (*shape, c_in))
     kernel = jax.random.normal(jax.random.key(1), (1, 1, c_in, c_out))
-    assert_bodies_agree(lambda x, k, body: ops.pointwise_conv(x, k, body=body), x, kernel)
+    assert_bodies_agree(lambda x, k, body: convolution.pointwise_conv(x, k, body=body), x, kernel)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sums_over_many_positions_keep_what_16_bits_would_lose(machine, dtype):
     x, kernel = np.ones((3, 64, 17, 2), dtype), np.ones((1, 1, 2, 3), dtype)
-    _, vjp = jax.vjp(lambda kernel: ops.pointwise_conv(x, kernel, body="shifts"), kernel)
+    _, vjp = jax.vjp(lambda kernel: convolution.pointwise_conv(x, kernel, body="shifts"), kernel)
     (dkernel,) = vjp(np.ones((3, 64, 17, 3), dtype))
     np.testing.assert_array_equal(dkernel, np.full(kernel.shape, 3 * 64 * 17, dtype))
 
@@ -100,4 +100,4 @@ def test_average_pool_counts_its_padding(x64, strides):
         ],
         axis=1,
     )
-    assert_close(ops.avg_pool3x3(x, strides=strides), expected)
+    assert_close(convolution.avg_pool3x3(x, strides=strides), expected)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from small import noise, small_clips, small_config
 
-from asc_jax import checkpoints, evaluation, experiment, loop, optim, precision, state
+from asc_jax import checkpoints, evaluation, experiment, loop, optim, state
 from asc_jax.config_checks import COMPUTE_DTYPES
 from asc_jax.data.clips import from_arrays
 from asc_jax.errors import UserError
 from asc_jax.machine import replicas
+from asc_jax.models import precision
 
 BATCH, N_STEPS = 32, 120
 

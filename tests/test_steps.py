@@ -15,7 +15,8 @@ from asc_jax.features import training_input
 from asc_jax.interop.parity_trajectory import losses_by_order
 from asc_jax.interop.torch import from_torch
 from asc_jax.machine import replicas
-from asc_jax.models import CPMobile, apply_training, chunks, scratch_shapes_of
+from asc_jax.models import CPMobile, apply_training, scratch_shapes_of
+from asc_jax.models.kernels import chunks
 
 
 def forward(params, batch_stats, log_mel, mask, key, scratch):

@@ -22,12 +22,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from asc_jax import evaluation, experiment, precision, run_config
+from asc_jax import evaluation, experiment, run_config
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data import recordings
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import N_SCENES
 from asc_jax.errors import UserError
+from asc_jax.models import precision
 from asc_jax.prediction import Predictor
 from asc_jax.prediction_figure import Timeline
 from asc_jax.prediction_lines import KINDS

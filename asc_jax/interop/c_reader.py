@@ -14,13 +14,14 @@ import numpy as np
 from asc_jax.errors import UserError
 from asc_jax.interop.c_header import C_TYPES, KINDS, STEM
 from asc_jax.interop.graph import ARTEFACTS
-from asc_jax.models import blocks, normalisation, ops
+from asc_jax.models import blocks, normalisation
+from asc_jax.models.kernels import convolution
 from asc_jax.types import Array
 
 CONVOLUTIONS = {
-    "conv3x3": ops.conv3x3,
-    "pointwise": lambda x, kernel, strides: ops.pointwise_conv(x, kernel),
-    "depthwise": ops.depthwise_conv,
+    "conv3x3": convolution.conv3x3,
+    "pointwise": lambda x, kernel, strides: convolution.pointwise_conv(x, kernel),
+    "depthwise": convolution.depthwise_conv,
 }
 
 
@@ -82,7 +83,7 @@ def _network(layers, activation: str, values: Array, log_mel: Array) -> Array:
             y = CONVOLUTIONS[kind](x, kernel.reshape(shape), strides=strides)
             y = y + bias[None, None, None]
         elif kind == "avg_pool":
-            y = ops.avg_pool3x3(x, strides=strides)
+            y = convolution.avg_pool3x3(x, strides=strides)
         elif kind == "add":
             y = x + outputs[other]
         elif kind == "grn":

@@ -6,11 +6,10 @@ See `parity_front_end` for how stages are written.
 import jax
 import numpy as np
 
-from asc_jax import precision
 from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat, joined
 from asc_jax.interop.parity_front_end import HOPS
 from asc_jax.interop.torch import from_torch
-from asc_jax.models import CPMobile, apply_training
+from asc_jax.models import CPMobile, apply_training, precision
 
 
 def evaluation(reference: Reference) -> list[Check]:

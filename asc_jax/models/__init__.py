@@ -4,8 +4,8 @@ import functools
 
 import jax
 
-from asc_jax.models.compiler import on_cpu
 from asc_jax.models.cp_mobile import CPMobile
+from asc_jax.models.kernels.compiler import on_cpu
 from asc_jax.types import Array, Params, Scratch
 
 MODELS = {"cp_mobile": CPMobile}

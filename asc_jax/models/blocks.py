@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models import chunks, compiler, ops
+from asc_jax.models.kernels import chunks, compiler, convolution
 from asc_jax.models.normalisation import (
     Affine,
     BatchNorm,
@@ -65,7 +65,7 @@ class Pending(NamedTuple):
         y = self.x if self.affine is None else scale_shift(self.x, self.affine)
         if self.shortcut is not None:
             strided = self.strides != (1, 1)
-            pooled = ops.avg_pool3x3(self.shortcut, strides=self.strides)
+            pooled = convolution.avg_pool3x3(self.shortcut, strides=self.strides)
             y = y + (pooled if strided else self.shortcut)
         if self.response is not None:
             y = response_norm(y, *self.response)
@@ -138,9 +138,9 @@ class ConvBn(nn.Module):
 
 
 CONVOLUTIONS = {
-    "conv3x3": ops.conv3x3,
-    "pointwise": ops.pointwise_conv,
-    "depthwise": ops.depthwise_conv,
+    "conv3x3": convolution.conv3x3,
+    "pointwise": convolution.pointwise_conv,
+    "depthwise": convolution.depthwise_conv,
 }
 
 

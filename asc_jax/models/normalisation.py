@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models.compiler import channels, column_sums, written_out
+from asc_jax.models.kernels.compiler import channels, column_sums, written_out
 from asc_jax.types import Array
 
 BATCH_NORM_EPS = 1e-5

@@ -12,8 +12,8 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models import compiler
-from asc_jax.models.compiler import EXACT, barrier, column_sums
+from asc_jax.models.kernels import compiler
+from asc_jax.models.kernels.compiler import EXACT, barrier, column_sums
 from asc_jax.types import Array
 
 FOLD = 4  # rows of a product added up before it is written

@@ -12,8 +12,8 @@ padded by 1 on every side (PyTorch's padding, which for stride 2 is not TensorFl
 
 import jax
 
-from asc_jax.models import shifts
-from asc_jax.models.compiler import EXACT
+from asc_jax.models.kernels import shifts
+from asc_jax.models.kernels.compiler import EXACT
 from asc_jax.types import Array
 
 BODIES = ("auto", "lax", "shifts")

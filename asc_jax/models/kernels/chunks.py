@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models.compiler import channels, column_sums, written_out
+from asc_jax.models.kernels.compiler import channels, column_sums, written_out
 from asc_jax.types import Array
 
 CPU_CLIPS = 5  # whose widest activations and gradients a core's cache holds
