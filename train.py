@@ -12,10 +12,11 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import config_checks, experiment, limits, loop, run_config
+from asc_jax import config_checks, experiment, loop, run_config
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
+from asc_jax.complexity import limits
 from asc_jax.data import held_out
 from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError, printable

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from asc_jax.budget import LayerCost
+from asc_jax.complexity.budget import LayerCost
 from asc_jax.figures import GREY, INK, RED, STYLE
 
 

@@ -4,8 +4,8 @@ import functools
 import math
 
 from asc_jax import optim
+from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.errors import UserError, short
-from asc_jax.limits import MAX_BYTES, MAX_MACS
 from asc_jax.models import precision
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from asc_jax import report_sections
+from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.figures import read_log
 from asc_jax.html_page import Section, figure, image, page, paragraph, table
-from asc_jax.limits import OVER_BUDGET
 from asc_jax.report import decimals, percent, published
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import SCENES
-from asc_jax.limits import OVER_BUDGET
 from asc_jax.prediction import top_k
 
 

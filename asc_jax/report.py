@@ -13,8 +13,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
-from asc_jax.limits import OVER_BUDGET
 from asc_jax.table1 import published
 
 __all__ = ["decimals", "percent", "published", "results_table"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.data.tau.taxonomy import DEVICES, N_SCENES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import short
-from asc_jax.limits import MAX_BYTES, MAX_MACS
 from asc_jax.submission_author import DESCRIPTION, YAML_ERRORS, submission_problems
 
 SPLITS = tuple(f"split_{percent}" for percent in TRAIN_PERCENTS)

@@ -3,7 +3,8 @@
 import pytest
 from small import small_config
 
-from asc_jax import budget, experiment
+from asc_jax import experiment
+from asc_jax.complexity import budget
 from asc_jax.errors import UserError
 
 

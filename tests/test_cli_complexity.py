@@ -9,8 +9,9 @@ import sys
 import pytest
 from small import small_config
 
-from asc_jax import budget, run_config
+from asc_jax import run_config
 from asc_jax.cli import complexity
+from asc_jax.complexity import budget
 from asc_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from asc_jax import complexity, limits
+from asc_jax import complexity
+from asc_jax.complexity import limits
 from asc_jax.errors import UserError
 from asc_jax.interop.torch import torch_names
 from asc_jax.models import CPMobile, precision

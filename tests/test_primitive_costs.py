@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from asc_jax import jaxpr_walk, primitive_costs
+from asc_jax.complexity import jaxpr_walk, primitive_costs
 
 SCRIPT = pathlib.Path(__file__).with_name("installed_primitives.py")
 # The languages that kernels are written in: what holds a kernel is itself refused.

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from asc_jax import jaxpr_walk, primitive_costs
-from asc_jax.mac_count import Branches, Counts, MacCount
+from asc_jax.complexity import jaxpr_walk, primitive_costs
+from asc_jax.complexity.mac_count import Branches, Counts, MacCount
 from asc_jax.types import Params
 
 
