@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from asc_jax import complexity, config_checks, features, losses, optim, state, steps
+from asc_jax import complexity, features
 from asc_jax.complexity import limits
 from asc_jax.errors import UserError, short
 from asc_jax.features import training_input
 from asc_jax.models import MODELS, apply_training, precision, scratch_shapes_of
+from asc_jax.training import config_checks, losses, optim, state, steps
 from asc_jax.types import Array, Params, Scratch
 
 CPU_CHUNK = 1  # clip

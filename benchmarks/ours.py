@@ -15,7 +15,7 @@ from asc_jax.complexity import count_macs
 from asc_jax.data.clips import epoch_order, from_arrays, n_batches, open_split
 from asc_jax.errors import UserError
 from asc_jax.machine import distributed, replicas
-from asc_jax.resident import place_clips, resident_steps
+from asc_jax.training.resident import place_clips, resident_steps
 from benchmarks import inputs, ours_data, ours_network
 from benchmarks.inputs import Job
 from benchmarks.reference import write_reference
@@ -130,7 +130,7 @@ def resident_step(spec: Mapping) -> Job:
 
 def whole_run(spec: Mapping) -> Job:
     """A run as train.py makes it, of clips in memory; saved ten times, not evaluated."""
-    from asc_jax import loop  # needs tqdm and tensorboardX, which timing a step does not
+    from asc_jax.training import loop  # needs tqdm and tensorboardX, which timing a step does not
 
     config = _parts(spec).config.copy_and_resolve_references().unlock()
     n_epochs = spec["n_epochs"]

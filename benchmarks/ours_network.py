@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import jax
 
-from asc_jax import experiment, losses, steps
+from asc_jax import experiment
 from asc_jax.machine import replicas
 from asc_jax.models import apply_training, scratch_shapes_of
+from asc_jax.training import losses, steps
 from asc_jax.types import Scratch
 
 

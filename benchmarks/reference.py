@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from asc_jax import experiment, features, losses
+from asc_jax import experiment, features
 from asc_jax.interop.torch import to_torch
+from asc_jax.training import losses
 from asc_jax.types import Array, Params
 from benchmarks import inputs
 from benchmarks.inputs import Job

@@ -15,12 +15,10 @@ import jax  # noqa: E402
 from loop_runs import Stopping  # noqa: E402
 from small import small_clips, small_config  # noqa: E402
 
-from asc_jax import (
-    experiment,
-    loop,  # noqa: E402
-)
+from asc_jax import experiment
 from asc_jax.cli import keep_compiled, replicas, run  # noqa: E402
 from asc_jax.machine import hosts
+from asc_jax.training import loop
 
 N_STEPS = 20  # 10 epochs of a batch of 22 clips and one of 15: 4 replicas divide neither
 OPTIONS = {

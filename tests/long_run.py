@@ -6,8 +6,9 @@ import pathlib
 import numpy as np
 from small import small_config
 
-from asc_jax import experiment, loop
+from asc_jax import experiment
 from asc_jax.data.clips import open_split
+from asc_jax.training import loop
 
 N_CLIPS, BATCH_SIZE, STEPS_PER_EPOCH = 300, 12, 25  # several chunks on each of two cores
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from small import small_clips, small_config
 
-from asc_jax import experiment, loop
+from asc_jax import experiment
 from asc_jax.machine import replicas
+from asc_jax.training import loop
 
 N_CLIPS, N_STEPS = 28, 12  # 4 steps of 8 clips an epoch, the last of 4 clips, in calls of 3 and 1
 OPTIONS = {

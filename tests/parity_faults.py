@@ -19,10 +19,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from asc_jax import (
-    features,
-    optim,  # noqa: E402
-)
+from asc_jax import features
 from asc_jax.features import augment, filters
 from asc_jax.interop import parity, parity_front_end  # noqa: E402
 from asc_jax.interop.parity_front_end import HOPS, MEL, RATES  # noqa: E402
@@ -32,6 +29,7 @@ from asc_jax.models.kernels import (
     convolution,
     shifts,  # noqa: E402
 )
+from asc_jax.training import optim
 
 
 @contextlib.contextmanager

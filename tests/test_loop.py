@@ -27,11 +27,11 @@ from loop_runs import (
 )
 from small import noise, small_clips
 
-from asc_jax import loop, training_run
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import replicas
 from asc_jax.models.kernels import chunks
-from asc_jax.resident import to_int16
+from asc_jax.training import loop, run
+from asc_jax.training.resident import to_int16
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,7 @@ def test_evaluation_that_a_kill_prevented_is_made_up_for(parts, tmp_path, monkey
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_run.Run, "evaluate", killed)
+    monkeypatch.setattr(run.Run, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         fit(parts, tmp_path / "run", **options, n_epochs=2)
     monkeypatch.undo()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax import losses
+from asc_jax.training import losses
 
 
 @pytest.mark.parametrize("kind", ["rand", "ext"])

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from asc_jax import optim
 from asc_jax.errors import UserError
+from asc_jax.training import optim
 
 
 @pytest.mark.parametrize("batch", [78, 256])

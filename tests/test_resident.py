@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from small import small_clips
 
-from asc_jax import resident
 from asc_jax.errors import UserError
 from asc_jax.machine import replicas
+from asc_jax.training import resident
 
 N_CLIPS = 10
 

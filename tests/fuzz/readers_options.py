@@ -6,10 +6,11 @@ from random import Random
 import yaml
 from absl import flags
 
-from asc_jax import config_checks, submission_author, submission_check
+from asc_jax import submission_author, submission_check
 from asc_jax.cli import config_flag
 from asc_jax.data import recordings
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
+from asc_jax.training import config_checks
 
 from . import mutate
 from .judge import MAX_MESSAGE, Reader

@@ -8,16 +8,9 @@ from random import Random
 
 import numpy as np
 
-from asc_jax import (
-    campaign_progress,
-    checkpoints,
-    config_checks,
-    figures,
-    journal,
-    run_config,
-    run_results,
-)
+from asc_jax import campaign_progress, checkpoints, figures, journal, run_config, run_results
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
+from asc_jax.training import config_checks
 
 from . import mutate
 from .judge import Reader

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.machine import replicas
-from asc_jax.state import TrainState
-from asc_jax.training_run import Run
+from asc_jax.training.run import Run
+from asc_jax.training.state import TrainState
 
 
 class Program:

@@ -19,10 +19,10 @@ from asc_jax.errors import Interrupted, UserError
 from asc_jax.experiment import Experiment
 from asc_jax.machine import hosts, replicas
 from asc_jax.machine.signals import stop_signals
-from asc_jax.program import Program
-from asc_jax.resident import place_clips, resident_steps
-from asc_jax.state import TrainState
-from asc_jax.training_run import Run
+from asc_jax.training.program import Program
+from asc_jax.training.resident import place_clips, resident_steps
+from asc_jax.training.run import Run
+from asc_jax.training.state import TrainState
 
 
 def fit(experiment: Experiment, clips, test_clips, workdir, **options) -> TrainState:

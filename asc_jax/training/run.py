@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from asc_jax import best, checkpoints, evaluation, journal, not_finite, optim, provenance
-from asc_jax.epoch_sums import EpochSums
+from asc_jax import best, checkpoints, evaluation, journal, provenance
 from asc_jax.errors import UserError
 from asc_jax.machine import hosts, replicas
-from asc_jax.state import TrainState
-from asc_jax.step_batches import Call, StepBatches
+from asc_jax.training import not_finite, optim
+from asc_jax.training.batches import Call, StepBatches
+from asc_jax.training.epoch_sums import EpochSums
+from asc_jax.training.state import TrainState
 
 
 class Run:

@@ -3,10 +3,10 @@
 import functools
 import math
 
-from asc_jax import optim
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.errors import UserError, short
 from asc_jax.models import precision
+from asc_jax.training import optim
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
