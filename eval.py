@@ -23,7 +23,6 @@ from asc_jax import (
     html_report,
     report,
     result_files,
-    run_config,
 )
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.replicas import define_replica_flags, start_replicas
@@ -32,6 +31,7 @@ from asc_jax.data.clips import official_splits, open_split
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.models import precision
+from asc_jax.training.workdir import run_config
 
 define_replica_flags()
 flags.DEFINE_string("workdir", None, "The run to evaluate.")

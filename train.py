@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import experiment, run_config
+from asc_jax import experiment
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
@@ -22,6 +22,7 @@ from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError, printable
 from asc_jax.machine import hosts, lock
 from asc_jax.training import config_checks, loop
+from asc_jax.training.workdir import run_config
 
 define_config_flag()
 define_replica_flags()

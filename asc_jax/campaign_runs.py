@@ -5,9 +5,9 @@ import pathlib
 
 import ml_collections
 
-from asc_jax import checkpoints, run_config
 from asc_jax.errors import UserError
 from asc_jax.run_results import read_run
+from asc_jax.training.workdir import checkpoints, run_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asc_jax import calibration, checkpoints, metrics
+from asc_jax import calibration, metrics
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.machine import replicas, version
 from asc_jax.models import precision
 from asc_jax.training import state
+from asc_jax.training.workdir import checkpoints
 from asc_jax.types import Params
 
 BATCH_SIZE = 128  # over all replicas

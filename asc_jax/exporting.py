@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from asc_jax import evaluation, experiment, export_check, run_config
+from asc_jax import evaluation, experiment, export_check
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
@@ -23,6 +23,7 @@ from asc_jax.interop.graph import ARTEFACTS, Deployment
 from asc_jax.machine import version
 from asc_jax.models import precision
 from asc_jax.models.folding import fold_batch_norm
+from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
 # kind → (build, load, extension)

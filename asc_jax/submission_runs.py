@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asc_jax import evaluation, experiment, run_config
+from asc_jax import evaluation, experiment
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.machine import json_object
+from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
 _PERCENTS = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}

@@ -11,12 +11,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from asc_jax import checkpoints, evaluation, experiment, run_config
+from asc_jax import evaluation, experiment
 from asc_jax.errors import UserError
 from asc_jax.interop import torch, torch_config, torch_files
 from asc_jax.interop.torch_layout import counter_names
 from asc_jax.machine import files, version
 from asc_jax.models import precision
+from asc_jax.training.workdir import checkpoints, run_config
 
 RUN = ("config.json", "checkpoints")  # what makes a workdir a run
 

@@ -3,9 +3,10 @@
 import numpy as np
 from small import small_config
 
-from asc_jax import checkpoints, metrics, result_files, run_config
+from asc_jax import metrics, result_files
 from asc_jax.campaign_runs import Run
 from asc_jax.data.tau.taxonomy import CITIES, DEVICES, N_DEVICES, N_SCENES, SCENES
+from asc_jax.training.workdir import checkpoints, run_config
 
 N_EPOCHS, STEP = 150, 600
 # Ten scenes, two locations each, of which two segments of three cuts.

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 from small import small_config
 
-from asc_jax import checkpoints, evaluation, experiment, run_config
+from asc_jax import evaluation, experiment
 from asc_jax.machine import version
+from asc_jax.training.workdir import checkpoints, run_config
 
 
 def write_run(workdir, *, step=7, seed=0, **overrides):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from asc_jax import best, checkpoints
 from asc_jax.errors import UserError
+from asc_jax.training.workdir import best, checkpoints
 
 
 def keep(workdir, epoch, accuracy):

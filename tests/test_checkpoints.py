@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import checkpoints, run_config
 from asc_jax.errors import UserError
 from asc_jax.machine import files
+from asc_jax.training.workdir import checkpoints, run_config
 
 
 def tree():

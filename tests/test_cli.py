@@ -15,8 +15,8 @@ import pytest
 from small import SMALL_FLAGS, small_config
 from tau_folder import write_tau
 
-from asc_jax import run_config
 from asc_jax.data.tau.taxonomy import SCENES
+from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 REPORT = ("--config", "splits/5pct.py")

@@ -9,10 +9,10 @@ import sys
 import pytest
 from small import small_config
 
-from asc_jax import run_config
 from asc_jax.cli import complexity
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
+from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 PNG = b"\x89PNG\r\n\x1a\n"

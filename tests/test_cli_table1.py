@@ -19,11 +19,12 @@ from finished_runs import finish, plan
 from small import SMALL_FLAGS
 from table1_data import write_data
 
-from asc_jax import campaign, run_config
+from asc_jax import campaign
 from asc_jax.campaign_progress import Progress
 from asc_jax.campaign_runs import Run
 from asc_jax.cli import table1
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (

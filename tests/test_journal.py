@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from asc_jax import journal
 from asc_jax.errors import UserError
+from asc_jax.training.workdir import journal
 
 ROOT = pathlib.Path(__file__).parents[1]
 

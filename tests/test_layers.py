@@ -88,7 +88,7 @@ def test_imports_go_down_the_floors(path):
         ("tensorflow", ("asc_jax.data", "asc_jax.interop.litert")),
         ("tensorflow_datasets", "asc_jax.data"),
         ("soundfile", "asc_jax.data"),
-        ("orbax", "asc_jax.checkpoints"),
+        ("orbax", "asc_jax.training.workdir.checkpoints"),
     ],
 )
 def test_heavy_packages_live_in_one_place(package, places):

@@ -6,9 +6,9 @@ import ml_collections
 import pytest
 from small import small_config
 
-from asc_jax import run_config
 from asc_jax.errors import UserError
 from asc_jax.machine import version
+from asc_jax.training.workdir import run_config
 
 
 def test_code_version_names_the_package_and_the_commit(monkeypatch):

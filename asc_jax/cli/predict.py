@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from asc_jax import evaluation, experiment, run_config
+from asc_jax import evaluation, experiment
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data import recordings
 from asc_jax.data.recordings import OpenRecording
@@ -33,6 +33,7 @@ from asc_jax.prediction import Predictor
 from asc_jax.prediction_figure import Timeline
 from asc_jax.prediction_lines import KINDS
 from asc_jax.prediction_loop import predict, say
+from asc_jax.training.workdir import run_config
 
 STDIN = "-"
 BATCH_SIZE = 16  # windows computed together

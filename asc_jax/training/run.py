@@ -6,13 +6,14 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from asc_jax import best, checkpoints, evaluation, journal, provenance
+from asc_jax import evaluation
 from asc_jax.errors import UserError
 from asc_jax.machine import hosts, replicas
 from asc_jax.training import not_finite, optim
 from asc_jax.training.batches import Call, StepBatches
 from asc_jax.training.epoch_sums import EpochSums
 from asc_jax.training.state import TrainState
+from asc_jax.training.workdir import best, checkpoints, journal, provenance
 
 
 class Run:

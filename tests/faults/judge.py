@@ -4,8 +4,9 @@ import dataclasses
 import json
 import pathlib
 
-from asc_jax import checkpoints, evaluation
+from asc_jax import evaluation
 from asc_jax.errors import UserError
+from asc_jax.training.workdir import checkpoints
 
 
 class Problem(Exception):

@@ -10,11 +10,11 @@ import subprocess
 import threading
 import time
 
-from asc_jax import run_config
 from asc_jax.data.clips import open_split
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import lock
 from asc_jax.training import loop
+from asc_jax.training.workdir import run_config
 from tests.faults.judge import Problem
 
 SLOW_S = 900  # a process that takes longer hangs

@@ -8,9 +8,10 @@ from random import Random
 
 import numpy as np
 
-from asc_jax import campaign_progress, checkpoints, figures, journal, run_config, run_results
+from asc_jax import campaign_progress, figures, run_results
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.training import config_checks
+from asc_jax.training.workdir import checkpoints, journal, run_config
 
 from . import mutate
 from .judge import Reader

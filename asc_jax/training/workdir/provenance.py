@@ -2,10 +2,10 @@
 
 import pathlib
 
-from asc_jax import run_config
 from asc_jax.errors import UserError
 from asc_jax.experiment import Experiment
 from asc_jax.machine import version
+from asc_jax.training.workdir import run_config
 
 
 def of_run(experiment: Experiment, clips, n_epochs: int) -> dict:

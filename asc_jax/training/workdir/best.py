@@ -4,8 +4,8 @@ import contextlib
 import json
 import pathlib
 
-from asc_jax import checkpoints
 from asc_jax.machine import files, json_object
+from asc_jax.training.workdir import checkpoints
 
 SELECTED_ON = {
     "test": "selected on the test list: not a result to report",
