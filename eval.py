@@ -14,21 +14,13 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from asc_jax import (
-    analysis,
-    evaluation,
-    experiment,
-    features,
-    figures,
-    html_report,
-    report,
-    result_files,
-)
+from asc_jax import experiment, features, figures, html_report, report
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.replicas import define_replica_flags, start_replicas
 from asc_jax.data import held_out
 from asc_jax.data.clips import official_splits, open_split
 from asc_jax.errors import UserError
+from asc_jax.evaluation import analysis, evaluate, result_files
 from asc_jax.machine import files
 from asc_jax.models import precision
 from asc_jax.training.workdir import run_config
@@ -63,7 +55,7 @@ def main(argv) -> None:
         config.precision.stored = flags.FLAGS.stored
     parts = experiment.make(config)
     best = flags.FLAGS.checkpoint == "best"
-    state, extra, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")
+    state, extra, step = evaluate.restore(parts, workdir, name="best" if best else "checkpoints")
     data_dir = flags.FLAGS.data_dir or config.data.dir
     try:
         clips = open_split(data_dir, config.data.test_split)
@@ -72,11 +64,11 @@ def main(argv) -> None:
     keep_compiled(workdir)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     try:
-        summaries, predictions = evaluation.evaluate_precisions(parts, variables, clips)
+        summaries, predictions = evaluate.evaluate_precisions(parts, variables, clips)
     except UserError as error:
         raise UserError(f"the network in {workdir}, step {step}: {error}") from error
     validation = _held_out(parts, variables, data_dir, extra)
-    results = evaluation.describe(parts, name, extra, step) | summaries
+    results = evaluate.describe(parts, name, extra, step) | summaries
     splits = {config.data.train_split, config.data.test_split}
     results["official_lists"] = splits <= official_splits(data_dir)
     results["checkpoint"] = flags.FLAGS.checkpoint
@@ -89,7 +81,7 @@ def main(argv) -> None:
     out = workdir / "best_checkpoint" if best else workdir
     with files.writing_to(out):
         over = results["over_budget"]
-        probs = evaluation.softmax(predictions.logits)
+        probs = evaluate.softmax(predictions.logits)
         path = out / "output.csv"
         result_files.write_output_csv(path, predictions.filenames, probs, over_budget=over)
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
@@ -100,7 +92,7 @@ def main(argv) -> None:
     print(f"\nwritten to {out}: results.json output.csv {names} report.html")
 
 
-def _held_out(parts, variables, data_dir, extra) -> evaluation.Predictions | None:
+def _held_out(parts, variables, data_dir, extra) -> evaluate.Predictions | None:
     """Predictions of the training locations that this run held out; None if it trained on all."""
     data = parts.config.data
     if not data.validation_locations:
@@ -113,7 +105,7 @@ def _held_out(parts, variables, data_dir, extra) -> evaluation.Predictions | Non
             f"{data_dir} now leaves {len(trained):,}: what was held out is not known any more. "
             "Pass the data set of the training with --data_dir"
         )
-    return evaluation.evaluate_stored(parts, variables, clips)
+    return evaluate.evaluate_stored(parts, variables, clips)
 
 
 def _write_report(results, config, clips, workdir, out, curve) -> None:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import evaluation, experiment, features
+from asc_jax import experiment, features
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment
 from asc_jax.interop.graph import ARTEFACTS, Deployment
 from asc_jax.models import precision
@@ -98,8 +99,8 @@ def compare(reference: Callable, functions: Mapping[str, Callable], batches: Bat
     tally |= {"n_clips": 0, "n_labelled": 0}
     for audio, label, mask in batches:
         log_mel, logits, deployed = map(np.asarray, reference(audio))
-        evaluation.require_finite(logits[mask], "the network to export")
-        evaluation.require_finite(deployed[mask], "the network as eval.py deploys it")
+        evaluate.require_finite(logits[mask], "the network to export")
+        evaluate.require_finite(deployed[mask], "the network as eval.py deploys it")
         given = dict(zip(ARTEFACTS, (audio, log_mel), strict=True))
         results = {name: function(given[name]) for name, function in functions.items()}
         results |= {DEPLOYED: deployed, OURS: logits}
@@ -109,7 +110,7 @@ def compare(reference: Callable, functions: Mapping[str, Callable], batches: Bat
         for name, result in results.items():
             expected = logits
             if name == "waveform_to_probs":
-                result, expected = _log(result), _log(evaluation.softmax(logits))
+                result, expected = _log(result), _log(evaluate.softmax(logits))
             gap = np.abs(result - expected)[mask].max()
             tally["gap"][name] = np.maximum(tally["gap"][name], gap)  # unlike max, keeps NaN
             top = result.argmax(-1)

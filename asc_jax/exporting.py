@@ -14,9 +14,10 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from asc_jax import evaluation, experiment, export_check
+from asc_jax import experiment, export_check
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment
 from asc_jax.interop import c_header, c_reader, litert, onnx_graph, stablehlo
 from asc_jax.interop.graph import ARTEFACTS, Deployment
@@ -70,7 +71,7 @@ def export_run(
     workdir, best = pathlib.Path(workdir), checkpoint == "best"
     name, config = run_config.load(workdir)
     parts = experiment.make(config)
-    state, _, step = evaluation.restore(parts, workdir, name="best" if best else "checkpoints")
+    state, _, step = evaluate.restore(parts, workdir, name="best" if best else "checkpoints")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     deployment = deploy(parts, variables, weights, {"config": name, "step": str(step)})
     build, load, extension = KINDS[kind]

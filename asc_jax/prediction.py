@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import features
-from asc_jax.evaluation import softmax
+from asc_jax.evaluation.evaluate import softmax
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.features import filters
 from asc_jax.models import precision

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from asc_jax import report_figures
-from asc_jax.calibration import N_BINS
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, SCENES
+from asc_jax.evaluation.calibration import N_BINS
 from asc_jax.html_page import figure, paragraph, table
 from asc_jax.report import decimals, percent, published
 

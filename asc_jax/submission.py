@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import evaluation, result_files
 from asc_jax.data.clips import Clips
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate, result_files
 from asc_jax.machine.staging import replacing
 from asc_jax.prediction import deployed
 from asc_jax.submission_check import check_entry
@@ -80,10 +80,10 @@ def _make_predict():
         config = run.parts.config.to_dict()
         network = json.dumps([config[key] for key in ("network", "model", "features")])
         if network not in evaluators:
-            evaluators[network] = evaluation.make_evaluator(run.parts)
+            evaluators[network] = evaluate.make_evaluator(run.parts)
         variables = deployed(run.variables, run.results["stored_dtype"])
         _, filenames, logits = evaluators[network](variables, clips)[:3]
-        evaluation.require_finite(logits, f"the network in {run.workdir}")
-        return filenames, evaluation.softmax(logits)
+        evaluate.require_finite(logits, f"the network in {run.workdir}")
+        return filenames, evaluate.softmax(logits)
 
     return predict

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asc_jax import evaluation, experiment
+from asc_jax import experiment
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment
 from asc_jax.machine import json_object
 from asc_jax.training.workdir import run_config
@@ -85,8 +86,8 @@ def _open_run(workdir: Path, practice: bool) -> Run:
             f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "
             f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be handed in"
         )
-    state, extra, step = evaluation.restore(parts, workdir)
-    _check_fresh(results, evaluation.describe(parts, name, extra, step), workdir, again)
+    state, extra, step = evaluate.restore(parts, workdir)
+    _check_fresh(results, evaluate.describe(parts, name, extra, step), workdir, again)
     epoch, n_epochs = results["epoch"], results["n_epochs"]
     if epoch < n_epochs and "converted_from" not in results:
         raise UserError(

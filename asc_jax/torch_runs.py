@@ -11,8 +11,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from asc_jax import evaluation, experiment
+from asc_jax import experiment
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate
 from asc_jax.interop import torch, torch_config, torch_files
 from asc_jax.interop.torch_layout import counter_names
 from asc_jax.machine import files, version
@@ -103,7 +104,7 @@ def run_to_torch(
         raise UserError(f"{path} is already there: choose another name")
     parts = experiment.make(run_config.load(workdir)[1])
     folder = "best" if checkpoint == "best" else "checkpoints"
-    state, extra, step = evaluation.restore(parts, workdir, name=folder)
+    state, extra, step = evaluate.restore(parts, workdir, name=folder)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     before = extra.get("batch_counters", {})
     counters = {name: before.get(name, 0) + step for name in counter_names()}

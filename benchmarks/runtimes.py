@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from asc_jax import experiment, exporting
-from asc_jax.evaluation import softmax
+from asc_jax.evaluation.evaluate import softmax
 from asc_jax.interop import litert, onnx_graph
 from asc_jax.interop.torch import from_torch
 from asc_jax.machine.optional_packages import require

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 from small import small_config
 
-from asc_jax import evaluation, experiment
+from asc_jax import experiment
+from asc_jax.evaluation import evaluate
 from asc_jax.machine import version
 from asc_jax.training.workdir import checkpoints, run_config
 
@@ -14,7 +15,7 @@ def write_run(workdir, *, step=7, seed=0, **overrides):
     config = small_config(**overrides)
     parts = experiment.make(config)
     run_config.save(workdir, "small.py", config, over_budget=not parts.within_budget)
-    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), evaluation.abstract_state(parts))
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), evaluate.abstract_state(parts))
     rng = np.random.default_rng(seed)
     state = state.replace(
         step=np.asarray(step, np.int32),
@@ -40,5 +41,5 @@ def fill(rng, path, leaf):
 
 def restored(parts, workdir):
     """`{"params", "batch_stats"}` of the run."""
-    state, _, _ = evaluation.restore(parts, workdir)
+    state, _, _ = evaluate.restore(parts, workdir)
     return {"params": state.params, "batch_stats": state.batch_stats}

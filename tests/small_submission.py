@@ -8,8 +8,8 @@ import numpy as np
 from small import noise
 from small_run import write_run
 
-from asc_jax import evaluation, metrics, result_files
 from asc_jax.data.clips import from_arrays
+from asc_jax.evaluation import evaluate, metrics, result_files
 from asc_jax.machine import version
 from asc_jax.submission_author import EXAMPLE
 from asc_jax.training.workdir import run_config
@@ -42,7 +42,7 @@ def write_runs(folder):
 def write_results(workdir, parts):
     """Write `results.json` as `eval.py` does, with accuracies at random."""
     extra = {"epoch": 3, "code_version": version.code_version()}
-    results = evaluation.describe(parts, run_config.load(workdir)[0], extra, 7)
+    results = evaluate.describe(parts, run_config.load(workdir)[0], extra, 7)
     results |= {"stored_dtype": "float16", "formats": {}, "official_lists": True}
     result_files.write_results(
         results | {"float16": random_summary(), "checkpoint": "last"}, workdir

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from asc_jax import analysis, evaluation
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
+from asc_jax.evaluation import analysis, evaluate
 
 
 def predictions(n=200, seed=0, sharpness=2.0, known=True):
@@ -18,12 +18,12 @@ def predictions(n=200, seed=0, sharpness=2.0, known=True):
         for i, (s, d, k) in enumerate(zip(label, device_id, segment, strict=True))
     ]
     label = np.where(known | (np.arange(n) < n - 10), label, -1)
-    return evaluation.Predictions({}, names, logits.astype(np.float32), label, device_id)
+    return evaluate.Predictions({}, names, logits.astype(np.float32), label, device_id)
 
 
 def test_segments_equal_a_loop_over_recordings():
     given = predictions()
-    probs, right = evaluation.softmax(given.logits), []
+    probs, right = evaluate.softmax(given.logits), []
     for k in range(20):
         ten = slice(10 * k, 10 * k + 10)
         right.append(probs[ten].mean(0).argmax() == given.label[10 * k])
@@ -64,7 +64,7 @@ def test_without_clips_held_out_there_is_no_temperature_and_it_says_how_to_get_o
 
 def test_most_confused_are_the_surest_mistakes_one_of_a_recording():
     given = predictions()
-    probs = evaluation.softmax(given.logits)
+    probs = evaluate.softmax(given.logits)
     found = analysis.most_confused(given, 5)
     assert len(found) == 5
     sure = [clip["probability"] for clip in found]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asc_jax import calibration
+from asc_jax.evaluation import calibration
 
 CLOSE = {"rtol": 0, "atol": 1e-9}
 

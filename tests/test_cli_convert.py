@@ -15,9 +15,10 @@ from exported import moved_variables, save_run
 from small import small_config
 from tau_folder import write_tau
 
-from asc_jax import evaluation, experiment, torch_runs
+from asc_jax import experiment, torch_runs
 from asc_jax.cli import convert
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate
 from asc_jax.features import filters
 from asc_jax.interop.torch import to_torch
 from asc_jax.interop.torch_files import read_state_dict, write_state_dict
@@ -411,7 +412,7 @@ def test_converted_run_is_evaluated_trained_on_and_exported(home):
     converted("--to_torch=trained.pt", "--workdir=x", cwd=home)
     trained = read_state_dict(home / "trained.pt")
     parts = experiment.make(run_config.load(home / "x")[1])
-    state, _, step = evaluation.restore(parts, home / "x")
+    state, _, step = evaluate.restore(parts, home / "x")
     assert step == 2
     expected = to_torch({"params": state.params, "batch_stats": state.batch_stats}, 2)
     assert all(np.array_equal(trained[name], expected[name]) for name in expected)

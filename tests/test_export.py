@@ -10,8 +10,9 @@ import pytest
 from exported import builder_of, kinds, moved_variables, save_run
 from small import noise, small_clips, small_config
 
-from asc_jax import evaluation, experiment, export_check, exporting
+from asc_jax import experiment, export_check, exporting
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate
 from asc_jax.interop import c_header, c_reader
 
 FILES = {
@@ -136,7 +137,7 @@ def test_network_unlike_the_evaluated_one_is_refused(n_other, refused):
     deployed[:n_other] = np.roll(logits[:n_other], 1, axis=1)
     batch = np.zeros((1000, 8), np.float32), np.full(1000, -1), np.ones(1000, bool)
     functions = {
-        "waveform_to_probs": lambda given: evaluation.softmax(logits),
+        "waveform_to_probs": lambda given: evaluate.softmax(logits),
         "log_mel_to_logits": lambda given: logits,
     }
     tally = export_check.compare(lambda a: (a, logits, deployed), functions, iter([batch]))

@@ -9,7 +9,8 @@ from browser import Browser
 from test_analysis import predictions
 from test_report import make_results
 
-from asc_jax import analysis, html_report, report_figures
+from asc_jax import html_report, report_figures
+from asc_jax.evaluation import analysis
 from asc_jax.figures import write_figures
 
 AXES = {"duration_s": 1.0, "f_min": 0.0, "f_max": 16_000.0}

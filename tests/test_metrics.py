@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax import metrics
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, N_DEVICES, N_SCENES, SCENES
+from asc_jax.evaluation import metrics
 
 counts_jit = jax.jit(metrics.counts, static_argnames="n_devices")
 

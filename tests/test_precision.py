@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from small import noise, small_clips, small_config
 
-from asc_jax import evaluation, experiment
+from asc_jax import experiment
 from asc_jax.data.clips import from_arrays
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate as evaluation
 from asc_jax.machine import replicas
 from asc_jax.models import precision
 from asc_jax.training import loop, optim, state

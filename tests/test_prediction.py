@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from small_run import restored, write_run
 
-from asc_jax import evaluation, features, prediction
+from asc_jax import features, prediction
 from asc_jax.data.clips import from_arrays
 from asc_jax.data.tau.wav import read_resampled
+from asc_jax.evaluation import evaluate
 from asc_jax.prediction import batched, sparse_resample, top_k, windows
 
 RATE = 10
@@ -105,8 +106,8 @@ def test_clips_laid_end_to_end_get_what_evaluation_gives_them(tmp_path):
     clips = from_arrays(np.stack(list(read_resampled(paths))), np.zeros(5), np.zeros(5))
     parts = write_run(tmp_path / "run")
     variables = restored(parts, tmp_path / "run")
-    _, evaluated = evaluation.evaluate_precisions(parts, variables, clips)
-    expected = evaluation.softmax(evaluated.logits)
+    _, evaluated = evaluate.evaluate_precisions(parts, variables, clips)
+    expected = evaluate.softmax(evaluated.logits)
 
     long = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in paths])
     predictor = prediction.Predictor(parts, variables, batch_size=2)

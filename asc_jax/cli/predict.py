@@ -22,12 +22,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from asc_jax import evaluation, experiment
+from asc_jax import experiment
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data import recordings
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import N_SCENES
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate
 from asc_jax.models import precision
 from asc_jax.prediction import Predictor
 from asc_jax.prediction_figure import Timeline
@@ -81,7 +82,7 @@ def load(workdir: str, checkpoint: str, stored: str | None, batch_size: int | No
         config.precision.stored = stored
     parts = experiment.make(config)
     name = "best" if checkpoint == "best" else "checkpoints"
-    state, _, _ = evaluation.restore(parts, workdir, name=name)
+    state, _, _ = evaluate.restore(parts, workdir, name=name)
     keep_compiled(workdir)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return parts, Predictor(parts, variables, batch_size or BATCH_SIZE)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from asc_jax import evaluation
 from asc_jax.errors import UserError
+from asc_jax.evaluation import evaluate as evaluation
 from asc_jax.machine import hosts, replicas
 from asc_jax.training import not_finite, optim
 from asc_jax.training.batches import Call, StepBatches

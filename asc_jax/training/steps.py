@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asc_jax import metrics
+from asc_jax.evaluation import metrics
 from asc_jax.training import optim
 from asc_jax.training.state import TrainState
 from asc_jax.types import Array, Batch, Metrics, Params, Scratch

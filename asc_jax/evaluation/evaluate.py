@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from asc_jax import calibration, metrics
 from asc_jax.errors import UserError
+from asc_jax.evaluation import calibration, metrics
 from asc_jax.experiment import Experiment
 from asc_jax.machine import replicas, version
 from asc_jax.models import precision

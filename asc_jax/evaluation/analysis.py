@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import calibration, metrics
 from asc_jax.data import clip_names
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.errors import UserError
-from asc_jax.evaluation import Predictions
+from asc_jax.evaluation import calibration, metrics
+from asc_jax.evaluation.evaluate import Predictions
 
 NO_VALIDATION = (
     "no clips to fit one on: train with --config.data.validation_locations=0.2, which holds "
