@@ -14,13 +14,16 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from asc_jax import experiment, features, figures, html_report, report
+from asc_jax import experiment, features
 from asc_jax.cli import keep_compiled, run
 from asc_jax.cli.replicas import define_replica_flags, start_replicas
 from asc_jax.data import held_out
 from asc_jax.data.clips import official_splits, open_split
 from asc_jax.errors import UserError
 from asc_jax.evaluation import analysis, evaluate, result_files
+from asc_jax.evaluation.report import figures
+from asc_jax.evaluation.report import html as html_report
+from asc_jax.evaluation.report import text as report
 from asc_jax.machine import files
 from asc_jax.models import precision
 from asc_jax.training.workdir import run_config

@@ -9,7 +9,7 @@ import numpy as np
 
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.tau.taxonomy import N_SCENES, SCENES
-from asc_jax.figures import BLUE, GREY, INK, PALE, RED, STYLE
+from asc_jax.evaluation.report.figures import BLUE, GREY, INK, PALE, RED, STYLE
 
 MAX_COLUMNS = 1200  # however long the recording: about one a pixel
 TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16_000)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asc_jax.figures import BLUE, GREEN, GREY, INK, PALE, RED
-from asc_jax.svg import drawing, line, text
+from asc_jax.evaluation.report.figures import BLUE, GREEN, GREY, INK, PALE, RED
+from asc_jax.evaluation.report.svg import drawing, line, text
 from asc_jax.table1_grids import CLUSTERS, between, find, percent, points
 
 WIDTH = 440  # narrow, so that its words stay legible on a phone

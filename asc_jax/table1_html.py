@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from asc_jax.html_page import Section, figure, page, paragraph, table
+from asc_jax.evaluation.report.page import Section, figure, page, paragraph, table
 from asc_jax.table1_figures import accuracy_figure, difference_figure
 from asc_jax.table1_grids import grids
 from asc_jax.table1_notes import method, warnings

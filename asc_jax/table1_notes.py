@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from asc_jax.table1 import published
+from asc_jax.evaluation.report.published import published
 
 
 def warnings(table: Mapping[str, Any]) -> list[str]:

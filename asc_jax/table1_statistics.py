@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from asc_jax import clusters, statistics
+from asc_jax.evaluation.report.published import published
 from asc_jax.run_results import RunResults
-from asc_jax.table1 import published
 
 CLUSTERS = {"segments": "segment", "locations": "location"}
 Cell = tuple[str, int]  # system, percent

@@ -101,7 +101,7 @@ def draw(report: Mapping, path: str) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from asc_jax.figures import GREY, INK, STYLE
+    from asc_jax.evaluation.report.figures import GREY, INK, STYLE
 
     rows = [row for row in report["rows"] if any("ratio" in r for r in row["results"].values())]
     names = [n for n in CONTESTANTS if any("ratio" in row["results"].get(n, {}) for row in rows)]

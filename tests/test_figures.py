@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from asc_jax import figures
 from asc_jax.data.tau.taxonomy import N_DEVICES, N_SCENES
 from asc_jax.evaluation import metrics
+from asc_jax.evaluation.report import figures
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -9,9 +9,10 @@ from browser import Browser
 from test_analysis import predictions
 from test_report import make_results
 
-from asc_jax import html_report, report_figures
 from asc_jax.evaluation import analysis
-from asc_jax.figures import write_figures
+from asc_jax.evaluation.report import drawings
+from asc_jax.evaluation.report import html as html_report
+from asc_jax.evaluation.report.figures import write_figures
 
 AXES = {"duration_s": 1.0, "f_min": 0.0, "f_max": 16_000.0}
 HELD_OUT = {"locations": ["lyon-1000", "paris-1010"], "n_clips": 400, "macro_accuracy": 0.5,
@@ -172,7 +173,7 @@ def luminance(colour):
 
 def test_cells_of_the_matrix_are_legible():
     for share in np.linspace(0, 1, 101):
-        look = report_figures.heat(share)
+        look = drawings.heat(share)
         ground = [int(c) for c in re.findall(r"\d+", look.split(";")[0])]
         ink = [255] * 3 if look.endswith("#fff") else [0] * 3
         dark, light = sorted(map(luminance, (ground, ink)))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from asc_jax import report
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
-from asc_jax.table1 import published
+from asc_jax.evaluation.report import text as report
+from asc_jax.evaluation.report.published import published
 
 # The averages as printed: report of Gao & Lee, Table 1, and the official baseline's README.
 MACRO_PERCENT = {

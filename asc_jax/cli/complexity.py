@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from asc_jax import experiment
-from asc_jax.budget_figure import write_budget_figure
 from asc_jax.cli import run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
+from asc_jax.evaluation.report.budget_figure import write_budget_figure
 from asc_jax.training.workdir import run_config
 
 HEADER = ("layer", "output shape", "parameters", "MACs", "share", "bytes", "share")

@@ -8,8 +8,9 @@ from random import Random
 
 import numpy as np
 
-from asc_jax import campaign_progress, figures, run_results
+from asc_jax import campaign_progress, run_results
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
+from asc_jax.evaluation.report import figures
 from asc_jax.training import config_checks
 from asc_jax.training.workdir import checkpoints, journal, run_config
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import html_page, svg
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
-from asc_jax.figures import BLUE, GREEN, GREY, INK, PALE, RED
-from asc_jax.report import percent
+from asc_jax.evaluation.report import svg
+from asc_jax.evaluation.report.figures import BLUE, GREEN, GREY, INK, PALE, RED
+from asc_jax.evaluation.report.page import png_address
+from asc_jax.evaluation.report.text import percent
 
 _COLOURS = {"real": BLUE, "seen": GREEN, "unseen": RED}
 
@@ -106,7 +107,7 @@ def spectrogram(
       f_min, f_max: of the mel filters, Hz.
     """
     left, top, width, height = 40, 6, 240, 170
-    source = html_page.png_address(_png(log_mel, limits))
+    source = png_address(_png(log_mel, limits))
     parts = [svg.picture((left, top), (width, height), source)]
     low, high = _mel(f_min), _mel(f_max)
     for hertz in (500, 2000, 8000):

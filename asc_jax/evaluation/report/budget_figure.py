@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asc_jax.complexity.budget import LayerCost
-from asc_jax.figures import GREY, INK, RED, STYLE
+from asc_jax.evaluation.report.figures import GREY, INK, RED, STYLE
 
 
 def write_budget_figure(

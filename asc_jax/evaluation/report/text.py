@@ -15,7 +15,7 @@ from typing import Any
 
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
-from asc_jax.table1 import published
+from asc_jax.evaluation.report.published import published
 
 __all__ = ["decimals", "percent", "published", "results_table"]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import report_sections
 from asc_jax.complexity.limits import OVER_BUDGET
-from asc_jax.figures import read_log
-from asc_jax.html_page import Section, figure, image, page, paragraph, table
-from asc_jax.report import decimals, percent, published
+from asc_jax.evaluation.report import sections as report_sections
+from asc_jax.evaluation.report.figures import read_log
+from asc_jax.evaluation.report.page import Section, figure, image, page, paragraph, table
+from asc_jax.evaluation.report.text import decimals, percent, published
 
 
 def as_html(

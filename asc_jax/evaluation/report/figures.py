@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, SCENES
+from asc_jax.evaluation.report.published import published
 from asc_jax.machine import json_object
-from asc_jax.table1 import published
 
 # From Okabe and Ito's palette: told apart with every kind of colour blindness.
 BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import report_figures
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, SCENES
 from asc_jax.evaluation.calibration import N_BINS
-from asc_jax.html_page import figure, paragraph, table
-from asc_jax.report import decimals, percent, published
+from asc_jax.evaluation.report import drawings
+from asc_jax.evaluation.report.page import figure, paragraph, table
+from asc_jax.evaluation.report.text import decimals, percent, published
 
 _NAMES = [name.replace("_", " ") for name in SCENES]
 
@@ -42,7 +42,7 @@ def accuracy(results: Mapping[str, Any]) -> list[str]:
         lines += table(f"by-{kind}", f"{title}: {units}", [kind[:-1], *header], rows)
         if kind == "devices":
             words = f"Accuracy by device, parameters stored in {stored}."
-            lines += figure(report_figures.device_bars(results[stored]), words)
+            lines += figure(drawings.device_bars(results[stored]), words)
     return [*lines, *_segments(results)]
 
 
@@ -89,7 +89,7 @@ def confusion(results: Mapping[str, Any]) -> list[str]:
     shares = counts / np.maximum(clips, 1)
     cells = [[f"{100 * x:.0f}" if x >= 0.005 else "" for x in row] for row in shares]
     rows = [[name, *row] for name, row in zip(_NAMES, cells, strict=True)]
-    styles = [[report_figures.heat(x) for x in row] for row in shares]
+    styles = [[drawings.heat(x) for x in row] for row in shares]
     caption = "Of each true scene's clips (row), % that were named so (column); blank below 0.5 %"
     header = ["true scene", *_NAMES]
     wrong = counts - np.diag(np.diag(counts))
@@ -121,7 +121,7 @@ def calibration(results: Mapping[str, Any]) -> list[str]:
     lines = [paragraph(words), '<div class="row">']
     for label, (name, row) in drawn.items():
         title = f"Reliability diagram, {label}"
-        drawing = report_figures.reliability_diagram(name, title, row)
+        drawing = drawings.reliability_diagram(name, title, row)
         lines += figure(drawing, f"{title}: calibration error {percent(row['ece'])} %")
     lines.append("</div>")
     if temperature is None:
@@ -165,7 +165,7 @@ def clips(
     """The most confused clips with their spectrograms; `axes` as `spectrogram` wants them."""
     if not results["most_confused"]:
         return [paragraph("Every clip was named rightly.")]
-    limits = report_figures.spectrogram_limits(log_mels)
+    limits = drawings.spectrogram_limits(log_mels)
     words = (
         "The clips of which the network was surest and wrong, from the surest, one of a recording "
         "at most. Their spectrograms, time to the right, frequency upwards on the mel scale, "
@@ -177,7 +177,7 @@ def clips(
         truth, named = (clip[key].replace("_", " ") for key in ("scene", "predicted"))
         name = clip["filename"].removeprefix("audio/")
         title = f"{truth} taken for {named}, device {clip['device'].upper()}"
-        drawing = report_figures.spectrogram(
+        drawing = drawings.spectrogram(
             f"clip-{number}", f"{name}: {title}", log_mel, limits, **axes
         )
         words = (
