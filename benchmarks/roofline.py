@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from asc_jax import experiment, features
-from asc_jax.interop.graph import INPUT, operations
+from asc_jax.export.graph import INPUT, operations
 from benchmarks import inputs
 
 FLOAT32 = 4  # bytes

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from asc_jax import experiment, exporting
+from asc_jax import experiment
 from asc_jax.evaluation.evaluate import softmax
-from asc_jax.interop import litert, onnx_graph
+from asc_jax.export import run as exporting
+from asc_jax.export.litert import build as litert
+from asc_jax.export.onnx import build as onnx_graph
 from asc_jax.interop.torch import from_torch
 from asc_jax.machine.optional_packages import require
 from benchmarks import inputs

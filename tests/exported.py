@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import experiment, exporting, features
-from asc_jax.interop.graph import ARTEFACTS
+from asc_jax import experiment, features
+from asc_jax.export import run as exporting
+from asc_jax.export.graph import ARTEFACTS
 from asc_jax.models import CPMobile
 from asc_jax.training.workdir import checkpoints, run_config
 

@@ -10,10 +10,13 @@ import pytest
 from exported import builder_of, kinds, moved_variables, save_run
 from small import noise, small_clips, small_config
 
-from asc_jax import experiment, export_check, exporting
+from asc_jax import experiment
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
-from asc_jax.interop import c_header, c_reader
+from asc_jax.export import check as export_check
+from asc_jax.export import run as exporting
+from asc_jax.export.c import header as c_header
+from asc_jax.export.c import reader as c_reader
 
 FILES = {
     "stablehlo": ["log_mel_to_logits.stablehlo", "waveform_to_probs.stablehlo"],

@@ -10,11 +10,13 @@ import pytest
 from exported import builder_of, kinds, moved_variables, results_in_jax
 from small import noise, small_config
 
-from asc_jax import experiment, exporting
+from asc_jax import experiment
 from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
+from asc_jax.export import graph
+from asc_jax.export import run as exporting
+from asc_jax.export.c import header as c_header
 from asc_jax.features import filters
-from asc_jax.interop import c_header, graph
 from asc_jax.interop.torch import from_torch
 from asc_jax.models import blocks
 

@@ -85,7 +85,7 @@ def test_imports_go_down_the_floors(path):
 @pytest.mark.parametrize(
     ("package", "places"),
     [
-        ("tensorflow", ("asc_jax.data", "asc_jax.interop.litert")),
+        ("tensorflow", ("asc_jax.data", "asc_jax.export.litert.build")),
         ("tensorflow_datasets", "asc_jax.data"),
         ("soundfile", "asc_jax.data"),
         ("orbax", "asc_jax.training.workdir.checkpoints"),

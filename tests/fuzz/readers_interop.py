@@ -6,8 +6,9 @@ from random import Random
 
 import numpy as np
 
-from asc_jax.interop import c_header as writer
-from asc_jax.interop import c_reader, parity, torch
+from asc_jax.export.c import header as writer
+from asc_jax.export.c import reader as c_reader
+from asc_jax.interop import parity, torch
 from asc_jax.interop.torch_layout import layout
 
 from . import mutate

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.interop import litert_network
-from asc_jax.interop.graph import ARTEFACTS, N_SAMPLES, Deployment
-from asc_jax.interop.litert_flatbuffer import finish
+from asc_jax.export.graph import ARTEFACTS, N_SAMPLES, Deployment
+from asc_jax.export.litert import network as litert_network
+from asc_jax.export.litert.flatbuffer import finish
 from asc_jax.machine.optional_packages import require
 
 EXTENSION = ".tflite"

@@ -12,7 +12,7 @@ from asc_jax import experiment, features
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment
-from asc_jax.interop.graph import ARTEFACTS, Deployment
+from asc_jax.export.graph import ARTEFACTS, Deployment
 from asc_jax.models import precision
 from asc_jax.types import Array, Params
 

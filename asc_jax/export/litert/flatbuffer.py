@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from asc_jax.interop.graph import Deployment
+from asc_jax.export.graph import Deployment
 from asc_jax.machine.optional_packages import require
 
 METADATA_NAME = "asc_jax"

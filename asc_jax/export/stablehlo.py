@@ -12,7 +12,7 @@ import numpy as np
 from jax import export
 
 from asc_jax import features
-from asc_jax.interop.graph import ARTEFACTS, N_SAMPLES, Deployment
+from asc_jax.export.graph import ARTEFACTS, N_SAMPLES, Deployment
 from asc_jax.models import CPMobile
 from asc_jax.types import Array, Params
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from asc_jax import features
+from asc_jax.export.graph import INPUT, N_SAMPLES, Deployment, mel_bands, operations
 from asc_jax.features import filters
-from asc_jax.interop.graph import INPUT, N_SAMPLES, Deployment, mel_bands, operations
 
 EXTENSION = ".h"
 STEM = "asc_model"

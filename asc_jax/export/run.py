@@ -14,13 +14,18 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from asc_jax import experiment, export_check
+from asc_jax import experiment
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment
-from asc_jax.interop import c_header, c_reader, litert, onnx_graph, stablehlo
-from asc_jax.interop.graph import ARTEFACTS, Deployment
+from asc_jax.export import check as export_check
+from asc_jax.export import stablehlo
+from asc_jax.export.c import header as c_header
+from asc_jax.export.c import reader as c_reader
+from asc_jax.export.graph import ARTEFACTS, Deployment
+from asc_jax.export.litert import build as litert
+from asc_jax.export.onnx import build as onnx_graph
 from asc_jax.machine import version
 from asc_jax.models import precision
 from asc_jax.models.folding import fold_batch_norm

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from asc_jax.interop import onnx_network
-from asc_jax.interop.graph import ARTEFACTS, INPUT, N_SAMPLES, Deployment
-from asc_jax.interop.onnx_writer import Writer
+from asc_jax.export.graph import ARTEFACTS, INPUT, N_SAMPLES, Deployment
+from asc_jax.export.onnx import network as onnx_network
+from asc_jax.export.onnx.writer import Writer
 from asc_jax.machine.optional_packages import require
 
 OPSET = 17  # the first with STFT

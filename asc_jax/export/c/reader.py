@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.interop.c_header import C_TYPES, KINDS, STEM
-from asc_jax.interop.graph import ARTEFACTS
+from asc_jax.export.c.header import C_TYPES, KINDS, STEM
+from asc_jax.export.graph import ARTEFACTS
 from asc_jax.models import blocks, normalisation
 from asc_jax.models.kernels import convolution
 from asc_jax.types import Array

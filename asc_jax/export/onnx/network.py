@@ -2,16 +2,9 @@
 
 import numpy as np
 
+from asc_jax.export.graph import INPUT, Deployment, Operation, mel_bands, operations, padded_window
+from asc_jax.export.onnx.writer import Writer
 from asc_jax.features.front_end import LOG_OFFSET
-from asc_jax.interop.graph import (
-    INPUT,
-    Deployment,
-    Operation,
-    mel_bands,
-    operations,
-    padded_window,
-)
-from asc_jax.interop.onnx_writer import Writer
 
 
 def log_mel(

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from asc_jax.features.front_end import LOG_OFFSET
-from asc_jax.interop.graph import (
+from asc_jax.export.graph import (
     INPUT,
     N_SAMPLES,
     Deployment,
@@ -14,6 +13,7 @@ from asc_jax.interop.graph import (
     operations,
     padded_window,
 )
+from asc_jax.features.front_end import LOG_OFFSET
 
 
 def log_mel(
