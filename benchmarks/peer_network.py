@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from asc_jax import features
-from asc_jax.interop.torch_twin import make_twin
+from asc_jax.pytorch.twin import make_twin
 from benchmarks import inputs, peer_pipeline
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from asc_jax import experiment, features
-from asc_jax.interop.torch import to_torch
+from asc_jax.pytorch.weights import to_torch
 from asc_jax.training import losses
 from asc_jax.types import Array, Params
 from benchmarks import inputs

@@ -11,8 +11,8 @@ from asc_jax.evaluation.evaluate import softmax
 from asc_jax.export import run as exporting
 from asc_jax.export.litert import build as litert
 from asc_jax.export.onnx import build as onnx_graph
-from asc_jax.interop.torch import from_torch
 from asc_jax.machine.optional_packages import require
+from asc_jax.pytorch.weights import from_torch
 from benchmarks import inputs
 from benchmarks.inputs import Job
 

@@ -34,7 +34,7 @@ class Worker:
     def prepare(self, job: str, spec: Mapping) -> dict:
         """Make a job ready to run; `work` is how much a run does."""
         if self.setting["module"] != "ours" and spec.get("memory"):
-            self.not_its_own = _cost_of_import("asc_jax.interop.torch_twin")
+            self.not_its_own = _cost_of_import("asc_jax.pytorch.twin")
         module, options = self._module()
         self.job = module.JOBS[job]({**spec, **options})
         return {"work": self.job.work}

@@ -15,14 +15,15 @@ from exported import moved_variables, save_run
 from small import small_config
 from tau_folder import write_tau
 
-from asc_jax import experiment, torch_runs
+from asc_jax import experiment
 from asc_jax.cli import convert
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.features import filters
-from asc_jax.interop.torch import to_torch
-from asc_jax.interop.torch_files import read_state_dict, write_state_dict
-from asc_jax.interop.torch_twin import make_twin
+from asc_jax.pytorch import runs as torch_runs
+from asc_jax.pytorch.files import read_state_dict, write_state_dict
+from asc_jax.pytorch.twin import make_twin
+from asc_jax.pytorch.weights import to_torch
 from asc_jax.training.workdir import run_config
 
 torch = pytest.importorskip("torch")

@@ -10,8 +10,8 @@ import pytest
 from asc_jax import complexity
 from asc_jax.complexity import limits
 from asc_jax.errors import UserError
-from asc_jax.interop.torch import torch_names
 from asc_jax.models import CPMobile, precision
+from asc_jax.pytorch.weights import torch_names
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 LIMITS = {"max_macs": 30_000_000, "max_bytes": 128_000}

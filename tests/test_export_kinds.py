@@ -17,8 +17,8 @@ from asc_jax.export import graph
 from asc_jax.export import run as exporting
 from asc_jax.export.c import header as c_header
 from asc_jax.features import filters
-from asc_jax.interop.torch import from_torch
 from asc_jax.models import blocks
+from asc_jax.pytorch.weights import from_torch
 
 MAX_BYTES = 128_000
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from asc_jax.errors import UserError
-from asc_jax.interop.torch import from_torch, infer_config, read_counters, to_torch
-from asc_jax.interop.torch_twin import make_twin
 from asc_jax.models import CPMobile
+from asc_jax.pytorch.twin import make_twin
+from asc_jax.pytorch.weights import from_torch, infer_config, read_counters, to_torch
 
 STATES = ("c_init_state", "c_state3", "c_state_calib", "g_final_state64")
 NETWORKS = (

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from asc_jax.errors import UserError
-from asc_jax.interop.torch import from_torch
 from asc_jax.models import CPMobile, normalisation
 from asc_jax.models.folding import fold_batch_norm
 from asc_jax.models.kernels import chunks
+from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import state
 
 BODIES = ["lax", "shifts"]

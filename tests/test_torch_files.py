@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from asc_jax.errors import UserError
-from asc_jax.interop.torch_files import read, read_state_dict, write_state_dict
+from asc_jax.pytorch.files import read, read_state_dict, write_state_dict
 
 torch = pytest.importorskip("torch")
 DTYPES = ["float32", "float16", "bfloat16", "float64"]

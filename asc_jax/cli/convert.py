@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from asc_jax import torch_runs
 from asc_jax.cli import run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError
 from asc_jax.export import run as exporting
+from asc_jax.pytorch import runs as torch_runs
 from asc_jax.training.workdir import run_config
 
 # Action → the flags that go with it, besides --workdir.

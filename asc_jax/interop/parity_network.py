@@ -8,8 +8,8 @@ import numpy as np
 
 from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat, joined
 from asc_jax.interop.parity_front_end import HOPS
-from asc_jax.interop.torch import from_torch
 from asc_jax.models import CPMobile, apply_training, precision
+from asc_jax.pytorch.weights import from_torch
 
 
 def evaluation(reference: Reference) -> list[Check]:

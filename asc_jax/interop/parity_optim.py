@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat, joined
-from asc_jax.interop.torch import from_torch
+from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import losses, optim
 
 PEAK_LR, WEIGHT_DECAY = 0.005, 1e-4

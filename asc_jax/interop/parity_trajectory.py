@@ -11,7 +11,7 @@ import numpy as np
 from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat
 from asc_jax.interop.parity_network import network, train_forward
 from asc_jax.interop.parity_optim import PEAK_LR, WEIGHT_DECAY
-from asc_jax.interop.torch import from_torch
+from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import losses, optim, state, steps
 
 # The reference's 20 steps are the first of a run of 40 with a warm-up of 10.

@@ -8,8 +8,9 @@ import numpy as np
 
 from asc_jax.export.c import header as writer
 from asc_jax.export.c import reader as c_reader
-from asc_jax.interop import parity, torch
-from asc_jax.interop.torch_layout import layout
+from asc_jax.interop import parity
+from asc_jax.pytorch import weights
+from asc_jax.pytorch.layout import layout
 
 from . import mutate
 from .judge import Reader
@@ -41,7 +42,7 @@ def state_dict(dtype=np.float32) -> dict[str, np.ndarray]:
 
 def torch_file(scratch) -> Reader:
     """What `torch.save` writes, old format and new, and pickles that want to run code."""
-    from asc_jax.interop import torch_files
+    from asc_jax.pytorch import files as torch_files
 
     path = scratch / "x.pt"
 
@@ -110,11 +111,11 @@ def torch_names(scratch) -> Reader:
             elif kind == 4:
                 tensors[name] = good[name] + np.float32((np.nan, np.inf, -1, 1e30)[what % 4])
             elif kind == 5:
-                counter = torch.counter_names()[what % 21]
+                counter = weights.counter_names()[what % 21]
                 tensors[counter] = np.asarray((0, -1, 2**60, 1.5, np.nan)[what % 5])
-        torch.from_torch(tensors)
-        torch.infer_config(tensors)
-        torch.read_counters(tensors)
+        weights.from_torch(tensors)
+        weights.infer_config(tensors)
+        weights.read_counters(tensors)
 
     return Reader(read, lambda rng, seed: rng.randbytes(rng.randrange(1, 13)), (b"",))
 

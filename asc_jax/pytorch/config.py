@@ -9,8 +9,8 @@ import numpy as np
 from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
 from asc_jax.features import filters
-from asc_jax.interop.torch import FRONT_END_BUFFERS, infer_config, plain_names
-from asc_jax.interop.torch_files import TorchFile
+from asc_jax.pytorch.files import TorchFile
+from asc_jax.pytorch.weights import FRONT_END_BUFFERS, infer_config, plain_names
 
 ORIG_RATE = 44_100  # Hz, of the recordings the baseline reads
 HYPER_PARAMETERS = {  # our key → the name on the baseline's command line

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from asc_jax.errors import UserError
-from asc_jax.interop.torch_layout import attributes, counter_names, layout, torch_names, vote
+from asc_jax.pytorch.layout import attributes, counter_names, layout, torch_names, vote
 
 __all__ = [
     "FRONT_END_BUFFERS",

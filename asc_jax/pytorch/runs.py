@@ -14,10 +14,12 @@ import numpy as np
 from asc_jax import experiment
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
-from asc_jax.interop import torch, torch_config, torch_files
-from asc_jax.interop.torch_layout import counter_names
 from asc_jax.machine import files, version
 from asc_jax.models import precision
+from asc_jax.pytorch import config as torch_config
+from asc_jax.pytorch import files as torch_files
+from asc_jax.pytorch import weights
+from asc_jax.pytorch.layout import counter_names
 from asc_jax.training.workdir import checkpoints, run_config
 
 RUN = ("config.json", "checkpoints")  # what makes a workdir a run
@@ -53,7 +55,7 @@ def run_from_torch(
         if (workdir / part).exists():
             raise UserError(f"{workdir} already holds a run ({part}): choose another --workdir")
     file = torch_files.read(path)
-    variables, rounding = _to_float32(torch.from_torch(file.state_dict))
+    variables, rounding = _to_float32(weights.from_torch(file.state_dict))
     config, sources = torch_config.infer(file, config or _base_config(), overrides)
     if name is None and "features.hop_length" not in sources:
         raise UserError(
@@ -66,7 +68,7 @@ def run_from_torch(
     torch_config.check_front_end(file, config.features)
     extra = _origin(path) | {
         "over_budget": not parts.within_budget,
-        "batch_counters": torch.read_counters(file.state_dict),
+        "batch_counters": weights.read_counters(file.state_dict),
     }
     state = parts.new_state(variables, parts.tx(1))
     with _whole_or_nothing(workdir):
@@ -108,7 +110,7 @@ def run_to_torch(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     before = extra.get("batch_counters", {})
     counters = {name: before.get(name, 0) + step for name in counter_names()}
-    tensors = torch.to_torch(precision.cast(variables, dtype), counters)
+    tensors = weights.to_torch(precision.cast(variables, dtype), counters)
     torch_files.write_state_dict(path, tensors)
     over = "" if parts.within_budget else "; OVER BUDGET"
     return [f"{workdir}, step {step:,} → {path}: {len(tensors)} tensors in {dtype}{over}"]
