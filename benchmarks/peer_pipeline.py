@@ -10,7 +10,7 @@ import torch
 from asc_jax import features
 from asc_jax.features import filters
 from asc_jax.features.augment import VARIANCE_OFFSET
-from asc_jax.interop.live_front_end import torchaudio_or_none
+from asc_jax.pytorch.parity.live_front_end import torchaudio_or_none
 
 
 def make_resample(orig_rate: int, new_rate: int, device):

@@ -21,12 +21,17 @@ sys.path.insert(0, str(ROOT))
 
 from asc_jax import features
 from asc_jax.features import augment, filters
-from asc_jax.interop import parity, parity_front_end  # noqa: E402
-from asc_jax.interop.parity_front_end import HOPS, MEL, RATES  # noqa: E402
 from asc_jax.models import CPMobile, normalisation
 from asc_jax.models.kernels import (
     convolution,
     shifts,  # noqa: E402
+)
+from asc_jax.pytorch.parity import front_end as parity_front_end  # noqa: E402
+from asc_jax.pytorch.parity import table as parity
+from asc_jax.pytorch.parity.front_end import (
+    HOPS,
+    MEL,
+    RATES,  # noqa: E402
 )
 from asc_jax.pytorch.weights import from_torch  # noqa: E402
 from asc_jax.training import optim

@@ -12,7 +12,11 @@ from parity_faults import inject
 
 from asc_jax.cli import parity as cli
 from asc_jax.errors import UserError
-from asc_jax.interop import live, parity, parity_front_end, parity_network, parity_optim
+from asc_jax.pytorch.parity import front_end as parity_front_end
+from asc_jax.pytorch.parity import live
+from asc_jax.pytorch.parity import network as parity_network
+from asc_jax.pytorch.parity import optim as parity_optim
+from asc_jax.pytorch.parity import table as parity
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = (parity_front_end.mel_filterbank, parity_front_end.log_mel, parity_optim.schedule)

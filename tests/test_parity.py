@@ -9,8 +9,11 @@ import pytest
 from parity_faults import FAULTS, inject
 
 from asc_jax.errors import UserError
-from asc_jax.interop import parity, parity_front_end, parity_network, parity_optim
-from asc_jax.interop.parity_checks import Check, Tolerance, judge, tolerance_text
+from asc_jax.pytorch.parity import front_end as parity_front_end
+from asc_jax.pytorch.parity import network as parity_network
+from asc_jax.pytorch.parity import optim as parity_optim
+from asc_jax.pytorch.parity import table as parity
+from asc_jax.pytorch.parity.checks import Check, Tolerance, judge, tolerance_text
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CONSTANTS = (parity_front_end.hann_window, parity_front_end.mel_filterbank)

@@ -20,8 +20,9 @@ from absl import flags
 from asc_jax.cli import run
 from asc_jax.cli.config_flag import ROOT
 from asc_jax.errors import UserError
-from asc_jax.interop import live, parity
-from asc_jax.interop.parity_checks import Row
+from asc_jax.pytorch.parity import live
+from asc_jax.pytorch.parity import table as parity
+from asc_jax.pytorch.parity.checks import Row
 
 GOLDEN = ROOT / "tests" / "golden"
 MAX_CLIPS = 16  # of a folder

@@ -8,9 +8,9 @@ import numpy as np
 
 from asc_jax.export.c import header as writer
 from asc_jax.export.c import reader as c_reader
-from asc_jax.interop import parity
 from asc_jax.pytorch import weights
 from asc_jax.pytorch.layout import layout
+from asc_jax.pytorch.parity import table as parity
 
 from . import mutate
 from .judge import Reader

@@ -6,9 +6,9 @@ See `parity_front_end` for how stages are written.
 import jax
 import numpy as np
 
-from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat, joined
-from asc_jax.interop.parity_front_end import HOPS
 from asc_jax.models import CPMobile, apply_training, precision
+from asc_jax.pytorch.parity.checks import Check, Reference, Tolerance, flat, joined
+from asc_jax.pytorch.parity.front_end import HOPS
 from asc_jax.pytorch.weights import from_torch
 
 

@@ -13,8 +13,11 @@ import jax
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.interop import parity_front_end, parity_network, parity_optim, parity_trajectory
-from asc_jax.interop.parity_checks import Check, Reference, Row, judge, largest_gap
+from asc_jax.pytorch.parity import front_end as parity_front_end
+from asc_jax.pytorch.parity import network as parity_network
+from asc_jax.pytorch.parity import optim as parity_optim
+from asc_jax.pytorch.parity import trajectory as parity_trajectory
+from asc_jax.pytorch.parity.checks import Check, Reference, Row, judge, largest_gap
 
 STAGES = (
     *parity_front_end.FRONT_END,

@@ -6,8 +6,8 @@ import math
 import jax
 import numpy as np
 
-from asc_jax.interop.parity_optim import PEAK_LR, WARMUP_STEPS, WEIGHT_DECAY
 from asc_jax.machine.optional_packages import require
+from asc_jax.pytorch.parity.optim import PEAK_LR, WARMUP_STEPS, WEIGHT_DECAY
 
 BATCHES = (78, 256)  # of the two sampled schedules
 

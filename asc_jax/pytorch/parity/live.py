@@ -8,18 +8,15 @@ import functools
 
 import numpy as np
 
-from asc_jax.interop import (
-    live_network,
-    live_optim,
-    parity_front_end,
-    parity_network,
-    parity_optim,
-    parity_trajectory,
-)
-from asc_jax.interop.live_front_end import front_end_arrays, torchaudio_or_none
-from asc_jax.interop.parity_checks import Reference
-from asc_jax.interop.parity_front_end import HOPS
 from asc_jax.machine.optional_packages import require
+from asc_jax.pytorch.parity import front_end as parity_front_end
+from asc_jax.pytorch.parity import live_network, live_optim
+from asc_jax.pytorch.parity import network as parity_network
+from asc_jax.pytorch.parity import optim as parity_optim
+from asc_jax.pytorch.parity import trajectory as parity_trajectory
+from asc_jax.pytorch.parity.checks import Reference
+from asc_jax.pytorch.parity.front_end import HOPS
+from asc_jax.pytorch.parity.live_front_end import front_end_arrays, torchaudio_or_none
 
 
 def versions() -> str:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from asc_jax.interop.live_optim import focal_loss
-from asc_jax.interop.parity_checks import Reference
-from asc_jax.interop.parity_front_end import HOPS
 from asc_jax.machine.optional_packages import require
+from asc_jax.pytorch.parity.checks import Reference
+from asc_jax.pytorch.parity.front_end import HOPS
+from asc_jax.pytorch.parity.live_optim import focal_loss
 from asc_jax.pytorch.twin import make_twin
 
 N_SCENES = 10

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from asc_jax.interop.parity_front_end import MEL, RATES
 from asc_jax.machine.optional_packages import require
+from asc_jax.pytorch.parity.front_end import MEL, RATES
 
 LOG_OFFSET = 1e-5
 

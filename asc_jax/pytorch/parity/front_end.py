@@ -11,7 +11,7 @@ import numpy as np
 
 from asc_jax import features
 from asc_jax.features import augment, filters, training_input
-from asc_jax.interop.parity_checks import Check, Reference, Tolerance, joined
+from asc_jax.pytorch.parity.checks import Check, Reference, Tolerance, joined
 
 RATES = (44_100, 32_000)  # Hz, of a recording and of the network
 HOPS = (500, 472)  # samples: the official baseline's, the report's

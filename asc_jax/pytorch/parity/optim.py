@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat, joined
+from asc_jax.pytorch.parity.checks import Check, Reference, Tolerance, flat, joined
 from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import losses, optim
 

@@ -8,9 +8,9 @@ import functools
 import jax
 import numpy as np
 
-from asc_jax.interop.parity_checks import Check, Reference, Tolerance, flat
-from asc_jax.interop.parity_network import network, train_forward
-from asc_jax.interop.parity_optim import PEAK_LR, WEIGHT_DECAY
+from asc_jax.pytorch.parity.checks import Check, Reference, Tolerance, flat
+from asc_jax.pytorch.parity.network import network, train_forward
+from asc_jax.pytorch.parity.optim import PEAK_LR, WEIGHT_DECAY
 from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import losses, optim, state, steps
 
