@@ -13,7 +13,7 @@ from asc_jax.data.clips import Clips
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.machine.staging import replacing
-from asc_jax.prediction import deployed
+from asc_jax.prediction.windows import deployed
 from asc_jax.submission_check import check_entry
 from asc_jax.submission_meta import make_meta, to_yaml
 from asc_jax.submission_runs import Run

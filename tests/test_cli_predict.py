@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from small_run import write_run
 
-from asc_jax import prediction_loop
 from asc_jax.cli import predict
 from asc_jax.data.recordings import OpenRecording, open_recording
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
-from asc_jax.prediction_figure import MAX_COLUMNS, Timeline
-from asc_jax.prediction_lines import KINDS, make_notes
+from asc_jax.prediction import loop as prediction_loop
+from asc_jax.prediction.figure import MAX_COLUMNS, Timeline
+from asc_jax.prediction.lines import KINDS, make_notes
 
 soundfile = pytest.importorskip("soundfile")
 ROOT = pathlib.Path(__file__).parent.parent

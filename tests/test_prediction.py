@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from small_run import restored, write_run
 
-from asc_jax import features, prediction
+from asc_jax import features
 from asc_jax.data.clips import from_arrays
 from asc_jax.data.tau.wav import read_resampled
 from asc_jax.evaluation import evaluate
-from asc_jax.prediction import batched, sparse_resample, top_k, windows
+from asc_jax.prediction import windows as prediction
+from asc_jax.prediction.windows import batched, sparse_resample, top_k, windows
 
 RATE = 10
 

@@ -30,10 +30,10 @@ from asc_jax.data.tau.taxonomy import N_SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.models import precision
-from asc_jax.prediction import Predictor
-from asc_jax.prediction_figure import Timeline
-from asc_jax.prediction_lines import KINDS
-from asc_jax.prediction_loop import predict, say
+from asc_jax.prediction.figure import Timeline
+from asc_jax.prediction.lines import KINDS
+from asc_jax.prediction.loop import predict, say
+from asc_jax.prediction.windows import Predictor
 from asc_jax.training.workdir import run_config
 
 STDIN = "-"

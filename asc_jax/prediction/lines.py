@@ -15,7 +15,7 @@ import numpy as np
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import SCENES
-from asc_jax.prediction import top_k
+from asc_jax.prediction.windows import top_k
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import N_SCENES
 from asc_jax.errors import UserError
-from asc_jax.prediction import Predictor, batched, windows
-from asc_jax.prediction_figure import Timeline
-from asc_jax.prediction_lines import Lines, make_notes
+from asc_jax.prediction.figure import Timeline
+from asc_jax.prediction.lines import Lines, make_notes
+from asc_jax.prediction.windows import Predictor, batched, windows
 
 
 def predict(
