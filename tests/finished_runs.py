@@ -3,7 +3,7 @@
 import numpy as np
 from small import small_config
 
-from asc_jax.campaign_runs import Run
+from asc_jax.challenge.table1.runs import Run
 from asc_jax.data.tau.taxonomy import CITIES, DEVICES, N_DEVICES, N_SCENES, SCENES
 from asc_jax.evaluation import metrics, result_files
 from asc_jax.training.workdir import checkpoints, run_config

@@ -19,9 +19,9 @@ from finished_runs import finish, plan
 from small import SMALL_FLAGS
 from table1_data import write_data
 
-from asc_jax import campaign
-from asc_jax.campaign_progress import Progress
-from asc_jax.campaign_runs import Run
+from asc_jax.challenge.table1 import campaign
+from asc_jax.challenge.table1.progress import Progress
+from asc_jax.challenge.table1.runs import Run
 from asc_jax.cli import table1
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.training.workdir import run_config
@@ -242,7 +242,7 @@ def test_nothing_runs_when_one_workdir_belongs_to_another_config(tmp_path):
 def test_progress_counts_clips_and_tells_the_time_left(tmp_path, monkeypatch):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]  # 100 and 200 clips
     clock = iter([0.0, 60.0])
-    monkeypatch.setattr("asc_jax.campaign_progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("asc_jax.challenge.table1.progress.time.monotonic", lambda: next(clock))
     with Progress(runs, set()) as progress:
         assert progress.left() == ""
         progress.end(runs[0])

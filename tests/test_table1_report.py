@@ -11,11 +11,11 @@ import pytest
 from browser import Browser
 from finished_runs import NAMES, STEP, evaluate, finish, plan
 
-from asc_jax import table1_report
-from asc_jax.campaign_runs import unfinished
+from asc_jax.challenge.table1 import report as table1_report
+from asc_jax.challenge.table1.collect import collect
+from asc_jax.challenge.table1.runs import unfinished
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
-from asc_jax.table1_collect import collect
 
 SKILL = {"report": 0.6, "baseline": 0.5, "ablation_loss": 0.55}
 LABELS = {"report": "Gao & Lee", "baseline": "official baseline", "ablation_loss": "b + loss"}

@@ -19,14 +19,15 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from asc_jax import campaign, table1_report
-from asc_jax.campaign_runs import Run
+from asc_jax.challenge.table1 import campaign
+from asc_jax.challenge.table1 import report as table1_report
+from asc_jax.challenge.table1.collect import collect
+from asc_jax.challenge.table1.runs import Run
 from asc_jax.cli import run
 from asc_jax.cli.config_flag import read_config
 from asc_jax.data.clips import n_batches, open_split
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
-from asc_jax.table1_collect import collect
 
 CONFIGS = {"report": "splits/{}pct.py", "baseline": "baseline/{}pct.py"}
 # From the baseline to the report's system: name → what it changes beside those before it.

@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from asc_jax import campaign_progress, run_results
+from asc_jax.challenge.table1 import progress as campaign_progress
+from asc_jax.challenge.table1 import results as run_results
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.evaluation.report import figures
 from asc_jax.training import config_checks
@@ -98,7 +99,8 @@ def made_up_results() -> tuple[dict, bytes]:
 
 def results(scratch) -> Reader:
     """`results.json`, up to the figures of Table 1 that are made from it."""
-    from asc_jax import table1_collect, table1_statistics
+    from asc_jax.challenge.table1 import collect as table1_collect
+    from asc_jax.challenge.table1 import statistics as table1_statistics
 
     good, output = made_up_results()
     (scratch / "output.csv").write_bytes(output)

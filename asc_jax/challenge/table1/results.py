@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asc_jax import clusters
+from asc_jax.challenge.table1 import clusters
 from asc_jax.data.clip_names import NAME_FORM
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.errors import UserError, short

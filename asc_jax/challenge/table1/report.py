@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asc_jax.challenge.table1.grids import Grid, compared, find, grids
+from asc_jax.challenge.table1.html import as_html
+from asc_jax.challenge.table1.notes import method, warnings
 from asc_jax.machine import files
-from asc_jax.table1_grids import Grid, compared, find, grids
-from asc_jax.table1_html import as_html
-from asc_jax.table1_notes import method, warnings
 
 TITLE = "Acoustic scenes with little training data: Table 1"
 CSV_COLUMNS = (

@@ -5,8 +5,8 @@ import pathlib
 
 import ml_collections
 
+from asc_jax.challenge.table1.results import read_run
 from asc_jax.errors import UserError
-from asc_jax.run_results import read_run
 from asc_jax.training.workdir import checkpoints, run_config
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from asc_jax.challenge.table1.figures import accuracy_figure, difference_figure
+from asc_jax.challenge.table1.grids import grids
+from asc_jax.challenge.table1.notes import method, warnings
 from asc_jax.evaluation.report.page import Section, figure, page, paragraph, table
-from asc_jax.table1_figures import accuracy_figure, difference_figure
-from asc_jax.table1_grids import grids
-from asc_jax.table1_notes import method, warnings
 
 
 def as_html(figures: Mapping[str, Any], title: str) -> str:

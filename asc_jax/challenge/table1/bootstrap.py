@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asc_jax.clusters import Totals, by_scene, macro_average
+from asc_jax.challenge.table1.clusters import Totals, by_scene, macro_average
 
 N_REPLICATES = 10_000
 LEVEL = 0.95

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import statistics
-from asc_jax.campaign_runs import Run, unfinished
+from asc_jax.challenge.table1 import bootstrap
+from asc_jax.challenge.table1.results import RunResults, read_run
+from asc_jax.challenge.table1.runs import Run, unfinished
+from asc_jax.challenge.table1.statistics import Cell, difference, result
 from asc_jax.errors import UserError
-from asc_jax.run_results import RunResults, read_run
-from asc_jax.table1_statistics import Cell, difference, result
 
 
 def collect(
@@ -37,7 +37,7 @@ def collect(
     comparisons: Sequence[tuple[str, str]],
     changes: Sequence[tuple[str, str, str]] = (),
     *,
-    n_replicates: int = statistics.N_REPLICATES,
+    n_replicates: int = bootstrap.N_REPLICATES,
 ) -> dict[str, Any]:
     """The figures of all runs that are done.
 
@@ -71,7 +71,7 @@ def collect(
         "splits": percents,
         "systems": {name: labels[name] for name in dict.fromkeys(run.system for run in runs)},
         **_about([run for cell in cells.values() for run in cell]),
-        "level": statistics.LEVEL,
+        "level": bootstrap.LEVEL,
         "n_replicates": n_replicates,
         "results": [result(cell, cells[cell], n_replicates) for cell in cells],
         "differences": [row for pair in comparisons for row in compare(*pair)],

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asc_jax.challenge.table1.grids import CLUSTERS, between, find, percent, points
 from asc_jax.evaluation.report.figures import BLUE, GREEN, GREY, INK, PALE, RED
 from asc_jax.evaluation.report.svg import drawing, line, text
-from asc_jax.table1_grids import CLUSTERS, between, find, percent, points
 
 WIDTH = 440  # narrow, so that its words stay legible on a phone
 # Told apart by colour and by shape: a circle, a square, a diamond.

@@ -16,8 +16,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from asc_jax.campaign_progress import Progress
-from asc_jax.campaign_runs import Run, unfinished
+from asc_jax.challenge.table1.progress import Progress
+from asc_jax.challenge.table1.runs import Run, unfinished
 from asc_jax.errors import Interrupted
 from asc_jax.machine import files
 from asc_jax.machine.signals import stop_signals

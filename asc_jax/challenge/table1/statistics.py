@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax import clusters, statistics
+from asc_jax.challenge.table1 import bootstrap, clusters
+from asc_jax.challenge.table1.results import RunResults
 from asc_jax.evaluation.report.published import published
-from asc_jax.run_results import RunResults
 
 CLUSTERS = {"segments": "segment", "locations": "location"}
 Cell = tuple[str, int]  # system, percent
@@ -56,7 +56,7 @@ def difference(
     for name, field in CLUSTERS.items():
         totals = _totals([*ours, *theirs], field)
         interval = _interval(totals, len(ours), n_replicates)
-        p = statistics.paired_test(totals, len(ours), n_replicates=n_replicates)
+        p = bootstrap.paired_test(totals, len(ours), n_replicates=n_replicates)
         tests[name] = interval and interval | {"p": p}
     known = published(f"train_{first[1]}pct") or {}
     printed = [known.get(system, {}).get("macro_accuracy") for system, _ in (first, second)]
@@ -77,7 +77,7 @@ def difference(
 
 def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[str, Any]:
     """Mean and standard deviation over seeds; None throughout for what has no clips."""
-    mean, sd = (None, None) if None in values else statistics.mean_sd(values)
+    mean, sd = (None, None) if None in values else bootstrap.mean_sd(values)
     return {"mean": mean, "sd": sd} | ({"runs": list(values)} if with_runs else {})
 
 
@@ -87,7 +87,7 @@ def _totals(runs: Sequence[RunResults], field: str) -> clusters.Totals:
 
 
 def _interval(totals: clusters.Totals, n_first: int | None, n_replicates: int) -> dict | None:
-    interval = statistics.confidence_interval(totals, n_first, n_replicates=n_replicates)
+    interval = bootstrap.confidence_interval(totals, n_first, n_replicates=n_replicates)
     return interval and interval._asdict()
 
 
