@@ -8,10 +8,10 @@ import numpy as np
 from small import noise
 from small_run import write_run
 
+from asc_jax.challenge.submission.author import EXAMPLE
 from asc_jax.data.clips import from_arrays
 from asc_jax.evaluation import evaluate, metrics, result_files
 from asc_jax.machine import version
-from asc_jax.submission_author import EXAMPLE
 from asc_jax.training.workdir import run_config
 
 PERCENTS = (5, 10, 25, 50, 100)

@@ -9,10 +9,10 @@ import pytest
 from small_submission import LABEL, evaluation_clips, write_runs
 from submission_rules import check_package
 
+from asc_jax.challenge.submission.runs import open_runs
 from asc_jax.cli import submission
 from asc_jax.data import clips as pipeline
 from asc_jax.errors import UserError
-from asc_jax.submission_runs import open_runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 

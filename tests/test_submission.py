@@ -17,11 +17,12 @@ from small_submission import (
 )
 from submission_rules import check_package
 
-from asc_jax import submission, submission_check
+from asc_jax.challenge.submission import check as submission_check
+from asc_jax.challenge.submission import package as submission
+from asc_jax.challenge.submission.author import read_author
+from asc_jax.challenge.submission.package import rank_score, write_package
+from asc_jax.challenge.submission.runs import open_runs
 from asc_jax.errors import UserError
-from asc_jax.submission import rank_score, write_package
-from asc_jax.submission_author import read_author
-from asc_jax.submission_runs import open_runs
 
 N_CLIPS = 12
 

@@ -20,14 +20,14 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from asc_jax import submission_check
+from asc_jax.challenge.submission import check as submission_check
+from asc_jax.challenge.submission.author import EXAMPLE, read_author
+from asc_jax.challenge.submission.package import rank_score, write_package
+from asc_jax.challenge.submission.runs import Run, open_runs
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data.clips import Clips, open_split
 from asc_jax.data.tau.folder import EVALUATION_FOLDER
 from asc_jax.errors import UserError
-from asc_jax.submission import rank_score, write_package
-from asc_jax.submission_author import EXAMPLE, read_author
-from asc_jax.submission_runs import Run, open_runs
 
 USAGE = (
     "python -m asc_jax.cli.submission --author author.yaml --out submission "

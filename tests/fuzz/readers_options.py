@@ -6,7 +6,8 @@ from random import Random
 import yaml
 from absl import flags
 
-from asc_jax import submission_author, submission_check
+from asc_jax.challenge.submission import author as submission_author
+from asc_jax.challenge.submission import check as submission_check
 from asc_jax.cli import config_flag
 from asc_jax.data import recordings
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES

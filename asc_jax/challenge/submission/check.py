@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from asc_jax.challenge.submission.author import LABEL
+from asc_jax.challenge.submission.check_meta import SPLITS, check_meta
 from asc_jax.data.tau.taxonomy import N_SCENES, SCENES
 from asc_jax.errors import printable
-from asc_jax.submission_author import LABEL
-from asc_jax.submission_check_meta import SPLITS, check_meta
 
 N_EVALUATION_CLIPS = 135_730
 COLUMNS = ["filename", "scene_label", *SCENES]

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from asc_jax.challenge.submission.check import check_entry
+from asc_jax.challenge.submission.meta import make_meta, to_yaml
+from asc_jax.challenge.submission.runs import Run
 from asc_jax.data.clips import Clips
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.machine.staging import replacing
 from asc_jax.prediction.windows import deployed
-from asc_jax.submission_check import check_entry
-from asc_jax.submission_meta import make_meta, to_yaml
-from asc_jax.submission_runs import Run
 
 CLIP_BYTES = 200  # of a line, rounded up
 N_SHOWN = 20  # problems

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from asc_jax.challenge.submission.runs import Run
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
-from asc_jax.submission_runs import Run
 
 _FROM_THE_RUN = ("seed", "data.train_split", "data.dir", "train.keep_checkpoints")
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from asc_jax.challenge.submission.author import DESCRIPTION, YAML_ERRORS, submission_problems
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.data.tau.taxonomy import DEVICES, N_SCENES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import short
-from asc_jax.submission_author import DESCRIPTION, YAML_ERRORS, submission_problems
 
 SPLITS = tuple(f"split_{percent}" for percent in TRAIN_PERCENTS)
 COMPLEXITY = {"total_model_size": MAX_BYTES, "total_parameters": None, "macs": MAX_MACS}
