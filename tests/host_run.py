@@ -11,12 +11,12 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-import jax  # noqa: E402
-from loop_runs import Stopping  # noqa: E402
-from small import small_clips, small_config  # noqa: E402
+import jax
+from loop_runs import Stopping
+from small import small_clips, small_config
 
 from asc_jax import experiment
-from asc_jax.cli import keep_compiled, replicas, run  # noqa: E402
+from asc_jax.cli import keep_compiled, replicas, run
 from asc_jax.machine import hosts
 from asc_jax.training import loop
 

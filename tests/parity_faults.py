@@ -24,16 +24,16 @@ from asc_jax.features import augment, filters
 from asc_jax.models import CPMobile, normalisation
 from asc_jax.models.kernels import (
     convolution,
-    shifts,  # noqa: E402
+    shifts,
 )
-from asc_jax.pytorch.parity import front_end as parity_front_end  # noqa: E402
+from asc_jax.pytorch.parity import front_end as parity_front_end
 from asc_jax.pytorch.parity import table as parity
 from asc_jax.pytorch.parity.front_end import (
     HOPS,
     MEL,
-    RATES,  # noqa: E402
+    RATES,
 )
-from asc_jax.pytorch.weights import from_torch  # noqa: E402
+from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import optim
 
 

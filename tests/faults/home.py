@@ -10,17 +10,17 @@ TESTS = pathlib.Path(__file__).parent.parent
 ROOT = TESTS.parent
 sys.path[:0] = [str(ROOT), str(TESTS)]
 
-import jax  # noqa: E402
-from loop_runs import Stopping, compiled_once  # noqa: E402
-from small import SMALL_FLAGS  # noqa: E402
-from tau_folder import write_tau  # noqa: E402
+import jax
+from loop_runs import Stopping, compiled_once
+from small import SMALL_FLAGS
+from tau_folder import write_tau
 
-from asc_jax import experiment  # noqa: E402
-from asc_jax.cli import prepare_data, quiet  # noqa: E402
-from asc_jax.cli.config_flag import read_config  # noqa: E402
+from asc_jax import experiment
+from asc_jax.cli import prepare_data, quiet
+from asc_jax.cli.config_flag import read_config
 from asc_jax.machine import distributed
-from tests.faults import runs  # noqa: E402
-from tests.faults.judge import End, end_of  # noqa: E402
+from tests.faults import runs
+from tests.faults.judge import End, end_of
 
 N_TRAIN, N_TEST = 18, 3
 N_STEPS, HALF = 9, (3, 6)  # three epochs of three steps; the checkpoints of the half-done run

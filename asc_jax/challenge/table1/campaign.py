@@ -22,7 +22,7 @@ from asc_jax.errors import Interrupted
 from asc_jax.machine import files
 from asc_jax.machine.signals import stop_signals
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 POLL_S = 0.2
 
 
