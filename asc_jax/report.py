@@ -75,7 +75,7 @@ def _about(results: Mapping[str, Any]) -> list[str]:
         f"code        {results['code_version']}",
         f"parameters  {c['n_params']:,}",
         f"bytes       {_of(c['bytes'], c['max_bytes'])} as {stored}; "
-        f"{c['bytes_with_statistics']:,} with batch statistics",
+        f"{c['bytes_with_statistics']:,} with running statistics",
         f"MACs        {_of(c['macs'], c['max_macs'])} per clip",
     ]
     if results.get("validation"):
