@@ -200,6 +200,8 @@ def test_what_forbids_a_comparison_is_said_first(tmp_path):
     ]
     places = [text.index(sentence) for sentence in said]
     assert places == sorted(places)
+    assert table["results"][0]["published"] is None
+    assert ", published" not in text
     page = table1_report.as_html(table, "Table 1")
     assert page.index("Not comparable with") < page.index("<table>")
 
