@@ -64,7 +64,10 @@ def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config
         ((*REPORT, "--config.schedule.peak_rl=1"), 'Did you mean "peak_lr" instead of "peak_rl"?'),
         ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
         ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected in 1 …"),
-        ((*REPORT, "--config.model.name=foo"), "unknown network 'foo'; known: cp_mobile"),
+        (
+            (*REPORT, "--config.model.name=foo"),
+            "config.model.name is 'foo': unknown; known are cp_mobile",
+        ),
         ((*REPORT, "stray", "words"), "unexpected words on the command line: stray words"),
         ((*REPORT, "--wrkdir=x"), "Did you mean: workdir"),
     ],
