@@ -1,17 +1,18 @@
-"""Intervals cover the truth as often as they say, where clips of a recording go together."""
+"""Intervals cover the truth as often as they say, where clips of a recording are correlated."""
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from asc_jax.challenge.table1 import bootstrap
 
 N_SCENES, N_SEGMENTS, N_CUTS = 5, 12, 10
-GAP = 0.05  # between the two made-up systems
+GAP = 0.05  # between the two synthetic systems
 REPLICATES = {"n_replicates": 500}
 
 
-def made_up(rng, n_seeds, *, training_sd=0.0):
-    """Two systems' clips; a segment is easy or hard for both, and a little for each."""
+def synthetic(rng, n_seeds, *, training_sd=0.0):
+    """Return two systems' correct clips, scenes and segments; both find the same segments hard."""
     scene = np.repeat(np.arange(N_SCENES), N_SEGMENTS * N_CUTS)
     segment = np.repeat(np.arange(N_SCENES * N_SEGMENTS), N_CUTS)
     easy = (
@@ -42,7 +43,7 @@ def test_intervals_cover_the_truth_where_clips_of_a_segment_go_together():
     rng = np.random.default_rng(0)
     hits = {"difference": [], "system": [], "naive": []}
     for seed in range(1000):
-        right, scene, segment = made_up(rng, 1)
+        right, scene, segment = synthetic(rng, 1)
         totals = bootstrap.cluster_totals(right, scene, segment)
         interval = bootstrap.confidence_interval(totals, 1, seed=seed, **REPLICATES)
         hits["difference"].append(covers(interval, GAP))
@@ -63,7 +64,7 @@ def test_intervals_cover_the_truth_with_the_chance_of_training(training_sd):
     rng = np.random.default_rng(1)
     hits = []
     for seed in range(500):
-        totals = bootstrap.cluster_totals(*made_up(rng, 3, training_sd=training_sd))
+        totals = bootstrap.cluster_totals(*synthetic(rng, 3, training_sd=training_sd))
         interval = bootstrap.confidence_interval(totals, 3, seed=seed, **REPLICATES)
         assert interval.with_training
         hits.append(covers(interval, GAP))
@@ -74,7 +75,7 @@ def test_paired_test_rejects_equal_systems_as_often_as_it_says():
     rng = np.random.default_rng(2)
     p = []
     for seed in range(400):
-        right, scene, segment = made_up(rng, 1)
+        right, scene, segment = synthetic(rng, 1)
         swap = rng.random(segment.max() + 1)[segment] < 0.5
         pair = np.where(swap, right, right[::-1])  # who answers a segment is a toss
         totals = bootstrap.cluster_totals(pair, scene, segment)
@@ -83,11 +84,22 @@ def test_paired_test_rejects_equal_systems_as_often_as_it_says():
 
 
 def test_paired_test_knows_equal_and_very_different_systems():
-    right, scene, segment = made_up(np.random.default_rng(3), 1)
+    right, scene, segment = synthetic(np.random.default_rng(3), 1)
     same = bootstrap.cluster_totals(right[[0, 0]], scene, segment)
     assert bootstrap.paired_test(same, 1) == 1
     far = bootstrap.cluster_totals(np.stack([right[0], right[0] & False]), scene, segment)
     assert bootstrap.paired_test(far, 1, n_replicates=999) == 1 / 1000
+
+
+def test_paired_test_agrees_with_scipy():
+    right, scene, segment = synthetic(np.random.default_rng(3), 1)
+    totals = bootstrap.cluster_totals(right, scene, segment)
+    gains = totals.correct[0] - totals.correct[1]  # scenes have equally many clips
+    found = scipy.stats.permutation_test(
+        (gains,), np.sum, permutation_type="samples", n_resamples=9999, rng=0
+    )
+    assert bootstrap.paired_test(totals, 1) == pytest.approx(found.pvalue, abs=0.02)
+    assert 0.001 < found.pvalue < 0.5
 
 
 def test_macro_average_weighs_scenes_alike():
@@ -98,7 +110,7 @@ def test_macro_average_weighs_scenes_alike():
 
 
 def test_figures_do_not_depend_on_the_order_of_clips_and_are_repeatable():
-    right, scene, segment = made_up(np.random.default_rng(4), 2)
+    right, scene, segment = synthetic(np.random.default_rng(4), 2)
     order = np.random.default_rng(5).permutation(len(scene))
     a = bootstrap.cluster_totals(right, scene, segment)
     b = bootstrap.cluster_totals(right[:, order], scene[order], segment[order])
@@ -113,7 +125,7 @@ def test_interval_of_a_scene_with_one_cluster_is_none():
 
 def test_interval_widens_with_the_spread_over_seeds_and_says_so():
     rng = np.random.default_rng(6)
-    totals = bootstrap.cluster_totals(*made_up(rng, 3, training_sd=0.1))
+    totals = bootstrap.cluster_totals(*synthetic(rng, 3, training_sd=0.1))
     wide = bootstrap.confidence_interval(totals, 3)
     narrow = bootstrap.confidence_interval(only(totals, [0, 3]), 1)
     assert (wide.with_training, narrow.with_training) == (True, False)

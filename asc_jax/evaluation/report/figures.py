@@ -1,4 +1,4 @@
-"""The look of all pictures, and three of a run: confusion, accuracy by device, learning curve.
+"""The style of all pictures, and three of a run: confusion, accuracy by device, learning curve.
 
 matplotlib is imported only when a picture is drawn, and nothing global is touched: `Figure`
 objects render themselves, without a display. A picture is a function that draws on a `Figure`.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
-from asc_jax.evaluation.report.published import published
+from asc_jax.evaluation.report.published import comparable
 from asc_jax.evaluation.report.tables import NONE, percent
 from asc_jax.evaluation.result_files import stored_summary
 from asc_jax.machine import json_object
@@ -218,7 +218,7 @@ def draw_confusion(results: Mapping[str, Any], figure) -> None:
 def draw_devices(results: Mapping[str, Any], figure) -> None:
     """Draw a bar per device in three groups, and each group's accuracy over its own clips."""
     summary = stored_summary(results)
-    known = published(results["split"]) if results["official_lists"] else None
+    known = comparable(results)
     axes = figure.subplots()
     ticks = {}
     for number, (group, devices) in enumerate(DEVICE_GROUPS.items()):

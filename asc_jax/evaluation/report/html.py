@@ -13,7 +13,7 @@ from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.evaluation.calibration import N_BINS
 from asc_jax.evaluation.report import drawings, tables
 from asc_jax.evaluation.report.figures import read_log
-from asc_jax.evaluation.report.published import published
+from asc_jax.evaluation.report.published import comparable, published
 from asc_jax.evaluation.report.tables import decimals, percent
 from asc_jax.evaluation.result_files import stored_summary
 
@@ -60,7 +60,7 @@ def as_html(
         scenes=SCENES,
         n_bins=N_BINS,
         over_budget=OVER_BUDGET,
-        published_left_out=published(results["split"]) and not results["official_lists"],
+        published_left_out=published(results["split"]) and not comparable(results),
         mistakes=_mistakes(np.array(stored_summary(results)["confusion"])),
         spectrograms=drawings.spectrograms(results["most_confused"], log_mels, axes),
         curve=learning_curve and base64.b64encode(learning_curve.read_bytes()).decode(),

@@ -5,7 +5,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
-from asc_jax.evaluation.report.published import published
+from asc_jax.evaluation.report.published import comparable
 from asc_jax.evaluation.result_files import stored_summary
 
 NONE = "–"
@@ -91,7 +91,7 @@ def accuracy(results: Mapping[str, Any]) -> dict[str, Table]:
     stored = results["stored_dtype"]
     dtypes = list(dict.fromkeys(("float32", stored)))  # one or two
     summaries = [results[dtype] for dtype in dtypes]
-    known = published(results["split"]) if results["official_lists"] else None
+    known = comparable(results)
     systems = [known["report"], known["baseline"]] if known else []
     header = ["clips", *dtypes, "log loss"]
     header += ["report, published", "baseline, published"][: len(systems)]

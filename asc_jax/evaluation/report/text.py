@@ -6,7 +6,7 @@ from typing import Any
 
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.evaluation.report import tables
-from asc_jax.evaluation.report.published import published
+from asc_jax.evaluation.report.published import comparable, published
 from asc_jax.evaluation.report.tables import Table, aligned, percent
 
 _WIDTH = 92  # columns
@@ -25,15 +25,14 @@ def results_table(results: Mapping[str, Any]) -> str:
         Lines without a newline at the end. Accuracies in percent; log losses, of the stored
         dtype, in nats per clip; "–" for what has no clips or was not published.
     """
-    known = published(results["split"])
-    beside = known if results["official_lists"] else None
+    known = comparable(results)
     blocks = ["\n".join(f"{name:<12}{value}" for name, value in tables.about(results).rows)]
     blocks += [OVER_BUDGET] * bool(results["over_budget"])
-    if known and not beside:
+    if published(results["split"]) and not known:
         blocks.append("no published figures: they hold for TAU's official lists, these are others")
     title = f"accuracy in %, log loss in nats per clip ({results['stored_dtype']})"
-    title += "\nreport and baseline: published, on TAU 2022 Mobile" if beside else ""
-    blocks.append(f"{title}\n{_accuracy(results, beside)}")
+    title += "\nreport and baseline: published, on TAU 2022 Mobile" if known else ""
+    blocks.append(f"{title}\n{_accuracy(results, known)}")
     if "segments" in results:
         missing, why_not = results["segments"].get("missing"), results["calibration"]["why_not"]
         blocks.append(f"no segments: {missing}" if missing else aligned(tables.segments(results)))
@@ -41,17 +40,17 @@ def results_table(results: Mapping[str, Any]) -> str:
         blocks += [f"no temperature: {why_not}"] * bool(why_not)
     table, notes = tables.formats(results)
     blocks.append("\n".join([aligned(table), *notes]))
-    if beside and beside["note"]:
-        blocks.append(f"note: {beside['note']}")
+    if known and known["note"]:
+        blocks.append(f"note: {known['note']}")
     return "\n".join(textwrap.fill(line, _WIDTH) for line in "\n\n".join(blocks).split("\n"))
 
 
-def _accuracy(results: Mapping[str, Any], beside: Mapping[str, Any] | None) -> str:
-    """Set all accuracies as one table, beside the published figures or None."""
+def _accuracy(results: Mapping[str, Any], known: Mapping[str, Any] | None) -> str:
+    """Set all accuracies as one table, with the published ones in `known`."""
     averages, *others = tables.accuracy(results).values()
     rows = list(averages.rows)
-    if beside:
-        rows[0] = [*rows[0], f"± {percent(beside['baseline']['spread'])}"]
+    if known:
+        rows[0] = [*rows[0], f"± {percent(known['baseline']['spread'])}"]
     for table in others:
         rows += [[""], [f"{table.header[0]}s"]]
         rows += [[f"  {label}", *cells] for label, *cells in table.rows]
