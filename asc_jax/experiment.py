@@ -5,15 +5,15 @@ import functools
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
-from asc_jax import complexity, features
+from asc_jax import features
 from asc_jax.complexity import limits
-from asc_jax.errors import UserError, short
+from asc_jax.complexity.measure import measure
 from asc_jax.features import training_input
-from asc_jax.models import MODELS, apply_training, precision, scratch_shapes_of
+from asc_jax.models import apply_training, scratch_shapes_of
+from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.training import config_checks, losses, optim, state, steps
 from asc_jax.types import Array, Params, Scratch
 
@@ -69,10 +69,9 @@ class Experiment:
         net = model(self.config, train=True, body="lax")  # the quickest to trace
         return scratch_shapes_of(net, jax.ShapeDtypeStruct(shape, audio.dtype))
 
-    def eval_step(self, axis_name: str | None = None) -> Callable:
-        """`(variables, batch) -> (sums, logits)`."""
-        forward = functools.partial(eval_forward, config=self.config)
-        return functools.partial(steps.eval_step, forward=forward, axis_name=axis_name)
+    def abstract_state(self) -> state.TrainState:
+        """Return the shapes and dtypes of the run's `TrainState`."""
+        return jax.eval_shape(lambda: self.new_state(self.variables(), self.tx(1)))
 
 
 def make(config: ml_collections.ConfigDict) -> Experiment:
@@ -97,51 +96,6 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
         enforce=config.budget.enforce,
     )
     return Experiment(config, cost, within, config.features.sample_rate)
-
-
-def model(config, *, train: bool = False, axis_name: str | None = None, body: str = "auto"):
-    """The config's network. Evaluation computes in float32, whatever training used."""
-    if config.network not in MODELS:
-        raise UserError(f"unknown network {short(config.network)}; known: {', '.join(MODELS)}")
-    compute = config.precision.compute
-    dtype = compute if train and compute != "float32" else None
-    cls = MODELS[config.network]
-    return cls(**config.model, dtype=dtype, axis_name=axis_name, body=body)
-
-
-def log_mel_shape(config) -> tuple[int, int, int]:
-    """`(n_mels, n_frames, 1)` of a one-second clip."""
-    f = config.features
-    return f.n_mels, features.n_frames(f.sample_rate, f.hop_length), 1
-
-
-def measure(config) -> dict:
-    """Cost of the network on one clip, from shapes alone: counts, by layer and in total.
-
-    Returns:
-      `macs`, `n_params`, `bytes` (parameters in the stored dtype, the official rule's
-      figure), `bytes_with_statistics`, `max_macs`, `max_bytes` (never above the task's),
-      `macs_by_layer`, `bytes_by_layer`.
-    """
-    net = model(config, body="lax")
-    clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
-    try:
-        variables = jax.eval_shape(net.init, jax.random.key(0), clip)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise UserError(f"config.model does not describe a network: {error}") from error
-    macs = complexity.count_macs(net.apply, variables, clip)
-    stored = config.precision.stored
-    itemsize = jnp.dtype(stored).itemsize
-    return {
-        "macs": macs.total,
-        "max_macs": min(config.budget.max_macs, limits.MAX_MACS),
-        "n_params": precision.n_params(variables["params"]),
-        "bytes": precision.tree_bytes(variables["params"], stored)["total"],
-        "bytes_with_statistics": precision.tree_bytes(variables, stored)["total"],
-        "max_bytes": min(config.budget.max_bytes, limits.MAX_BYTES),
-        "macs_by_layer": dict(macs.by_layer),
-        "bytes_by_layer": complexity.layer_bytes(variables["params"], itemsize),
-    }
 
 
 def train_forward(params, batch_stats, audio, mask, key, scratch=None, *, config, axis_name=None):

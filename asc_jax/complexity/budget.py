@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from asc_jax import complexity, experiment, features
+from asc_jax import features
+from asc_jax.complexity.count import torchinfo_macs
+from asc_jax.complexity.measure import measure
 from asc_jax.models import precision
 from asc_jax.models.blocks import Pending
+from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.types import Params
 
 MAX_WIDTH = 4096  # where the searches give up: far above any network within a task's limits
@@ -39,14 +42,14 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
 
     Returns:
       A row for every layer that multiplies or has parameters, in the order of the network; and
-      `totals`: the plain values of `experiment.measure`, `stored_dtype`, `macs_torchinfo` (the
+      `totals`: the plain values of `measure`, `stored_dtype`, `macs_torchinfo` (the
       published convention), `n_folded` and `bytes_folded` (BatchNorm folded), `headroom_macs`,
       `headroom_bytes` (negative: the excess) and `within_budget`.
 
     Raises:
-      UserError: a value that no part of a run accepts.
+      UserError: the values describe no network.
     """
-    cost = experiment.make(_changed(config, "budget", enforce=False)).cost
+    cost = measure(config)
     variables, shapes = _shapes(config)
     stored = config.precision.stored
     itemsize = jnp.dtype(stored).itemsize
@@ -65,7 +68,7 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
     totals = {name: value for name, value in cost.items() if not name.endswith("_by_layer")}
     return rows, totals | {
         "stored_dtype": stored,
-        "macs_torchinfo": sum(complexity.torchinfo_macs(macs, variables).values()),
+        "macs_torchinfo": sum(torchinfo_macs(macs, variables).values()),
         "n_folded": n_folded,
         "bytes_folded": n_folded * itemsize,
         "headroom_macs": cost["max_macs"] - cost["macs"],
@@ -76,8 +79,8 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
 
 def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
     """Abstract variables; module path → shape of its result, without the batch axis."""
-    net = experiment.model(config, body="lax")
-    clip = jax.ShapeDtypeStruct((1, *experiment.log_mel_shape(config)), jnp.float32)
+    net = model(config, body="lax")
+    clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
 
     def run(key, clip):
         variables = net.init(key, clip)
@@ -122,7 +125,7 @@ def solve(config: ml_collections.ConfigDict) -> dict:
     n_frames = _largest(2, MAX_FRAMES, lambda n: _within(with_frames(n)))
     hops = None
     if n_frames is not None:
-        n_frames = experiment.log_mel_shape(with_frames(n_frames))[1]
+        n_frames = log_mel_shape(with_frames(n_frames))[1]
         hops = [h for h in range(1, rate + 1) if features.n_frames(rate, h) == n_frames]
     eighths = _largest(1, MAX_WIDTH // 8, lambda n: _within(_changed(config, "model", width=8 * n)))
     hundredths = _largest(
@@ -161,7 +164,7 @@ def _changed(config, section: str, **values) -> ml_collections.ConfigDict:
 
 
 def _within(config) -> bool:
-    return _fits(experiment.measure(config))
+    return _fits(measure(config))
 
 
 def _fits(cost: Mapping) -> bool:

@@ -1,7 +1,8 @@
 """A finished run → files that run elsewhere, written only after they have been compared.
 
-Every file is run back in its own runtime and held against the same parameters in JAX, and these
-against what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
+ONNX, LiteRT and StableHLO files are run in their own runtime. The C header, which holds data only,
+is parsed and computed in JAX. The results are compared with those of the same parameters in JAX,
+and these with what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
 """
 
 import contextlib
@@ -168,7 +169,7 @@ def summary(
     metadata = deployment.metadata
     n_bytes = precision.tree_bytes(deployment.params)["total"]
     lines = [f"{path}: {len(data):,} bytes" for path, data in paths.items()]
-    lines.append(f"network weights in each: {n_bytes:,} bytes of {metadata['weights']}")
+    lines.append(f"network weights per file: {n_bytes:,} bytes of {metadata['weights']}")
     if "budget" in metadata:
         lines.append(metadata["budget"])
     n_noise = tally["n_clips"] - tally["n_labelled"]

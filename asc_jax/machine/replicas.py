@@ -1,4 +1,4 @@
-"""Many replicas: the only module that names `jax.pmap`.
+"""Many replicas: the only module that calls `jax.pmap`.
 
 A *replica* is an accelerator with a copy of the state. A global batch is cut in order of
 position, padded at its end so that the replicas get equally many clips. Where a function takes

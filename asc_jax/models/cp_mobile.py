@@ -30,7 +30,10 @@ class CPMobile(nn.Module):
       body: which body of `models.ops` runs; the meaning is the same.
       folded: take the parameters of `models.folding.fold_batch_norm`; for evaluation only.
 
-    Source: CP-Mobile (Schmid et al. 2023) as simplified by the official baseline.
+    Source: CP-Mobile (F. Schmid, T. Morocutti, S. Masoudian, K. Koutini, G. Widmer: "Distilling the
+      knowledge of transformers and CNNs with CP-mobile", DCASE 2023 Workshop) as simplified by the
+      official baseline. That the report's system is this network is an assumption: it publishes
+      no architecture, but 29.43 million MACs, which this network has at 68 frames.
 
     Example:
       >>> import jax

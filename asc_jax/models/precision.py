@@ -65,6 +65,16 @@ def cast(tree: Params, dtype: str) -> Params:
     return jax.tree_util.tree_map_with_path(cast_leaf, tree)
 
 
+def deployed(variables: Params, dtype: str) -> Params:
+    """Return variables rounded to what `dtype` can store, in the dtypes they are computed with.
+
+    Raises:
+      UserError: a value overflows.
+    """
+    rounded = cast(variables, dtype)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
+
+
 def rounding(tree: Params, rounded: Params) -> list[Rounding]:
     """Compare a tree with what `cast` made of it, leaf by leaf.
 

@@ -23,7 +23,7 @@ def focal_loss(logits: Array, labels: Array, *, gamma: float = 2.0) -> Array:
     Raises:
       ValueError: gamma is negative.
 
-    Source: Lin et al. 2017, "Focal loss for dense object detection", multi-class form.
+    Source: T.-Y. Lin et al., "Focal loss for dense object detection", ICCV 2017; multi-class form.
 
     Example:
       >>> loss = focal_loss(jnp.zeros((1, 10)), jnp.array([3]), gamma=0.0)

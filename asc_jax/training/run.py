@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.evaluation import evaluate as evaluation
 from asc_jax.machine import hosts, replicas
 from asc_jax.training import not_finite, optim
 from asc_jax.training.batches import Call, StepBatches
@@ -25,10 +24,12 @@ class Run:
       workdir: of this run.
       n_epochs: passes over the clips.
       keep: how many checkpoints to keep.
+      make_evaluator: experiment → `(variables, clips) -> predictions`, whose `summary` is logged.
     """
 
-    def __init__(self, experiment, clips, test_clips, workdir, n_epochs, keep):
+    def __init__(self, experiment, clips, test_clips, workdir, n_epochs, keep, make_evaluator):
         self.experiment, self.clips, self.source = experiment, clips, clips
+        self._make_evaluator = make_evaluator
         self.watch("test", test_clips)
         self.workdir, self.n_epochs, self.keep = workdir, n_epochs, keep
         config = experiment.config
@@ -52,7 +53,7 @@ class Run:
 
     def restore(self) -> TrainState:
         """The newest good checkpoint, or a fresh state."""
-        template = evaluation.abstract_state(self.experiment)
+        template = self.experiment.abstract_state()
         restored = hosts.from_first(self.checkpoints.restore(template, mend=True), template)
         if restored is None:
             return self.experiment.new_state(self.experiment.variables(), self.tx)
@@ -140,7 +141,7 @@ class Run:
         """Evaluate on the clips to watch, in float32."""
         if self.watched is None:
             return
-        self.evaluator = self.evaluator or evaluation.make_evaluator(self.experiment)
+        self.evaluator = self.evaluator or self._make_evaluator(self.experiment)
         state = replicas.unreplicate(state)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         with self.journal.paused():

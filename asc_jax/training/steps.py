@@ -1,6 +1,6 @@
-"""One training step and one evaluation step: pure functions of state, batch and key.
+"""The training step: a pure function of state, batch and key.
 
-They run alone, under `jit`, `vmap`, `lax.scan` and `pmap`. With `axis_name` each replica
+It runs alone, under `jit`, `vmap`, `lax.scan` and `pmap`. With `axis_name` each replica
 holds a slice of the global batch, in order of position, and sums run over all of them.
 """
 
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asc_jax.evaluation import metrics
 from asc_jax.training import optim
 from asc_jax.training.state import TrainState
 from asc_jax.types import Array, Batch, Metrics, Params, Scratch
@@ -173,25 +172,6 @@ def gather(clips: Batch, rows: Array) -> Batch:
         audio = audio.astype(batch["scale"].dtype) * batch["scale"][:, None]
     audio, label = jnp.where(mask[:, None], audio, 0), jnp.where(mask, batch["label"], 0)
     return {"audio": audio, "label": label, "mask": mask}
-
-
-def eval_step(
-    variables: Params, batch: Batch, *, forward: Callable, axis_name: str | None = None
-) -> tuple[Metrics, Array]:
-    """Sums over the global batch, and this replica's logits.
-
-    Args:
-      variables: `{"params", "batch_stats"}`.
-      batch: `audio`, `label`, `device_id`, `mask`; this replica's share.
-      forward: `(variables, audio) -> logits [b, n]`.
-      axis_name: replica axis, under pmap.
-
-    Returns:
-      `metrics.counts` of the global batch (sums, never means), `logits [b, n]`.
-    """
-    logits = forward(variables, batch["audio"])
-    sums = metrics.counts(logits, batch["label"], batch["device_id"], batch["mask"])
-    return _psum(sums, axis_name), logits
 
 
 def _all_finite(tree) -> Array:
