@@ -136,8 +136,8 @@ def compiled(compute, n_replicas=1):
         small_config(
             precision__compute=compute,
             data__batch_size=BATCH,
-            optim__warmup_steps=10,
-            augment__mixstyle_p=0.0,
+            schedule__warmup_steps=10,
+            augment__freq_mixstyle__p=0.0,
         )
     )
     tx = parts.tx(N_STEPS)
