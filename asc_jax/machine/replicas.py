@@ -177,18 +177,25 @@ def pmap_train(
     if seeds:
         train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, None, None))
         scratch_shapes = lambda audio: {}  # noqa: E731
+
+    def call(state, batches, n_steps, key, shared, scratch):
+        return train_steps(state, batches, n_steps, key, *shared, scratch)
+
     compiled = jax.pmap(
-        train_steps,
+        call,
         axis_name=AXIS,
-        in_axes=(0, 0, None, None, 0, 0, 0),
-        donate_argnums=(0, 6),
+        # A nested entry: jax 0.10 takes flat ones for those of the leaves where, by chance, there
+        # are as many leaves as arguments.
+        in_axes=(0, 0, None, None, (0, 0), 0),
+        donate_argnums=(0, 5),
         devices=_devices(n),
     )
     memory = ScratchMemory(scratch_shapes, functools.partial(_place_zeros, n=n))
 
     def train(state, batches, n_steps, key, clips=None, arrays=None):
         scratch = memory.take(batches, clips)
-        state, metrics, scratch = compiled(state, batches, n_steps, key, clips, arrays, scratch)
+        shared = clips, arrays or {}
+        state, metrics, scratch = compiled(state, batches, n_steps, key, shared, scratch)
         memory.leave(scratch)
         return state, metrics
 
