@@ -1,21 +1,27 @@
-"""Train: `python train.py --config splits/5pct.py [--workdir DIR] [--config.section.key=value]`.
+"""Train a network, or continue a training that was interrupted.
 
-Run again with the same workdir it goes on where it stopped.
+usage: asc-jax train --config FILE [--config.SECTION.KEY=VALUE …] [--workdir RUN] [options]
+
+The same command continues where it was interrupted, with the same result. RUN gets config.json,
+checkpoints/, metrics.jsonl and tensorboard/; --config.train.n_seeds=N trains N seeds at once, in
+RUN/seed0 and so on. `asc-jax config show splits/5pct.py` lists the values of a config.
+
+examples:
+  asc-jax train --config splits/5pct.py
+  asc-jax train --config demo.py --config.train.n_epochs=3 --workdir runs/short
+
+exit status: 0 trained, 2 wrong input, 3 another process of the run is lost, 130 or 143 interrupted
+by Ctrl-C or SIGTERM with everything saved
 """
-
-from asc_jax.machine.huge_pages import start_again  # isort: skip
-
-if __name__ == "__main__":
-    start_again()  # before the imports that take seconds
 
 import pathlib
 
 from absl import flags
 
 from asc_jax import experiment
-from asc_jax.cli import keep_compiled, run
+from asc_jax.cli import keep_compiled, reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
-from asc_jax.cli.replicas import define_process_flags, define_replica_flags, start_replicas
+from asc_jax.cli.shared_flags import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.complexity import limits
 from asc_jax.data import held_out
 from asc_jax.data.clips import open_split
@@ -24,17 +30,18 @@ from asc_jax.machine import hosts, lock
 from asc_jax.training import config_checks, loop
 from asc_jax.training.workdir import run_config
 
-define_config_flag()
-define_replica_flags()
-define_process_flags()
-flags.DEFINE_string("workdir", None, "Where to save; runs/<config> unless given.")
+
+def define_flags() -> None:
+    define_config_flag()
+    flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/<config>)")
+    define_replica_flags()
+    define_process_flags()
 
 
 def main(argv) -> None:
     if flags.FLAGS.config is None:
-        raise UserError("which config? For example: python train.py --config splits/5pct.py")
-    if argv[1:]:
-        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+        raise UserError("which config? For example: asc-jax train --config splits/5pct.py")
+    reject_words(argv[1:])
     start_replicas()
     config = flags.FLAGS.config.copy_and_resolve_references()
     name = config_name(flags.FLAGS["config"].config_filename)
@@ -60,7 +67,7 @@ def main(argv) -> None:
             loop.fit_seeds(parts, clips, test_clips, folders, **config.train)
         for one in parts:
             path = pathlib.Path(workdir, folder(config, one.config.seed))
-            print(f"done; evaluate with: python eval.py --workdir {path}")
+            print(f"done; evaluate with: asc-jax eval --workdir {path}")
 
 
 def by_seed(config) -> list:
@@ -97,4 +104,4 @@ def announce(name: str, parts, clips, workdir, held=None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, define_flags)
