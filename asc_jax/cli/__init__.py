@@ -128,8 +128,9 @@ def _option(flag: flags.Flag) -> str:
     name, text = f"  --{'[no]' * flag.boolean}{flag.name}", " ".join(flag.help.split())
     if values := getattr(flag.parser, "enum_values", None):
         name, text = f"{name} {'|'.join(values)}", text.partition(">: ")[2]  # absl puts them before
-    if "(default:" not in text and flag.default is not None and flag.default is not False:
-        text += f" (default: {'on' if flag.boolean else flag.default_as_str.strip("'")})"
+    if "(default:" not in text and not (flag.default is None or flag.default is False):
+        default = "on" if flag.boolean else flag.default_as_str.strip("'")
+        text += f" (default: {default})"
     wrapped = textwrap.fill(text, 96, initial_indent=" " * 22, subsequent_indent=" " * 22)
     return f"{name:<22}{wrapped[22:]}" if len(name) < 21 else f"{name}\n{wrapped}"
 
