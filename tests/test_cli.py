@@ -57,11 +57,16 @@ def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ((), "which config? For example: python train.py --config splits/5pct.py"),
+        ((), "which config? For example: asc-jax train --config splits/5pct.py"),
         (("--config", "splits/5pc.py"), "no config 'splits/5pc.py': did you mean splits/5pct.py?"),
         (("--config=", "splits/5pct.py"), "no config ''"),
         (("--config.optim.peak_lr=1",), "--config comes first"),
-        ((*REPORT, "--config.optim.peak_rl=1"), 'Did you mean "peak_lr" instead of "peak_rl"?'),
+        (
+            (*REPORT, "--config.optim.peak_rl=1"),
+            "unknown config key config.optim.peak_rl: did you mean config.optim.peak_lr?",
+        ),
+        ((*REPORT, "--config.qqq=1"), "unknown config key config.qqq: `asc-jax config show NAME`"),
+        ((*REPORT, "--config.train.keep_best", "True"), "on the command line: True (a flag is"),
         ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
         ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected in 1 …"),
         ((*REPORT, "--config.network=foo"), "unknown network 'foo'; known: cp_mobile"),
@@ -80,7 +85,7 @@ def test_wrong_command_line_is_named(tmp_path, args, expected):
         (
             "from configs import base\ndef get_config():\n    config = base.get_config()\n"
             "    config.optim.peak_rl = 1\n    return config\n",
-            'Did you mean "peak_lr" instead of "peak_rl"? (in the config file',
+            'unknown key in the config file: Did you mean "peak_lr" instead of "peak_rl"?',
         ),
     ],
 )
@@ -152,7 +157,7 @@ def test_help_lists_the_flags(tmp_path, script, names):
     done = start(script, "--help", cwd=tmp_path)
     assert done.returncode == 0
     for name in names.split():
-        assert f"--{name}:" in done.stdout
+        assert f"\n  --{name} " in done.stdout
 
 
 TINY = (
@@ -178,7 +183,7 @@ def home(tmp_path_factory):
     done = start("train.py", *TINY, "--workdir=whole", cwd=home)
     assert done.returncode == 0, done.stderr
     assert "demo.py: 20 clips" in done.stdout
-    assert "python eval.py --workdir whole" in done.stdout
+    assert "asc-jax eval --workdir whole" in done.stdout
     return home
 
 
@@ -320,8 +325,7 @@ def test_output_that_cannot_be_written_is_told_in_a_line(home):
     os.close(ours)
     done = subprocess.run(args, cwd=home, text=True, stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
-    expected = "stopped: nobody reads standard output; run the same command again to go on\n"
-    assert (done.returncode, done.stderr) == (141, expected)
+    assert (done.returncode, done.stderr) == (141, ""), "as `head` ends it"
 
 
 @pytest.mark.slow

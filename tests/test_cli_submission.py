@@ -100,7 +100,7 @@ def test_missing_evaluation_list_says_how_to_make_it(tmp_path, monkeypatch, home
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "which author file, which runs, and where to? For example: python -m asc_jax.cli"),
+        ((), "which author file, which runs, and where to? For example: asc-jax submission"),
         (("--check=out", "runs/5pct"), "--check looks at a finished package alone, not at runs/5"),
         (
             ("--author=author.yaml", "--out=out", "runs/5pct", "runs/10pct"),

@@ -2,7 +2,7 @@
 
 usage: asc-jax synthesize --out_dir DIR [options]
 
-The scenes let one try every other command without a download. With the defaults they take 410 MB.
+The scenes let one try every other command without a download. With the defaults they take 620 MB.
 
 examples:
   asc-jax synthesize --out_dir data/demo/scenes
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from asc_jax.cli import reject_words, run
-from asc_jax.data.synthetic.scenes import write_dataset
 from asc_jax.errors import UserError
 
 
@@ -34,6 +33,8 @@ def main(argv: Sequence[str]) -> None:
     options = flags.FLAGS
     if options.out_dir is None:
         raise UserError("which folder? For example: asc-jax synthesize --out_dir data/demo/scenes")
+    from asc_jax.data.synthetic.scenes import write_dataset  # needs the extra "data"
+
     out_dir = write_dataset(
         options.out_dir,
         seed=options.seed,

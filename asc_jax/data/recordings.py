@@ -138,13 +138,14 @@ def read_array(waveform: np.ndarray, rate: int, name: str = "waveform") -> OpenR
     """
     check_rate(name, rate)
     waveform = np.asarray(waveform)
-    if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
+    block = waveform[:, None] if waveform.ndim == 1 else waveform  # [n, channel]
+    fits = block.ndim == 2 and 1 <= block.shape[1] <= MAX_CHANNELS
+    if not fits or not np.issubdtype(block.dtype, np.floating):
         raise UserError(
             f"{name}: shape {waveform.shape} of {waveform.dtype}, expected [n] or [n, n_channels] "
             "floats in [-1, 1]"
         )
-    block = waveform.astype(np.float32).reshape(len(waveform), -1)
-    blocks = _checked([block] * bool(len(block)), name, rate)
+    blocks = _checked([block.astype(np.float32)] if len(block) else [], name, rate)
     return OpenRecording(name, rate, block.shape[1], len(block), blocks)
 
 

@@ -9,7 +9,7 @@ from asc_jax.errors import UserError
 EXTRAS = {
     "data": (
         *("tensorflow", "tensorflow_datasets", "array_record", "scipy", "soundfile", "requests"),
-        *("yaml", "tqdm", "tensorboardX", "matplotlib", "flatbuffers"),
+        *("yaml", "matplotlib", "flatbuffers"),
     ),
     "interop": ("torch", "onnx", "onnxruntime", "ai_edge_litert"),
 }
