@@ -85,7 +85,7 @@ def test_wrong_command_line_is_named(tmp_path, args, expected):
         (
             "from configs import base\ndef get_config():\n    config = base.get_config()\n"
             "    config.optim.peak_rl = 1\n    return config\n",
-            'unknown key in the config file: Did you mean "peak_lr" instead of "peak_rl"?',
+            'Did you mean "peak_lr" instead of "peak_rl"? (`asc-jax config show base.py`',
         ),
     ],
 )

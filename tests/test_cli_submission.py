@@ -11,7 +11,6 @@ from submission_rules import check_package
 
 from asc_jax.challenge.submission.runs import open_runs
 from asc_jax.cli import submission
-from asc_jax.data import clips as pipeline
 from asc_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -51,7 +50,7 @@ def opened(monkeypatch):
         opened.append((data_dir, split))
         return evaluation_clips(12)
 
-    monkeypatch.setattr(pipeline, "open_split", open_split)
+    monkeypatch.setattr(submission, "open_split", open_split)
     return opened
 
 
