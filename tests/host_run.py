@@ -17,6 +17,7 @@ from small import small_clips, small_config
 
 from asc_jax import experiment
 from asc_jax.cli import keep_compiled, run, shared_flags
+from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import hosts
 from asc_jax.training import loop
 
@@ -77,7 +78,9 @@ def compile_fast():
 def fit(workdir, *, stop_at=0, number=signal.SIGTERM, n_clips=37):
     """Train; with `stop_at` this process gets the signal when it reads that batch."""
     clips = Wide(Stopping(small_clips(n_clips), stop_at, number))
-    return loop.fit(make(), clips, small_clips(5, seed=1), workdir, **OPTIONS)
+    return loop.fit(
+        make(), clips, small_clips(5, seed=1), workdir, make_evaluator=make_evaluator, **OPTIONS
+    )
 
 
 def losses(workdir):

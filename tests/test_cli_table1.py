@@ -86,8 +86,8 @@ def test_ablation_changes_one_thing_at_a_time_from_baseline_to_report():
     assert loss == {"loss.gamma": 2.0}
     assert hop == {"features.hop_length": 472}
     # 28 steps an epoch become 90; 2,000 steps of warm-up were 47.6 % of 4,200 and remain so
-    assert batch == {"data.batch_size": 78, "optim.warmup_steps": round(2000 * 90 / 28)}
-    assert warm_up == {"optim.warmup_steps": 2000}
+    assert batch == {"data.batch_size": 78, "schedule.warmup_steps": round(2000 * 90 / 28)}
+    assert warm_up == {"schedule.warmup_steps": 2000}
 
 
 @OLD_LOADER
@@ -95,17 +95,19 @@ def test_ablation_of_a_large_split_changes_the_rate_with_the_batch():
     before, after = (planned(n, 50, n_clips=69_800) for n in ("ablation_hop", "ablation_batch"))
     assert set(differences(after, before)) == {
         "data.batch_size",
-        "optim.peak_lr",
-        "optim.warmup_steps",
+        "schedule.peak_lr",
+        "schedule.warmup_steps",
     }
 
 
 def test_wrong_input_is_refused_in_one_line_before_anything_runs(tmp_path):
-    process = start("--config.optim.peak_rl=1", cwd=tmp_path)
+    process = start("--config.schedule.peak_rl=1", cwd=tmp_path)
     said = process.communicate()[0]
     assert process.returncode == 2, said
     assert re.fullmatch(r"error: [^\n]+\n", said), said
-    assert "unknown config key config.optim.peak_rl: did you mean config.optim.peak_lr?" in said
+    assert (
+        "unknown config key config.schedule.peak_rl: did you mean config.schedule.peak_lr?" in said
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,7 +154,7 @@ def test_unknown_and_doubled_values_are_refused(flag, values, known, expected):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("--config.optim.peak_lr", "expected --config.optim.peak_lr=value, in one word"),
+        ("--config.schedule.peak_lr", "expected --config.schedule.peak_lr=value, in one word"),
         ("--config.seed=3", "--config.seed differs from run to run: choose with --seeds"),
         ("--config.data.train_split=x", "choose with --splits"),
         ("--config.train.n_seeds=2", "choose with --seeds; --seeds_together"),
@@ -224,7 +226,7 @@ def test_nothing_runs_when_one_workdir_belongs_to_another_config(tmp_path):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]
     finish(runs[1], 0.5)
     before = (runs[1].workdir / "config.json").read_bytes()
-    runs[1].config.unlock().optim.peak_lr = 0.01
+    runs[1].config.unlock().schedule.peak_lr = 0.01
     with pytest.raises(UserError, match=r"peak_lr was 0.005, now 0.01. Choose another --out"):
         campaign.carry_out(runs, tmp_path / "cache")
     assert not runs[0].workdir.exists()
@@ -304,7 +306,7 @@ def test_seeds_together_are_trained_in_one_call(tmp_path):
         workdir = tmp_path / "report" / f"{percent}pct" / f"seed{seed}"
         return Run("report", percent, seed, "x.py", given, None, workdir, 10)
 
-    runs = [run(5, 0), run(10, 0), run(5, 1), run(5, 3), run(5, 2, "--config.optim.peak_lr=1")]
+    runs = [run(5, 0), run(10, 0), run(5, 1), run(5, 3), run(5, 2, "--config.schedule.peak_lr=1")]
     (group,) = campaign.seed_groups(runs)
     assert group == [run(5, 0), run(5, 1)]
     command = campaign.train_seeds(group)

@@ -86,9 +86,19 @@ def test_page_says_what_results_json_says():
     assert all(clip["filename"].removeprefix("audio/") in said for clip in results["most_confused"])
 
 
+def test_published_figures_stand_only_beside_the_official_lists():
+    official, other = (words(page(whole_results(official_lists=x))) for x in (True, False))
+    assert "report, published" in official
+    assert "baseline, published" in official
+    assert "Published figures are left out" not in official
+    assert "published" not in other.replace("Published figures are left out", "")
+    assert "45.79" not in other
+
+
 def test_warnings_stand_before_any_figure(fullest):
     said = words(fullest.read_text("utf-8"))
-    for warning in ("OVER BUDGET", "Not comparable", "selected on training locations held out"):
+    left_out, selected = "Published figures are left out", "selected on training locations held out"
+    for warning in ("OVER BUDGET", left_out, selected):
         assert said.index(warning) < said.index("In brief")
 
 

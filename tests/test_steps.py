@@ -11,6 +11,7 @@ import pytest
 from small import small_config
 
 from asc_jax import experiment
+from asc_jax.evaluation.evaluate import make_eval_step
 from asc_jax.features import training_input
 from asc_jax.machine import replicas
 from asc_jax.models import CPMobile, apply_training, scratch_shapes_of
@@ -292,6 +293,6 @@ def test_bfloat16_compute_trains_and_keeps_float32_state(compiled_fast):
 def test_eval_step_gives_sums_that_padding_does_not_move():
     parts = experiment.make(small_config())
     batch = make_batches(1, 6, 4)[0] | {"device_id": np.zeros(6, np.int32)}
-    sums, logits = parts.eval_step()(parts.variables(), batch)
+    sums, logits = make_eval_step(parts)(parts.variables(), batch)
     assert logits.shape == (6, 10)
     assert int(sums["confusion"].sum()) == 4

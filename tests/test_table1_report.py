@@ -174,7 +174,7 @@ def test_damaged_output_is_named(tmp_path, spoil, expected):
 def test_run_with_another_config_is_refused(tmp_path):
     run = plan(tmp_path, "report", 5, 0)
     finish(run, 0.5)
-    run.config.unlock().optim.peak_lr = 0.01
+    run.config.unlock().schedule.peak_lr = 0.01
     with pytest.raises(UserError, match=r"peak_lr was 0.005, now 0.01. Choose another --out"):
         collected([run])
 
@@ -200,6 +200,8 @@ def test_what_forbids_a_comparison_is_said_first(tmp_path):
     ]
     places = [text.index(sentence) for sentence in said]
     assert places == sorted(places)
+    assert table["results"][0]["published"] is None
+    assert ", published" not in text
     page = table1_report.as_html(table, "Table 1")
     assert page.index("Not comparable with") < page.index("<table>")
 

@@ -12,6 +12,7 @@ examples:
 exit status: 0 printed, 2 wrong input
 """
 
+import itertools
 import pathlib
 import re
 from collections.abc import Sequence
@@ -38,8 +39,7 @@ def main(argv: Sequence[str]) -> None:
         config = read_config(name, [])
     comments = read_comments((CONFIGS / "base.py").read_text("utf-8"))
     for key, value in flat(config.to_dict()).items():
-        section = key.rpartition(".")[0]
-        for owner in (section, key):
+        for owner in itertools.accumulate(key.split("."), "{}.{}".format):  # sections, then the key
             print("".join(f"# {line}\n" for line in comments.pop(owner, ())), end="")
         print(f"{key} = {value!r}")
 

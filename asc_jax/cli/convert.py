@@ -6,8 +6,12 @@ usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE
 
 --from_torch reads a state dict of the official baseline's network (.pt) or a Lightning
 checkpoint (.ckpt) and makes a run that can be evaluated and trained. What the file does not tell
-comes from --config and --config.SECTION.KEY=VALUE. PyTorch, ONNX and LiteRT are needed for their
-own formats only: pip install 'asc_jax[interop]'.
+comes from --config and --config.SECTION.KEY=VALUE. A plain state dict does not tell the hop length,
+so --config is needed for it.
+
+--to onnx, litert and stablehlo write two files, waveform to probabilities and log-mel to logits;
+--to c writes one header, asc_model.h, which holds data and no functions. PyTorch, ONNX and LiteRT
+are needed for their own formats only: pip install 'asc_jax[interop]'.
 
 examples:
   asc-jax convert --from_torch model.ckpt --workdir runs/converted --config base.py

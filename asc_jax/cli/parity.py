@@ -2,9 +2,11 @@
 
 usage: asc-jax parity [--live PATH] [--json]
 
-Compares with reference arrays that come with the package, which takes minutes; --live compares
-with PyTorch and torchaudio themselves, on clips of yours: one second, mono, 44.1 kHz. That needs
-pip install 'asc_jax[interop]'. docs/parity.md explains the stages.
+Compares with reference arrays that come with the package, which takes minutes. --live compares
+with the PyTorch that is installed, on clips of yours: one second, mono, 44.1 kHz; that needs
+pip install 'asc_jax[interop]'. It computes the front end by torchaudio where that is installed,
+otherwise by this package's own version in plain PyTorch; masks, MixStyle and the 20 steps are not
+compared then. docs/parity.md explains the stages.
 
 examples:
   asc-jax parity

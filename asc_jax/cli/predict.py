@@ -4,10 +4,10 @@ usage: asc-jax predict PATH [PATH …] --workdir RUN [options]
        asc-jax predict - --rate HZ --workdir RUN [options]
 
 PATH is a recording in any format that libsndfile reads, of any rate, number of channels and
-length, or a folder, of which every recording is taken; - is a stream of raw samples, predicted as
-it comes. One-second windows go through the deployed network, as in `asc-jax eval`; the scene of a
-recording is that of their mean probabilities. If the last whole window leaves an end, one more is
-moved back to end there.
+length, or a folder, of which every file is taken that has a suffix of such a format and is not
+hidden; - is a stream of raw samples, predicted as it comes. One-second windows go through the
+deployed network, as in `asc-jax eval`; the scene of a recording is that of their mean
+probabilities. If the last whole window leaves an end, one more is moved back to end there.
 
 examples:
   asc-jax predict clip.wav folder/ --workdir runs/demo

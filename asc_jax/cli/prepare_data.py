@@ -155,7 +155,7 @@ def _summarise(folder: Path, n_clips: dict[str, int]) -> None:
 def define_flags() -> None:
     flags.DEFINE_string("tau_dir", None, "Folder in TAU's layout (required, except by --check)")
     flags.DEFINE_string("data_dir", "data/tau22", "Folder for the built data set")
-    flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30 GB)")
+    flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30.5 GB unpacked)")
     flags.DEFINE_list(
         "splits", [], f"Splits to build, some of {','.join(SPLITS)} (default: all with a list)"
     )

@@ -43,7 +43,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "Built data set, if it has moved (default: as in training)"
     )
-    flags.DEFINE_bool("practice", False, "Take other clips than TAU's, to try it out")
+    flags.DEFINE_bool("practice", False, "Take five runs and an evaluation list of other data")
     flags.DEFINE_string("check", None, "Folder of a package to check, and nothing else")
     flags.DEFINE_bool("example_author_file", False, "Print an author file, and nothing else")
 

@@ -26,6 +26,7 @@ from asc_jax.complexity import limits
 from asc_jax.data import held_out
 from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError, printable
+from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import hosts, lock
 from asc_jax.training import config_checks, loop
 from asc_jax.training.workdir import run_config
@@ -61,10 +62,20 @@ def main(argv) -> None:
                     clips, config.data.validation_locations, one.config.seed
                 )
                 announce(name, one, own_clips, workdir, held)
-                loop.fit(one, own_clips, test_clips, path, validation_clips=held, **config.train)
+                loop.fit(
+                    one,
+                    own_clips,
+                    test_clips,
+                    path,
+                    make_evaluator=make_evaluator,
+                    validation_clips=held,
+                    **config.train,
+                )
         else:
             announce(name, parts[0], clips, workdir)
-            loop.fit_seeds(parts, clips, test_clips, folders, **config.train)
+            loop.fit_seeds(
+                parts, clips, test_clips, folders, make_evaluator=make_evaluator, **config.train
+            )
         for one in parts:
             path = pathlib.Path(workdir, folder(config, one.config.seed))
             print(f"done; evaluate with: asc-jax eval --workdir {path}")

@@ -11,8 +11,8 @@ def warnings(table: Mapping[str, Any]) -> list[str]:
     out = []
     if not table["official_lists"]:
         out.append(
-            "Not comparable with the published figures: these runs were not made on the official "
-            "lists of TAU 2022 Mobile."
+            "Not comparable with the published figures: some of these runs were not made on the "
+            "official lists of TAU 2022 Mobile. Published figures are left out beside those."
         )
     if table["missing"]:
         missing = "; ".join(f"{title} ({why})" for title, why in table["missing"].items())
@@ -49,7 +49,7 @@ def method(table: Mapping[str, Any]) -> Iterator[str]:
     )
     for split in table["splits"]:
         known = published(f"train_{split}pct")
-        if known and known["note"]:
+        if known and known["note"] and table["official_lists"]:
             yield f"{split} %: {known['note']}."
     if table["differences"] or table["ablation"]:
         yield (

@@ -19,7 +19,7 @@ Cell = tuple[str, int]  # system, percent
 def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[str, Any]:
     """One system on one split, over its seeds."""
     system, percent = cell
-    known = published(f"train_{percent}pct") or {}
+    known = _comparable(percent, runs)
     summaries = [run.summary for run in runs]
     figures = ("macro_accuracy", "accuracy", "log_loss")
     return {
@@ -58,7 +58,7 @@ def difference(
         interval = _interval(totals, len(ours), n_replicates)
         p = bootstrap.paired_test(totals, len(ours), n_replicates=n_replicates)
         tests[name] = interval and interval | {"p": p}
-    known = published(f"train_{first[1]}pct") or {}
+    known = _comparable(first[1], [*ours, *theirs])
     printed = [known.get(system, {}).get("macro_accuracy") for system, _ in (first, second)]
     return {
         "first": first[0],
@@ -73,6 +73,12 @@ def difference(
         "tests": tests,
         "published": None if None in printed else round(printed[0] - printed[1], 6),
     }
+
+
+def _comparable(percent: int, runs: Sequence[RunResults]) -> dict[str, Any]:
+    """The published figures of a split; {} where a run was not made on the official lists."""
+    official = all(run.results["official_lists"] for run in runs)
+    return (official and published(f"train_{percent}pct")) or {}
 
 
 def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[str, Any]:

@@ -51,7 +51,10 @@ def _introduction(results: Mapping[str, Any]) -> list[str]:
     summary, segments = results[stored], results["segments"]
     lines = [paragraph(OVER_BUDGET, warning=True)] * bool(results["over_budget"])
     if known and not results["official_lists"]:
-        words = "Not comparable with the published figures: this is not TAU's development set."
+        words = (
+            "Published figures are left out: they hold for the official lists of TAU 2022 Mobile, "
+            "and these clips are from others, so the two cannot be compared."
+        )
         lines.append(paragraph(words, warning=True))
     if results["checkpoint"] == "best":
         on_test_list = results["validation"] is None

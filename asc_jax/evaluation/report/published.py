@@ -31,11 +31,11 @@ def published(split: str) -> dict[str, Any] | None:
         `baseline`, the official baseline: `macro_accuracy` (mean of five runs), `spread`
         (its standard deviation), and `scenes`, `devices`, `groups` (name → accuracy; a
         group is the plain mean of its three devices);
-        `report`, the report's system: `macro_accuracy` and `scenes`;
+        `report`, the report's system (number of runs not stated): `macro_accuracy` and `scenes`;
         `note`, a sentence about numbers that disagree, or None.
         Accuracies are fractions in [0, 1].
 
-    Source: Gao & Lee, DCASE 2024 technical report, Table 1 (both systems, by scene); the
+    Source: Gao & Lee, DCASE 2024 Task 1 technical report, Table 1 (both systems, by scene); the
         official baseline's README (averages, spread, by device).
 
     Example:

@@ -26,8 +26,8 @@ _WIDTH = 92  # columns
 def results_table(results: Mapping[str, Any]) -> str:
     """The whole evaluation as aligned plain text, at most 92 columns wide.
 
-    Published figures stand beside ours when the split's name has some; if the clips were
-    not TAU's own lists, a line above them says that they cannot be compared.
+    Published figures stand beside ours when the split's name has some and the clips were TAU's
+    own lists. On other clips they cannot be compared: they are left out, and a line says so.
 
     Args:
         results: see the module's docstring.
@@ -38,11 +38,12 @@ def results_table(results: Mapping[str, Any]) -> str:
     """
     dtypes = list(dict.fromkeys(("float32", results["stored_dtype"])))  # one or two
     ours = [results[dtype] for dtype in dtypes]
-    known = published(results["split"])
+    published_here = published(results["split"])
+    known = published_here if results["official_lists"] else None
     theirs = [known["report"], known["baseline"]] if known else []
     lines = [*_about(results), ""]
-    if known and not results["official_lists"]:
-        lines += ["not comparable: this is not TAU's development set"]
+    if published_here and not known:
+        lines += ["no published figures: they hold for TAU's official lists, and these are others"]
     title = f"{'accuracy in %':<31}{'this run':^{9 * len(dtypes) + 10}}"
     lines += [
         title + "   published, on TAU 2022 Mobile" if known else title.rstrip(),
@@ -74,7 +75,7 @@ def _about(results: Mapping[str, Any]) -> list[str]:
         f"code        {results['code_version']}",
         f"parameters  {c['n_params']:,}",
         f"bytes       {_of(c['bytes'], c['max_bytes'])} as {stored}; "
-        f"{c['bytes_with_statistics']:,} with batch statistics",
+        f"{c['bytes_with_statistics']:,} with running statistics",
         f"MACs        {_of(c['macs'], c['max_macs'])} per clip",
     ]
     if results.get("validation"):
