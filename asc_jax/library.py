@@ -28,9 +28,10 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.machine import json_object
+from asc_jax.models import precision
 from asc_jax.prediction.lines import Lines
 from asc_jax.prediction.loop import predict
-from asc_jax.prediction.windows import Predictor, deployed
+from asc_jax.prediction.windows import Predictor
 from asc_jax.types import Params
 
 BATCH_SIZE = 16  # windows computed together
@@ -161,7 +162,7 @@ class Run:
 
     @functools.cached_property
     def _deployed(self) -> Params:
-        return deployed(self.variables, self.config.precision.stored)
+        return precision.deployed(self.variables, self.config.precision.stored)
 
     @functools.cached_property
     def _forward(self):

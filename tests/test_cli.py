@@ -69,7 +69,7 @@ def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config
         ((*REPORT, "--config.train.keep_best", "True"), "on the command line: True (a flag is"),
         ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
         ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected in 1 …"),
-        ((*REPORT, "--config.model.name=foo"), "unknown network 'foo'; known: cp_mobile"),
+        ((*REPORT, "--config.model.name=foo"), "name is 'foo': unknown; known are cp_mobile"),
         ((*REPORT, "stray", "words"), "unexpected words on the command line: stray words"),
         ((*REPORT, "--wrkdir=x"), "Did you mean: workdir"),
     ],
@@ -119,7 +119,7 @@ def test_over_budget_never_starts(tmp_path, override, expected):
         ),
         ("budget.max_macs=0", "config.budget.max_macs is 0, expected in 1"),
         ("model.expansion=inf", "config.model.expansion is inf, expected above 0 and at most 64"),
-        ("optim.weight_decay=nan", "weight_decay must be at least 0, got 2000 and nan"),
+        ("optim.weight_decay=nan", "config.optim.weight_decay is nan, expected at least 0"),
     ],
 )
 def test_limits_cannot_be_raised_and_values_must_be_numbers(tmp_path, override, expected):
