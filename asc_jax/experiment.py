@@ -1,4 +1,4 @@
-"""From a config to the parts of a run, so that training and evaluation cannot drift apart."""
+"""Make the parts of a run from its config, the same for training and evaluation."""
 
 import contextlib
 import dataclasses
@@ -133,8 +133,7 @@ def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
     with errors_named("config.schedule"):
         schedule = schedule(n_steps)
     with errors_named("config.optim"):
-        optimiser(0.0)
-    return optim.scheduled(schedule, optimiser)
+        return optim.scheduled(schedule, optimiser)
 
 
 def make_augmentations(config) -> tuple[Augmentation, ...]:

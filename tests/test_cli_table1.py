@@ -20,7 +20,6 @@ from small import SMALL_FLAGS
 from table1_data import write_data
 
 from asc_jax.challenge.table1 import campaign
-from asc_jax.challenge.table1.progress import Progress
 from asc_jax.challenge.table1.runs import Run
 from asc_jax.cli import table1
 from asc_jax.errors import Interrupted, UserError
@@ -194,7 +193,7 @@ def after(seconds, function, *args):
 
 def test_stop_signal_reaches_the_run_and_ends_the_command(tmp_path, sleeping):
     after(1, os.kill, os.getpid(), signal.SIGTERM)
-    with pytest.raises(Interrupted, match="run the same command again to go on") as error:
+    with pytest.raises(Interrupted, match="run the same command again to resume") as error:
         campaign.carry_out(sleeping, tmp_path / "cache")
     assert error.value.signal_number == signal.SIGTERM
     log = pathlib.Path(f"{sleeping[0].workdir}.log")
@@ -236,8 +235,8 @@ def test_nothing_runs_when_one_workdir_belongs_to_another_config(tmp_path):
 def test_progress_counts_clips_and_tells_the_time_left(tmp_path, monkeypatch):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]  # 100 and 200 clips
     clock = iter([0.0, 60.0])
-    monkeypatch.setattr("asc_jax.challenge.table1.progress.time.monotonic", lambda: next(clock))
-    with Progress(runs, set()) as progress:
+    monkeypatch.setattr("asc_jax.challenge.table1.campaign.time.monotonic", lambda: next(clock))
+    with campaign.Progress(runs, set()) as progress:
         assert progress.left() == ""
         progress.end(runs[0])
         assert progress.left() == ", about 2 min left"

@@ -40,7 +40,7 @@ class OpenRun(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a network says of the clips of a split.
+    """A network's predictions for the clips of a split.
 
     summary: `metrics.summarize`. filenames: `[n_clips]`, in the split's order; in the same
     order logits: `[n_clips, n_scenes]` float32, label, device_id: `[n_clips]` int, -1 unknown.
@@ -117,7 +117,7 @@ def output_folder(workdir: str | os.PathLike, checkpoint: str) -> pathlib.Path:
 
 
 def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
-    """The newest good checkpoint of a run: `(TrainState, extra, step)`.
+    """Return the newest sound checkpoint of a run, `(TrainState, extra, step)`.
 
     Raises:
       UserError: there is none.
@@ -141,7 +141,7 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
 def evaluate_precisions(
     experiment: Experiment, variables: Params, clips
 ) -> tuple[dict, Predictions]:
-    """Evaluate the network as trained (float32) and as stored in each number format.
+    """Evaluate the network as trained (float32) and as stored in each dtype.
 
     The stored values are computed with in float32, the features too: what is measured is
     what rounding the parameters and statistics costs.
@@ -186,19 +186,18 @@ def evaluate_precisions(
 
 def evaluate_stored(experiment: Experiment, variables: Params, clips) -> Predictions:
     """Evaluate the network in its stored dtype alone, computed with in float32."""
-    rounded = precision.cast(variables, experiment.config.precision.stored)
-    deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
+    deployed = precision.deployed(variables, experiment.config.precision.stored)
     return make_evaluator(experiment)(deployed, clips)
 
 
 def require_finite(logits: np.ndarray, what: str) -> None:
-    """Refuse logits `[n_clips, n_scenes]` of which some are no numbers; `what` gave them."""
+    """Raise an error if some of the logits `[n_clips, n_scenes]` of `what` are not finite."""
     n_bad = int(np.sum(~np.isfinite(logits).all(axis=-1)))
     if n_bad:
         raise UserError(
             f"{what} gives NaN or inf for {n_bad:,} of {len(logits):,} clips: its training "
-            "diverged or its weights are spoilt. Take --checkpoint best, if there is one, or train "
-            "again at a lower --config.schedule.peak_lr"
+            "diverged or its weights are corrupted. Take --checkpoint best, if there is one, or "
+            "train again at a lower --config.schedule.peak_lr"
         )
 
 

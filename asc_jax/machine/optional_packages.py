@@ -9,7 +9,7 @@ from asc_jax.errors import UserError
 EXTRAS = {
     "data": (
         *("tensorflow", "tensorflow_datasets", "array_record", "scipy", "soundfile", "requests"),
-        *("yaml", "matplotlib", "flatbuffers"),
+        *("yaml", "matplotlib", "jinja2", "flatbuffers"),
     ),
     "interop": ("torch", "onnx", "onnxruntime", "ai_edge_litert"),
 }

@@ -1,6 +1,7 @@
 """The network that a config describes, and the shape of its input."""
 
 from asc_jax import features
+from asc_jax.errors import UserError
 from asc_jax.machine.named_parts import bind, errors_named, find, takes
 from asc_jax.models import MODELS
 
@@ -30,6 +31,11 @@ def model(config, *, train: bool = False, axis_name: str | None = None, body: st
         "body": body,
     }
     cls = find(MODELS, config.model.get("name"), "config.model")
+    if supplied["dtype"] and not takes(cls, "dtype"):
+        raise UserError(
+            f"config.precision.compute is {compute}, but {config.model.name} has no attribute "
+            "dtype: expected float32"
+        )
     supplied = {name: value for name, value in supplied.items() if takes(cls, name)}
     network = bind(MODELS, config.model, "config.model", supplied=supplied)
     with errors_named("config.model"):

@@ -100,6 +100,8 @@ def scheduled(
         Its state must not depend on the rate.
     """
 
+    optimiser(0.0)  # rejects a bad keyword now rather than in the first step
+
     def init(params):
         count = jnp.zeros((), jnp.int32)
         rate = jnp.asarray(schedule(count), float)
