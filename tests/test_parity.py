@@ -15,7 +15,7 @@ from asc_jax.pytorch.parity import optim as parity_optim
 from asc_jax.pytorch.parity import table as parity
 from asc_jax.pytorch.parity.checks import Check, Tolerance, judge, tolerance_text
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = pathlib.Path(__file__).parents[1] / "asc_jax/pytorch/parity/golden"
 CONSTANTS = (parity_front_end.hann_window, parity_front_end.mel_filterbank)
 SPECTRA = (*CONSTANTS, parity_front_end.log_mel)
 MASKS = (parity_front_end.frequency_mask, parity_front_end.masked_log_mel)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,13 +14,29 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation import calibration, metrics
 from asc_jax.evaluation.step import eval_step
 from asc_jax.experiment import Experiment, eval_forward
+from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import replicas, version
 from asc_jax.models import precision
 from asc_jax.training.state import first_layout
-from asc_jax.training.workdir import checkpoints
+from asc_jax.training.workdir import checkpoints, run_config
 from asc_jax.types import Params
 
 BATCH_SIZE = 128  # over all replicas
+CHECKPOINTS = {"last": "checkpoints", "best": "best"}  # → the folder in a workdir
+
+
+class OpenRun(NamedTuple):
+    """A trained run.
+
+    name: of its config. experiment: the config, bound. variables: `{"params", "batch_stats"}` as
+    trained, not rounded. extra: what the checkpoint says besides. step: of the checkpoint.
+    """
+
+    name: str
+    experiment: Experiment
+    variables: Params
+    extra: Mapping[str, Any]
+    step: int
 
 
 class Predictions(NamedTuple):
@@ -68,6 +85,35 @@ def _evaluate(step, n_replicas: int, variables: Params, clips) -> Predictions:
     exact = metrics.tally(calibration.log_probs(logits), label, device_id)
     summary = metrics.summarize({**sums, "log_loss": exact["log_loss"]})
     return Predictions(summary, filenames, logits, label, device_id)
+
+
+def open_run(
+    workdir: str | os.PathLike, *, checkpoint: str = "last", stored: str | None = None
+) -> OpenRun:
+    """Open a trained run with its newest or its best checkpoint.
+
+    Args:
+      workdir: of the run.
+      checkpoint: "last" or "best".
+      stored: dtype to deploy in; None: that of the run's config.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or its network is over the budget.
+    """
+    if checkpoint not in CHECKPOINTS:
+        raise UserError(f"unknown checkpoint {checkpoint!r}; known: {', '.join(CHECKPOINTS)}")
+    name, config = run_config.load(workdir)
+    if stored is not None:
+        config = config.copy_and_resolve_references()
+        config.precision.stored = stored
+    experiment = make_experiment(config)
+    state, extra, step = restore(experiment, workdir, name=CHECKPOINTS[checkpoint])
+    return OpenRun(name, experiment, state.variables, extra, step)
+
+
+def output_folder(workdir: str | os.PathLike, checkpoint: str) -> pathlib.Path:
+    """Return the folder for what is written about a checkpoint of a run."""
+    return pathlib.Path(workdir, "best_checkpoint" if checkpoint == "best" else "")
 
 
 def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
