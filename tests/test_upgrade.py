@@ -9,6 +9,7 @@ import pytest
 from loop_runs import compiled_once, fit
 from small import small_config
 
+from asc_jax.cli.config_flag import absolute_config
 from asc_jax.evaluation import evaluate
 from asc_jax.training.workdir import checkpoints, run_config
 from asc_jax.training.workdir.upgrade import MOVED, upgraded
@@ -57,3 +58,8 @@ def test_run_is_resumed_to_the_same_bits_from_its_state_in_either_layout(
     old, new = (fit(experiment, tmp_path / name) for name in ("old", "new"))
     assert int(old.step) == 12
     jax.tree.map(np.testing.assert_array_equal, old, new)
+
+
+def test_command_line_takes_the_keys_of_the_first_version():
+    words = absolute_config(["", "--config=demo.py", "--config.optim.peak_lr=0.25"])
+    assert words[2] == "--config.schedule.peak_lr=0.25"

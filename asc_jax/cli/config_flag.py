@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from asc_jax.errors import UserError
+from asc_jax.training.workdir.upgrade import current_key
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # An installed package holds the configs; in a checkout they lie beside it.
@@ -71,7 +72,7 @@ def config_name(path: str) -> str:
 
 
 def flat(config: dict, prefix: str = "config") -> dict[str, object]:
-    """Return the values of nested dicts by their full names, such as `config.optim.peak_lr`."""
+    """Return the values of nested dicts by their full names, such as `config.schedule.peak_lr`."""
     values = {}
     for key, value in config.items():
         name = f"{prefix}.{key}"
@@ -128,10 +129,16 @@ def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
 
 
 def absolute_config(argv: Sequence[str]) -> list[str]:
-    """Turn `--config NAME` into `--config=PATH`, a path that exists from any folder."""
+    """Turn `--config NAME` into `--config=PATH`, a path that exists from any folder.
+
+    `--config.KEY` of an earlier version becomes that of this one.
+    """
     argv = list(argv)
     for index, arg in enumerate(argv):
         name, equals, value = arg.partition("=")
+        if name.startswith("--config."):
+            key = current_key(name.removeprefix("--config."))
+            argv[index] = f"--config.{key}{equals}{value}"
         if name not in ("--config", "-config"):
             continue
         if not equals and index + 1 < len(argv):
