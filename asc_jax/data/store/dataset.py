@@ -30,11 +30,9 @@ from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.data.tau.wav import N_SAMPLES
 from asc_jax.errors import UserError
 from asc_jax.machine import json_object
-from asc_jax.machine.resources import n_cores
 from asc_jax.machine.staging import replacing
 
 SHARD_CLIPS = 2048  # 256 MiB
-MANY_CLIPS = 12_288  # from here on, starting more processes takes less time than it saves
 CLIP_BYTES = 128_600  # a stored clip with its names, rounded up
 
 
@@ -113,34 +111,31 @@ class Tau22(dataset_builder.FileReaderBuilder):
         """Write all splits. tfds' own way takes three times as long over encoding a clip."""
         inputs = {split: fingerprint(clips) for split, clips in self.recordings.items()}
         self.info.metadata.update(inputs=inputs, official=self._official)
+        # The splits lie one within the other: a clip of an earlier one is copied.
         largest_first = sorted(self.recordings, key=lambda split: -len(self.recordings[split]))
-        n_clips = len({clip.filename for clips in self.recordings.values() for clip in clips})
-        n_processes = min(n_cores(), shards.MAX_PROCESSES) if n_clips >= MANY_CLIPS else 1
-        with shards.writers(n_processes) as write_all:
-            written = {split: self._write(split, write_all) for split in largest_first}
+        written = {split: self._write(split) for split in largest_first}
         self.info.set_splits(
             tfds.core.splits.SplitDict([written[split] for split in self.recordings])
         )
 
-    def _write(self, split: str, write_all: Callable) -> tfds.core.SplitInfo:
-        """The splits lie one within the other: a clip of an earlier one is copied."""
+    def _write(self, split: str) -> tfds.core.SplitInfo:
+        """Write the shards of a split."""
         template = self._get_filename_template(split_name=split)
         clips = self.recordings[split]
         parts = [clips[at : at + SHARD_CLIPS] for at in range(0, len(clips), SHARD_CLIPS)]
-        made = []
+        sums, n_bytes = array.array("L"), 0
         for number, part in enumerate(parts):
-            path = template.sharded_filepath(shard_index=number, num_shards=len(parts))
-            stored = [self._stored.get(clip) for clip in part]
-            made.append(shards.Shard(os.fspath(path), part, stored))
-        sums = self._checksums[split] = array.array("L")
-        for shard, checksums in zip(made, write_all(made, self._on_clips), strict=True):
-            sums.extend(checksums)
-            for index, (clip, checksum) in enumerate(zip(shard.clips, checksums, strict=True)):
-                self._stored.setdefault(clip, shards.Stored(shard.path, index, checksum))
+            path = os.fspath(template.sharded_filepath(shard_index=number, num_shards=len(parts)))
+            places = shards.write(path, part, self._stored, self._on_clips)
+            sums.extend(place.checksum for place in places)
+            n_bytes += os.stat(path).st_size
+            for clip, place in zip(part, places, strict=True):
+                self._stored.setdefault(clip, place)
+        self._checksums[split] = sums
         return tfds.core.SplitInfo(
             name=split,
-            shard_lengths=[len(shard.clips) for shard in made],
-            num_bytes=sum(os.stat(shard.path).st_size for shard in made),
+            shard_lengths=list(map(len, parts)),
+            num_bytes=n_bytes,
             filename_template=template,
         )
 
@@ -168,8 +163,7 @@ def build(
 ) -> Path:
     """Build the data set beside the one that may be there, then put it in its place.
 
-    A build that fails or is stopped leaves what was there before. One of MANY_CLIPS or more starts
-    processes that import the script which calls this: it must do so below its `__main__` guard.
+    A build that fails or is stopped leaves what was there before.
 
     Args:
       recordings: split name → what `read_recordings` made of its list.
