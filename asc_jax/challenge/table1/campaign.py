@@ -8,13 +8,14 @@ command that started it is gone.
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+
+import filelock
 
 from asc_jax.challenge.table1.progress import Progress
 from asc_jax.challenge.table1.runs import Run, unfinished
@@ -151,21 +152,13 @@ def _locked(run: Run, stopped: list[int], progress: Progress) -> Iterator:
         log = path.open("ab", buffering=0)
     with log:
         waited = False
-        while not _try_lock(log):
+        while not filelock.lock_descriptor(log.fileno(), blocking=False):
             if not waited:
                 progress.say(f"waiting: another process still works on {run.workdir}")
                 waited = True
             time.sleep(POLL_S)
             _check_stop(stopped)
         yield log
-
-
-def _try_lock(log) -> bool:
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _check_stop(stopped: list[int]) -> None:
