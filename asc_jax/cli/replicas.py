@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from asc_jax.machine import distributed
+from asc_jax.machine import compiler_memory, distributed
 
 flags.disclaim_key_flags()  # they are those of the command
 PROCESS_FLAGS = ("distributed", "coordinator", "n_processes", "process_id", "host_timeout_s")
@@ -34,3 +34,4 @@ def start_replicas() -> None:
     given = flags.FLAGS.flag_values_dict()
     names = [name for name in ("replicas", *PROCESS_FLAGS) if name in given]
     distributed.start(**{name: given[name] for name in names})
+    compiler_memory.trim_after_compiling()
