@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import tqdm
 
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 
 
 class Progress:
@@ -73,7 +73,7 @@ def _last_epoch(path: pathlib.Path) -> int:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
-            return int(json_object.parse(file.read().rstrip().splitlines()[-1])["epoch"])
+            return int(files.parse_json(file.read().rstrip().splitlines()[-1])["epoch"])
     except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError):
         return 0
 

@@ -29,7 +29,7 @@ from asc_jax.data.tau.folder import Recording, read_recordings
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.data.tau.wav import N_SAMPLES
 from asc_jax.errors import UserError
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 from asc_jax.machine.staging import replacing
 
 SHARD_CLIPS = 2048  # 256 MiB
@@ -145,7 +145,7 @@ def built_inputs(data_dir: str | os.PathLike) -> dict[str, str] | None:
     folder = dataset_folder(data_dir)
     try:
         integrity.check(folder)
-        return json_object.parse((folder / "metadata.json").read_bytes())["inputs"]
+        return files.parse_json((folder / "metadata.json").read_bytes())["inputs"]
     except (OSError, ValueError, KeyError):
         return None
 

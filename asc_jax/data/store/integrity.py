@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from asc_jax.data.tau.wav import N_SAMPLES, RESAMPLER, SAMPLE_RATE
-from asc_jax.machine import json_object
-from asc_jax.machine.files import write_atomically
+from asc_jax.machine import files
 from asc_jax.machine.version import code_version
 
 NAME = "integrity.json"
@@ -40,14 +39,14 @@ def record(folder: Path, checksums: Mapping[str, Sequence[int]]) -> None:
       checksums: split name → the checksum of each of its clips, in stored order.
     """
     for split, sums in checksums.items():
-        write_atomically(_table(folder, split), np.asarray(sums, "<u4").tobytes())
+        files.write_atomically(_table(folder, split), np.asarray(sums, "<u4").tobytes())
     content = {
         "clips_are": CLIPS_ARE,
         "made_with": {"code": code_version(), "python": platform.python_version()},
         "n_clips": {split: len(sums) for split, sums in checksums.items()},
         "files": {path.name: _facts(path) for path in sorted(folder.iterdir())},
     }
-    write_atomically(folder / NAME, json.dumps(content | {"sha256": _sum(content)}, indent=1))
+    files.write_atomically(folder / NAME, json.dumps(content | {"sha256": _sum(content)}, indent=1))
 
 
 def check(folder: Path) -> dict:
@@ -65,7 +64,7 @@ def check(folder: Path) -> dict:
       OSError: a file cannot be read.
     """
     try:
-        content = json_object.parse((folder / NAME).read_bytes())
+        content = files.parse_json((folder / NAME).read_bytes())
         intact = content.pop("sha256") == _sum(content)
     except FileNotFoundError:
         raise ValueError(f"{NAME} is missing") from None

@@ -9,7 +9,7 @@ import numpy as np
 from asc_jax.data.store import integrity
 from asc_jax.data.store.read_ahead import import_tensorflow, not_installed
 from asc_jax.errors import UserError
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 
 HOW_TO_BUILD = (
     "build one with `python -m asc_jax.cli.prepare_data --tau_dir DIR --data_dir "
@@ -70,7 +70,7 @@ def official_splits(folder: Path) -> set[str]:
     """Names of the splits that were built from the published lists."""
     for path in sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/metadata.json"))[-1:]:
         with contextlib.suppress(OSError, ValueError, TypeError):
-            official = json_object.parse(path.read_text("utf-8")).get("official")
+            official = files.parse_json(path.read_text("utf-8")).get("official")
             return {split for split in official if isinstance(split, str)}
     return set()
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from asc_jax.data.tau.fetch import content_length, extract, fetch
 from asc_jax.errors import UserError
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 from asc_jax.machine.staging import check_room
 
 ARCHIVES_URL = "https://zenodo.org/records"
@@ -133,7 +133,7 @@ def _record_path(tau_dir: Path, archive: Archive) -> Path:
 def _is_extracted(tau_dir: Path, archive: Archive) -> bool:
     """Whether all files of an archive are in place, by their names and sizes."""
     try:
-        record = json_object.parse(_record_path(tau_dir, archive).read_text(encoding="utf-8"))
+        record = files.parse_json(_record_path(tau_dir, archive).read_text(encoding="utf-8"))
         return record["md5"] == archive.md5 and all(
             (tau_dir / name).stat().st_size == size for name, size in record["files"].items()
         )
