@@ -1,7 +1,6 @@
 """Downloads that survive interruptions, and archives that stay in their folder."""
 
 import hashlib
-import os
 import shutil
 import stat
 import struct
@@ -15,6 +14,7 @@ import requests
 from tqdm import tqdm
 
 from asc_jax.errors import UserError
+from asc_jax.machine.files import atomic_writer
 
 ATTEMPTS = 5  # in a row without a byte gained
 TIMEOUT_S = (10, 60)  # to connect, between two packets
@@ -139,8 +139,11 @@ def extract(archive: Path, folder: Path, *, strip: str = "") -> dict[str, int]:
             entries = {name: entry for name, entry in entries.items() if not entry.is_dir()}
             _check_size(archive, entries.values())
             for name, entry in tqdm(entries.items(), desc=archive.name, unit=" files"):
-                if _size(folder / name) != entry.file_size or not entry.file_size:
-                    _write_entry(file, entry, folder / name)
+                path = folder / name
+                if _size(path) != entry.file_size or not entry.file_size:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(entry) as source, atomic_writer(path, sync=False) as target:
+                        shutil.copyfileobj(source, target)
     except _DAMAGED as error:
         raise UserError(f"{archive} is damaged ({error}): delete it and run again") from error
     except OSError as error:
@@ -184,12 +187,3 @@ def _inside(entry: zipfile.ZipInfo, archive: Path, strip: str) -> str:
     return str(name)
 
 
-def _write_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with file.open(entry) as source, part.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
