@@ -3,6 +3,8 @@
 Run again with the same workdir it goes on where it stopped.
 """
 
+from asc_jax.evaluation.evaluate import make_evaluator
+
 from asc_jax.machine.huge_pages import start_again  # isort: skip
 
 if __name__ == "__main__":
@@ -54,10 +56,20 @@ def main(argv) -> None:
                     clips, config.data.validation_locations, one.config.seed
                 )
                 announce(name, one, own_clips, workdir, held)
-                loop.fit(one, own_clips, test_clips, path, validation_clips=held, **config.train)
+                loop.fit(
+                    one,
+                    own_clips,
+                    test_clips,
+                    path,
+                    make_evaluator=make_evaluator,
+                    validation_clips=held,
+                    **config.train,
+                )
         else:
             announce(name, parts[0], clips, workdir)
-            loop.fit_seeds(parts, clips, test_clips, folders, **config.train)
+            loop.fit_seeds(
+                parts, clips, test_clips, folders, make_evaluator=make_evaluator, **config.train
+            )
         for one in parts:
             path = pathlib.Path(workdir, folder(config, one.config.seed))
             print(f"done; evaluate with: python eval.py --workdir {path}")

@@ -14,7 +14,9 @@ from asc_jax import experiment, features
 from asc_jax.complexity import count_macs
 from asc_jax.data.clips import epoch_order, from_arrays, n_batches, open_split
 from asc_jax.errors import UserError
+from asc_jax.evaluation.evaluate import make_eval_step
 from asc_jax.machine import compiler_memory, distributed, replicas
+from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.training.resident import place_clips, resident_steps
 from benchmarks import inputs, ours_data, ours_network
 from benchmarks.inputs import Job
@@ -33,7 +35,7 @@ def set_up(threads: int, n_replicas: int | None = None) -> None:
 def model_step(spec: Mapping) -> Job:
     """The network's training step on log-mels."""
     parts = _parts(spec)
-    log_mel = inputs.log_mels(spec["batch"], *experiment.log_mel_shape(parts.config)[:2])
+    log_mel = inputs.log_mels(spec["batch"], *log_mel_shape(parts.config)[:2])
     tx = parts.tx(N_RUN_STEPS)
     train_steps = ours_network.train_steps(parts, tx)
     shapes = functools.partial(ours_network.scratch_shapes, parts.config)
@@ -88,11 +90,11 @@ def epoch(spec: Mapping) -> Job:
 def inference(spec: Mapping) -> Job:
     """Evaluation's compiled step, from the waveform or from log-mels."""
     parts, n_clips = _parts(spec), spec["batch"]
-    step = parts.eval_step(axis_name=replicas.AXIS)
+    step = make_eval_step(parts, axis_name=replicas.AXIS)
     audio = inputs.waveforms(n_clips, parts.n_samples)
     if spec["source"] == "log_mel":
-        audio = inputs.log_mels(n_clips, *experiment.log_mel_shape(parts.config)[:2])[..., None]
-        step = ours_network.eval_step(parts.config)
+        audio = inputs.log_mels(n_clips, *log_mel_shape(parts.config)[:2])[..., None]
+        step = ours_network.make_eval_step(parts.config)
     n = min(n_clips, replicas.n_replicas())
     evaluate, variables = replicas.pmap_eval(step, n), parts.variables()
     batch = replicas.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)}, n)
@@ -131,6 +133,7 @@ def resident_step(spec: Mapping) -> Job:
 
 def whole_run(spec: Mapping) -> Job:
     """A run as train.py makes it, of clips in memory; saved ten times, not evaluated."""
+    from asc_jax.evaluation.evaluate import make_evaluator
     from asc_jax.training import loop  # needs tqdm and tensorboardX, which timing a step does not
 
     config = _parts(spec).config.copy_and_resolve_references().unlock()
@@ -144,7 +147,9 @@ def whole_run(spec: Mapping) -> Job:
 
     def run():
         with tempfile.TemporaryDirectory(prefix="benchmarks_") as workdir:
-            loop.fit(parts, clips, None, workdir, **parts.config.train)
+            loop.fit(
+                parts, clips, None, workdir, make_evaluator=make_evaluator, **parts.config.train
+            )
 
     return Job(run, n_epochs * n_clips)
 
@@ -152,8 +157,8 @@ def whole_run(spec: Mapping) -> Job:
 def count(spec: Mapping) -> Job:
     """The exact MACs of the network, as every command counts them before it starts."""
     config = inputs.read_config(spec)
-    net = experiment.model(config, body="lax")
-    clip = jax.ShapeDtypeStruct((1, *experiment.log_mel_shape(config)), jnp.float32)
+    net = model(config, body="lax")
+    clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), clip)
     return Job(lambda: count_macs(net.apply, variables, clip), 1)
 

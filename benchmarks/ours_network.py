@@ -6,9 +6,11 @@ from collections.abc import Callable
 import jax
 
 from asc_jax import experiment
+from asc_jax.evaluation.step import eval_step
 from asc_jax.machine import replicas
-from asc_jax.models import apply_training, scratch_shapes_of
-from asc_jax.training import losses, steps
+from asc_jax.models import evaluation, scratch_shapes_of
+from asc_jax.models.from_config import model
+from asc_jax.training import steps
 from asc_jax.types import Scratch
 
 
@@ -16,8 +18,11 @@ def train_steps(parts: experiment.Experiment, tx) -> Callable:
     """`Experiment.train_steps` on log-mels, by all replicas together."""
     step = functools.partial(
         steps.train_step,
-        forward=functools.partial(_train_forward, config=parts.config, axis_name=replicas.AXIS),
-        loss_fn=functools.partial(losses.focal_loss, **parts.config.loss),
+        augment=lambda key, batch, arrays: {**batch, "log_mel": batch["audio"][..., None]},
+        forward=functools.partial(
+            experiment.train_forward, config=parts.config, axis_name=replicas.AXIS
+        ),
+        loss_fn=parts.loss_fn,
         tx=tx,
         axis_name=replicas.AXIS,
     )
@@ -26,26 +31,20 @@ def train_steps(parts: experiment.Experiment, tx) -> Callable:
 
 def scratch_shapes(config, log_mel: jax.ShapeDtypeStruct) -> Scratch:
     """`Experiment.scratch_shapes` for `log_mel [b, n_mels, n_frames]`."""
-    net = experiment.model(config, train=True, body="lax")
+    net = model(config, train=True, body="lax")
     return scratch_shapes_of(net, jax.ShapeDtypeStruct((*log_mel.shape, 1), log_mel.dtype))
 
 
-def eval_step(config) -> Callable:
-    """`Experiment.eval_step` on log-mels, by all replicas together."""
+def make_eval_step(config) -> Callable:
+    """The evaluation step on log-mels, by all replicas together."""
     forward = functools.partial(_eval_forward, config=config)
-    return functools.partial(steps.eval_step, forward=forward, axis_name=replicas.AXIS)
-
-
-def _train_forward(params, batch_stats, log_mel, mask, key, scratch, *, config, axis_name):
-    """`experiment.train_forward` without its front end."""
-    net = experiment.model(config, train=True, axis_name=axis_name)
-    return apply_training(net, params, batch_stats, log_mel[..., None], mask, scratch)
+    return functools.partial(eval_step, forward=forward, axis_name=replicas.AXIS)
 
 
 def _eval_forward(variables, log_mel, *, config):
     """`experiment.eval_forward` without its front end."""
-    net = experiment.model(config)
+    net = model(config)
     if jax.default_backend() != "cpu" or len(log_mel) <= experiment.CPU_CHUNK:
-        return net.apply(variables, log_mel)
+        return evaluation(net)(variables, log_mel)
     one = functools.partial(net.apply, variables)
     return jax.lax.map(lambda x: one(x[None])[0], log_mel, batch_size=experiment.CPU_CHUNK)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from asc_jax import experiment, features
+from asc_jax.models.from_config import model
 from asc_jax.pytorch.weights import to_torch
 from asc_jax.training import losses
 from asc_jax.types import Array, Params
@@ -47,19 +48,19 @@ def _arrays(config) -> dict[str, np.ndarray]:
 
 def _compute(variables: Params, waveform: Array, *, config):
     """Log-mels, logits of evaluation and of training, updated statistics."""
-    log_mel, net = features.log_mel(waveform, **config.features), experiment.model(config)
+    log_mel, net = features.log_mel(waveform, **config.features), model(config)
     logits, updated = net.apply(variables, log_mel, train=True, mutable=["batch_stats"])
     return log_mel, net.apply(variables, log_mel), logits, updated
 
 
 def _gradients(variables: Params, log_mel: Array, *, config) -> Params:
     """Of the mean loss, by the parameters."""
-    net, label = experiment.model(config), inputs.labels(inputs.N_PROBE)
+    net, label = model(config), inputs.labels(inputs.N_PROBE)
 
     def objective(params):
         given = {**variables, "params": params}
         logits, _ = net.apply(given, log_mel, train=True, mutable=["batch_stats"])
-        return losses.focal_loss(logits, label, **config.loss).mean()
+        return losses.focal_loss(logits, label, gamma=config.loss.gamma).mean()
 
     return jax.grad(objective)(variables["params"])
 

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from asc_jax import experiment, features
+from asc_jax import features
 from asc_jax.export.graph import INPUT, operations
+from asc_jax.models.from_config import log_mel_shape, model
 from benchmarks import inputs
 
 FLOAT32 = 4  # bytes
@@ -43,8 +44,8 @@ def layers(config, itemsize: int = FLOAT32) -> list[Layer]:
       itemsize: bytes of an activation.
     """
     f = config.features
-    log_mel = experiment.log_mel_shape(config)
-    net = experiment.model(config).clone(folded=True)
+    log_mel = log_mel_shape(config)
+    net = model(config).clone(folded=True)
     clip = jax.ShapeDtypeStruct((1, *log_mel), jnp.float32)
     params = jax.eval_shape(net.init, jax.random.key(0), clip)["params"]
     found, shapes = [Layer("front end", 0, _front_end_bytes(f))], {INPUT: log_mel}

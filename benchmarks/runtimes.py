@@ -12,6 +12,7 @@ from asc_jax.export import run as exporting
 from asc_jax.export.litert import build as litert
 from asc_jax.export.onnx import build as onnx_graph
 from asc_jax.machine.optional_packages import require
+from asc_jax.models.from_config import log_mel_shape
 from asc_jax.pytorch.weights import from_torch
 from benchmarks import inputs
 from benchmarks.inputs import Job
@@ -32,7 +33,7 @@ def inference(spec: Mapping) -> Job:
     if spec["source"] == "waveform":
         given = inputs.waveforms(spec["batch"], f.sample_rate)
     else:
-        shape = experiment.log_mel_shape(config)[:2]
+        shape = log_mel_shape(config)[:2]
         given = inputs.log_mels(spec["batch"], *shape)[..., None]
     return Job(lambda: run(given), spec["batch"])
 
@@ -57,7 +58,7 @@ def _onnx_of_torch(spec: Mapping, config, reference: Mapping) -> tuple[Callable,
     """PyTorch's export of the twin, from log-mels; channels first, which is the same memory."""
     torch, net = _torch_parts(spec["threads"])
     twin = net.load_twin(config, reference).cpu().eval()
-    shape, file = experiment.log_mel_shape(config)[:2], io.BytesIO()
+    shape, file = log_mel_shape(config)[:2], io.BytesIO()
     with warnings.catch_warnings():
         # The exporter that needs no further package is announced to go away.
         warnings.simplefilter("ignore", DeprecationWarning)

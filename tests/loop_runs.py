@@ -12,6 +12,7 @@ import pytest
 from small import small_clips, small_config
 
 from asc_jax import experiment
+from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import replicas
 from asc_jax.training import loop
 
@@ -72,7 +73,13 @@ class Stopping:
 
 def fit(parts, workdir, clips=None, test_clips=None, **options):
     clips = small_clips(N_CLIPS) if clips is None else clips
-    return loop.fit(parts, clips, test_clips, workdir, **{**OPTIONS, **options})
+    return loop.fit(
+        parts,
+        clips,
+        test_clips,
+        workdir,
+        **{"make_evaluator": make_evaluator, **OPTIONS, **options},
+    )
 
 
 def train_lines(workdir):

@@ -15,7 +15,7 @@ def write_run(workdir, *, step=7, seed=0, **overrides):
     config = small_config(**overrides)
     parts = experiment.make(config)
     run_config.save(workdir, "small.py", config, over_budget=not parts.within_budget)
-    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), evaluate.abstract_state(parts))
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.abstract_state())
     rng = np.random.default_rng(seed)
     state = state.replace(
         step=np.asarray(step, np.int32),

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from asc_jax import experiment
 from asc_jax.cli import run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
 from asc_jax.evaluation.report.budget_figure import write_budget_figure
+from asc_jax.models.from_config import log_mel_shape
+from asc_jax.training.config_checks import check_values
 from asc_jax.training.workdir import run_config
 
 HEADER = ("layer", "output shape", "parameters", "MACs", "share", "bytes", "share")
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
 
 def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) -> bool:
     """Print the table or the JSON object, draw the picture; True within the budget."""
+    check_values(config)
     rows, totals = budget.examine(config)
     solved = budget.solve(config) if solve else None
     if json_only:
@@ -121,7 +123,7 @@ def _notes(totals: Mapping) -> list[str]:
 
 def solution_text(config, solved: Mapping) -> str:
     """How far each value could go, beside where it stands."""
-    n_frames, hop = experiment.log_mel_shape(config)[1], config.features.hop_length
+    n_frames, hop = log_mel_shape(config)[1], config.features.hop_length
     hops = "none" if solved["hop_lengths"] is None else "–".join(map(str, solved["hop_lengths"]))
     known = {key: "none" if value is None else value for key, value in solved.items()}
     known |= {name: f"at least {known[name]}" for name in solved["at_least"]}

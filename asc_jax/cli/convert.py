@@ -6,7 +6,11 @@ python -m asc_jax.cli.convert --to onnx --workdir runs/x [--out DIR] [--data_dir
 
 --from_torch reads a state dict of the official baseline's network (.pt) or a Lightning
 checkpoint (.ckpt) and makes a run for eval.py and train.py. What the file does not tell comes
-from --config and --config.section.key=value.
+from --config and --config.section.key=value. A plain state dict does not tell the hop length, so
+--config is needed for it.
+
+--to onnx, litert and stablehlo write two files, waveform to probabilities and log-mel to logits;
+--to c writes one header, asc_model.h, which holds data and no functions.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,9 @@
 python -m asc_jax.cli.parity [--json]
 python -m asc_jax.cli.parity --live clip.wav    # or a folder: compare with PyTorch on one's clips
 
+--live computes the front end by torchaudio where that is installed, otherwise by this package's own
+version in plain PyTorch; masks, MixStyle and the 20 steps are not compared then.
+
 Exit status: 0 every stage within its tolerance, 1 some not (the last line names them), 2 wrong
 input. `docs/parity.md` says what the stages mean.
 """

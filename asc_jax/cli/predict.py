@@ -6,10 +6,11 @@ python -m asc_jax.cli.predict audio.wav --workdir … --png timeline.png
 ffmpeg -i film.mp4 -f s16le -ar 48000 -ac 2 - |
     python -m asc_jax.cli.predict - --rate 48000 --channels 2 --workdir …
 
-Any format libsndfile reads, any rate, any number of channels, any length; of a folder, every
-recording below it. "-" is a stream of raw samples, answered as it comes. One-second windows go
-through the deployed network, as eval.py does it; the scene of a recording is that of their mean
-probabilities. If the last whole window leaves an end, one more is moved back to end there.
+Any format libsndfile reads, any rate, any number of channels, any length; of a folder, every file
+below it with a suffix that libsndfile knows, except hidden ones. "-" is a stream of raw samples,
+answered as it comes. One-second windows go through the deployed network, as eval.py does it; the
+scene of a recording is that of their mean probabilities. If the last whole window leaves an end,
+one more is moved back to end there.
 
 Exit status: 0 all predicted; 2 wrong input. What is wrong with one of several recordings is said
 on stderr and the others go on.

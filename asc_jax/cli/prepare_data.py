@@ -170,7 +170,7 @@ def _stop(number, frame):
 if __name__ == "__main__":
     flags.DEFINE_string("tau_dir", None, "Folder in TAU's layout.")
     flags.DEFINE_string("data_dir", "data/tau22", "Folder for the built data set.")
-    flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30 GB).")
+    flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30.5 GB unpacked).")
     flags.DEFINE_list("splits", [], f"Some of {','.join(SPLITS)}; default: all there are.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there.")
     flags.DEFINE_bool("check", False, "Only check a data set that is there, clip by clip.")

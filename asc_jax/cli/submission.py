@@ -136,7 +136,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("author", None, "Author file; --example_author_file prints one.")
     flags.DEFINE_string("out", None, "Folder for the package: DIR/task1/<label>/.")
     flags.DEFINE_string("data_dir", None, "Built data set, when it has moved since training.")
-    flags.DEFINE_bool("practice", False, "Take other clips than TAU's, for trying out.")
+    flags.DEFINE_bool("practice", False, "Take five runs and an evaluation list of other data.")
     flags.DEFINE_string("check", None, "Only check the package in this folder.")
     flags.DEFINE_bool("example_author_file", False, "Print an author file and end.")
     run(main)

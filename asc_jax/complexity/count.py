@@ -40,7 +40,9 @@ def count_macs(
     between replicas (psum).
 
     Args:
-      fn: any JAX function. Bind arguments that must stay Python values with functools.partial.
+      fn: a JAX function that `jax.make_jaxpr` can trace. Bind arguments that must stay Python
+        values with functools.partial. An NNX module must not change its own state when called
+        (BatchNorm and Dropout in training mode do).
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`s.
       while_trips: how often `while` loops run: one number for all, or one per loop in the
         order of the program, an outer one before those inside.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +11,11 @@ import numpy as np
 
 from asc_jax.errors import UserError
 from asc_jax.evaluation import calibration, metrics
-from asc_jax.experiment import Experiment
+from asc_jax.evaluation.step import eval_step
+from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.machine import replicas, version
 from asc_jax.models import precision
-from asc_jax.training import state
+from asc_jax.training.state import first_layout
 from asc_jax.training.workdir import checkpoints
 from asc_jax.types import Params
 
@@ -35,13 +36,19 @@ class Predictions(NamedTuple):
     device_id: np.ndarray
 
 
+def make_eval_step(experiment: Experiment, axis_name: str | None = None) -> Callable:
+    """Return `(variables, batch) -> (sums, logits)` of an experiment's network."""
+    forward = functools.partial(eval_forward, config=experiment.config)
+    return functools.partial(eval_step, forward=forward, axis_name=axis_name)
+
+
 def make_evaluator(experiment: Experiment):
     """A compiled `(variables, clips) -> Predictions`, reusable.
 
     `clips` is anything with `in_order(batch_size)`, as `data.pipeline` opens it.
     """
     n = replicas.n_replicas()
-    step = replicas.pmap_eval(experiment.eval_step(axis_name=replicas.AXIS), n)
+    step = replicas.pmap_eval(make_eval_step(experiment, replicas.AXIS), n)
     return functools.partial(_evaluate, step, n)
 
 
@@ -73,7 +80,8 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
     if (pathlib.Path(workdir) / name).is_dir():
         manager = checkpoints.Checkpoints(workdir, name=name)
         try:
-            restored = manager.restore(abstract_state(experiment))
+            template = experiment.abstract_state()
+            restored = manager.restore(template, older=first_layout)
         finally:
             manager.close()
     if restored is None:
@@ -82,11 +90,6 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
             f"no checkpoint in {workdir}/{name}: train first, {how} and the same --workdir"
         )
     return restored
-
-
-def abstract_state(experiment: Experiment) -> state.TrainState:
-    """Shapes and dtypes of the run's `TrainState`."""
-    return jax.eval_shape(lambda: experiment.new_state(experiment.variables(), experiment.tx(1)))
 
 
 def evaluate_precisions(
@@ -149,7 +152,7 @@ def require_finite(logits: np.ndarray, what: str) -> None:
         raise UserError(
             f"{what} gives NaN or inf for {n_bad:,} of {len(logits):,} clips: its training "
             "diverged or its weights are spoilt. Take --checkpoint best, if there is one, or train "
-            "again at a lower --config.optim.peak_lr"
+            "again at a lower --config.schedule.peak_lr"
         )
 
 

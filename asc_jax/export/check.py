@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax import experiment, features
+from asc_jax import features
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment
 from asc_jax.export.graph import ARTEFACTS, Deployment
 from asc_jax.models import precision
+from asc_jax.models.from_config import model
 from asc_jax.types import Array, Params
 
 TOLERANCE = 1e-3  # on logits
@@ -36,7 +37,7 @@ def make_reference(parts: Experiment, variables: Params, deployment: Deployment)
     what `eval.py` evaluates.
     """
     config = parts.config
-    net = experiment.model(config).clone(folded=True)
+    net = model(config).clone(folded=True)
     params = jax.tree.map(lambda x: x.astype(np.float32), deployment.params)
     rounded = precision.cast(variables, config.precision.stored)
     rounded = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), rounded)
@@ -45,7 +46,7 @@ def make_reference(parts: Experiment, variables: Params, deployment: Deployment)
     def reference(params: Params, rounded: Params, audio: Array):
         log_mel = features.log_mel(audio, **config.features)
         logits = net.apply({"params": params}, log_mel)
-        return log_mel, logits, experiment.model(config).apply(rounded, log_mel)
+        return log_mel, logits, model(config).apply(rounded, log_mel)
 
     # Arguments, not constants, of which XLA's CPU compiler computes some wrongly: `c_reader.load`.
     return functools.partial(reference, params, rounded)

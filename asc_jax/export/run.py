@@ -1,7 +1,8 @@
 """A finished run → files that run elsewhere, written only after they have been compared.
 
-Every file is run back in its own runtime and held against the same parameters in JAX, and these
-against what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
+ONNX, LiteRT and StableHLO files are run in their own runtime. The C header, which holds data only,
+is parsed and computed in JAX. The results are compared with those of the same parameters in JAX,
+and these with what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from asc_jax.export.onnx import build as onnx_graph
 from asc_jax.machine import version
 from asc_jax.models import precision
 from asc_jax.models.folding import fold_batch_norm
+from asc_jax.models.from_config import attributes
 from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
@@ -124,7 +126,7 @@ def deploy(
         metadata["budget"] = f"over budget: {n_bytes:,} bytes, {parts.cost['macs']:,} MACs"
     return Deployment(
         params=jax.tree.map(np.asarray, params),
-        model=config.model.to_dict(),
+        model=attributes(config),
         features=config.features.to_dict(),
         metadata=metadata,
     )
@@ -168,7 +170,7 @@ def summary(
     metadata = deployment.metadata
     n_bytes = precision.tree_bytes(deployment.params)["total"]
     lines = [f"{path}: {len(data):,} bytes" for path, data in paths.items()]
-    lines.append(f"network weights in each: {n_bytes:,} bytes of {metadata['weights']}")
+    lines.append(f"network weights per file: {n_bytes:,} bytes of {metadata['weights']}")
     if "budget" in metadata:
         lines.append(metadata["budget"])
     n_noise = tally["n_clips"] - tally["n_labelled"]

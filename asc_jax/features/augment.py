@@ -134,7 +134,9 @@ def mix_band_statistics(
     Returns:
       `[b, n_mels, n_frames, c]`.
 
-    Source: Freq-MixStyle (Kim et al. 2022, Schmid et al. 2022) as in the baseline.
+    Source: Freq-MixStyle (Kim et al. 2022; Schmid et al., "Knowledge distillation from
+      transformers for low-complexity acoustic scene classification", DCASE 2022 Workshop) as in
+      the baseline.
     """
     lam = lam[:, None, None, None]
     mean = own[0] * lam + other[0] * (1 - lam)

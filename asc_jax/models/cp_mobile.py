@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from asc_jax.errors import require
 from asc_jax.models.blocks import ConvBn, InvertedResidual, Pending, make_divisible
 from asc_jax.types import Array
 
@@ -30,7 +31,10 @@ class CPMobile(nn.Module):
       body: which body of `models.ops` runs; the meaning is the same.
       folded: take the parameters of `models.folding.fold_batch_norm`; for evaluation only.
 
-    Source: CP-Mobile (Schmid et al. 2023) as simplified by the official baseline.
+    Source: CP-Mobile (F. Schmid, T. Morocutti, S. Masoudian, K. Koutini, G. Widmer: "Distilling the
+      knowledge of transformers and CNNs with CP-mobile", DCASE 2023 Workshop) as simplified by the
+      official baseline. That the report's system is this network is an assumption: it publishes
+      no architecture, but 29.43 million MACs, which this network has at 68 frames.
 
     Example:
       >>> import jax
@@ -67,6 +71,10 @@ class CPMobile(nn.Module):
         Raises:
           ValueError: training a folded network.
         """
+        require("width", self.width, self.width >= 1, "at least 1")
+        for name in ("width_multiplier", "expansion"):
+            value = getattr(self, name)
+            require(name, value, 0 < value <= 64, "above 0 and at most 64")
         x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
         if self.folded and train:
             raise ValueError("a folded network has no batch statistics: it cannot be trained")

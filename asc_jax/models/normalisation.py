@@ -107,7 +107,7 @@ class GlobalResponseNorm(nn.Module):
 def response_norm(x: Array, gamma: Array, beta: Array) -> Array:
     """x + γ · x · n + β, n = each channel's norm over its mean over channels; γ, β `[1]`.
 
-    Source: CP-Mobile (Schmid et al. 2023), after ConvNeXt V2 (Woo et al. 2023).
+    Source: CP-Mobile (Schmid et al. 2023, see `cp_mobile`), after ConvNeXt V2 (Woo et al. 2023).
     """
     gamma, beta = gamma.astype(x.dtype)[0], beta.astype(x.dtype)[0]
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # float16 ends at 65,504

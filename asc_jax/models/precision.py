@@ -65,6 +65,16 @@ def cast(tree: Params, dtype: str) -> Params:
     return jax.tree_util.tree_map_with_path(cast_leaf, tree)
 
 
+def deployed(variables: Params, dtype: str) -> Params:
+    """Return variables rounded to what `dtype` can store, in the dtypes they are computed with.
+
+    Raises:
+      UserError: a value overflows.
+    """
+    rounded = cast(variables, dtype)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
+
+
 def rounding(tree: Params, rounded: Params) -> list[Rounding]:
     """Compare a tree with what `cast` made of it, leaf by leaf.
 
@@ -144,7 +154,7 @@ def n_folded(variables: Params) -> int:
       variables: `{"params", "batch_stats"}`; a module with a running mean is a BatchNorm.
     """
     total = n_params(variables["params"])
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["batch_stats"]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {})):
         *names, last = (entry.key for entry in path)
         if last != "mean":
             continue

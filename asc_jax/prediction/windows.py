@@ -73,16 +73,6 @@ def batched(
         yield np.array(starts, np.int64), np.stack(waveforms)
 
 
-def deployed(variables: Params, dtype: str) -> Params:
-    """Variables rounded to what `dtype` can store, in the dtypes they are computed with.
-
-    Raises:
-      UserError: a value overflows.
-    """
-    rounded = precision.cast(variables, dtype)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
-
-
 class Predictor:
     """The deployed network of a run, compiled for one batch size.
 
@@ -96,7 +86,7 @@ class Predictor:
     """
 
     def __init__(self, parts: Experiment, variables: Params, batch_size: int):
-        self._variables = deployed(variables, parts.config.precision.stored)
+        self._variables = precision.deployed(variables, parts.config.precision.stored)
         self._forward = jax.jit(functools.partial(eval_forward, config=parts.config))
         self._log_mel = jax.jit(functools.partial(features.log_mel, **parts.config.features))
         self.features, self.batch_size = parts.config.features, batch_size

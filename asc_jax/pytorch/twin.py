@@ -35,7 +35,7 @@ def make_twin(
     Raises:
       UserError: PyTorch is not installed, or the activation is unknown.
 
-    Source: CP-Mobile (Schmid et al. 2023) as simplified by the official baseline.
+    Source: CP-Mobile as simplified by the official baseline, see `models.cp_mobile`.
     """
     nn = require("torch").nn
     act = _activations().get(activation)

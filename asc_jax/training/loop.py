@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from asc_jax.errors import Interrupted, UserError
-from asc_jax.experiment import Experiment
 from asc_jax.machine import hosts, replicas
 from asc_jax.machine.signals import stop_signals
 from asc_jax.training.program import Program
@@ -25,21 +24,23 @@ from asc_jax.training.run import Run
 from asc_jax.training.state import TrainState
 
 
-def fit(experiment: Experiment, clips, test_clips, workdir, **options) -> TrainState:
+def fit(experiment, clips, test_clips, workdir, **options) -> TrainState:
     """Train, or go on training, until the last epoch: `fit_seeds` of one run.
 
     Example:
-      fit(experiment.make(config), clips, test_clips, "runs/mine", **config.train)
+      fit(experiment.make(config), clips, test_clips, "runs/mine",
+          make_evaluator=make_evaluator, **config.train)
     """
     return fit_seeds([experiment], clips, test_clips, [workdir], **options)[0]
 
 
 def fit_seeds(
-    experiments: Sequence[Experiment],
+    experiments: Sequence,
     clips,
     test_clips,
     workdirs: Sequence,
     *,
+    make_evaluator: Callable,
     n_epochs: int,
     eval_every_epochs: int,
     checkpoint_every_epochs: int,
@@ -54,11 +55,12 @@ def fit_seeds(
     """Train runs that differ in nothing but their seed, as each would be trained alone.
 
     Args:
-      experiments: the parts of each run.
+      experiments: the `Experiment` of each run.
       clips: training clips, as `data.pipeline.open_split` or `from_arrays` gives them.
       test_clips: clips to evaluate on along the way; their results choose nothing, unless
         `keep_best` asks for a second, labelled set of checkpoints.
       workdirs: where everything of a run goes; an unfinished run in it is resumed.
+      make_evaluator: how to evaluate along the way, `evaluation.evaluate.make_evaluator`.
       n_epochs: passes over the clips.
       eval_every_epochs: evaluate after so many epochs, and after the last; 0: never.
       checkpoint_every_epochs: save after so many epochs, and after the last.
@@ -84,7 +86,15 @@ def fit_seeds(
     if not len(clips):
         raise UserError(f"split {experiments[0].config.data.train_split} holds no clips")
     runs = [
-        Run(experiment, clips, test_clips, pathlib.Path(workdir), n_epochs, keep_checkpoints)
+        Run(
+            experiment,
+            clips,
+            test_clips,
+            pathlib.Path(workdir),
+            n_epochs,
+            keep_checkpoints,
+            make_evaluator,
+        )
         for experiment, workdir in zip(experiments, workdirs, strict=True)
     ]
     if validation_clips is not None:
@@ -123,9 +133,10 @@ def _train_all(
         scratch_shapes=runs[0].experiment.scratch_shapes,
         seeds=len(groups[0]) > 1,
     )
+    arrays = {label: replicas.share(own) for label, own in runs[0].experiment.arrays().items()}
     for group in groups:
         trained = _train(
-            [runs[k] for k in group], [states[k] for k in group], train, source, held, plan
+            [runs[k] for k in group], [states[k] for k in group], train, source, held, arrays, plan
         )
         for k, state in zip(group, trained, strict=True):
             states[k] = state
@@ -135,7 +146,7 @@ def _train_all(
 
 
 def _train(
-    runs: list[Run], states: list[TrainState], train: Callable, source, held, plan: _Plan
+    runs: list[Run], states: list[TrainState], train: Callable, source, held, arrays, plan: _Plan
 ) -> list[TrainState]:
     """One program for all these runs, which stand at the same step."""
     unfinished = [run.is_unfinished(plan.eval_every_epochs) for run in runs]
@@ -144,7 +155,7 @@ def _train(
             run.checkpoints.close()
             print(f"{run.workdir}: nothing to do, all {run.n_steps} steps are done")
         return states
-    program = Program(runs, states, train, held, plan.steps_per_call)
+    program = Program(runs, states, train, held, arrays, plan.steps_per_call)
     with contextlib.ExitStack() as stack:
         for run in runs:
             run.clips = source

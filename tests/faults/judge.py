@@ -5,7 +5,6 @@ import json
 import pathlib
 
 from asc_jax.errors import UserError
-from asc_jax.evaluation import evaluate
 from asc_jax.training.workdir import checkpoints
 
 
@@ -77,7 +76,7 @@ def require_went_on_from(outcome, expected: int) -> None:
 def _restored(home, workdir, name):
     manager = checkpoints.Checkpoints(workdir, name=name)
     try:
-        restored = manager.restore(evaluate.abstract_state(home.parts))
+        restored = manager.restore(home.parts.abstract_state())
     except UserError:
         return "damaged", None  # noticed, as `eval.py` would
     finally:

@@ -12,6 +12,7 @@ import time
 
 from asc_jax.data.clips import open_split
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import lock
 from asc_jax.training import loop
 from asc_jax.training.workdir import run_config
@@ -98,7 +99,14 @@ def _train(home, workdir, data, change) -> None:
     test_clips = open_split(data, home.config.data.test_split)
     with lock.held(workdir):
         run_config.save(workdir, "demo.py", home.config)
-        loop.fit(home.parts, change(clips), test_clips, workdir, **home.config.train)
+        loop.fit(
+            home.parts,
+            change(clips),
+            test_clips,
+            workdir,
+            make_evaluator=make_evaluator,
+            **home.config.train,
+        )
 
 
 def start(home, command, *, compiled=None, **options) -> subprocess.Popen:

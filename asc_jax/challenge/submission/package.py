@@ -16,7 +16,7 @@ from asc_jax.data.clips import Clips
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.machine.staging import replacing
-from asc_jax.prediction.windows import deployed
+from asc_jax.models.precision import deployed
 
 CLIP_BYTES = 200  # of a line, rounded up
 N_SHOWN = 20  # problems

@@ -10,7 +10,7 @@ from typing import Any
 from asc_jax import experiment
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
-from asc_jax.evaluation import evaluate
+from asc_jax.evaluation import evaluate, result_files
 from asc_jax.experiment import Experiment
 from asc_jax.machine import files
 from asc_jax.training.workdir import run_config
@@ -37,7 +37,7 @@ class Run:
     @property
     def summary(self) -> Mapping[str, Any]:
         """Accuracies and log losses with the parameters as stored."""
-        return self.results[self.results["stored_dtype"]]
+        return result_files.stored_summary(self.results)
 
 
 def open_runs(workdirs: Sequence[str | os.PathLike], *, practice: bool = False) -> list[Run]:
@@ -116,7 +116,7 @@ def _check_fresh(results: Mapping, now: Mapping, workdir: Path, again: str) -> N
 def _read_results(path: Path, again: str) -> dict[str, Any]:
     try:
         results = files.parse_json(path.read_text("utf-8"))
-        results[results["stored_dtype"]]["macro_accuracy"]
+        result_files.stored_summary(results)["macro_accuracy"]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {again}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

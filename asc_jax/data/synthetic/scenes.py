@@ -1,11 +1,10 @@
 """Made-up acoustic scenes, written as a folder laid out like TAU 2022 Mobile.
 
-For the demo, the tests and anyone without the 30 GB of recordings. Nothing here is
+For the demo, the tests and anyone without the 30.5 GB of recordings. Nothing here is
 recorded, so an accuracy on it says nothing about real scenes. The test list has locations
 and devices of its own: a network must generalise to both, as in the challenge.
 
-The demo (configs/demo.py) reaches 65.5 % macro accuracy on the test list, in float16: 70.0 %
-on real, 65.3 % on seen and 61.2 % on unseen devices (one run, seed 0, on a CPU).
+The README gives the accuracy of the demo (configs/demo.py) on the test list, by group of devices.
 `synthetic_mixtures` and `synthetic_devices` hold the constants that set how hard it is.
 
 Everything is a pure function of the seed: a segment's generators are seeded with

@@ -2,8 +2,9 @@
 
     download("TAU-urban-acoustic-scenes-2022-mobile-development")
 
-About 30 GB; every step can be interrupted and is continued by the next call. An archive is
-deleted once its files are in place, and a list of them stays in `DIR/archives/`.
+The unpacked wav files take 30.5 GB. Every step can be interrupted and is continued by the next
+call. An archive is deleted once its files are in place, and a list of them stays in
+`DIR/archives/`. An archive that already lies there is unpacked without a check of its md5.
 
 Source: Zenodo record 6337421 (file names and md5 in tau2022_archives.csv) and the release
 `files` of the official baseline's repository.

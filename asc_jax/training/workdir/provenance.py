@@ -3,12 +3,11 @@
 import pathlib
 
 from asc_jax.errors import UserError
-from asc_jax.experiment import Experiment
 from asc_jax.machine import version
 from asc_jax.training.workdir import run_config
 
 
-def of_run(experiment: Experiment, clips, n_epochs: int) -> dict:
+def of_run(experiment, clips, n_epochs: int) -> dict:
     """What a checkpoint says of itself.
 
     Args:
@@ -26,7 +25,7 @@ def of_run(experiment: Experiment, clips, n_epochs: int) -> dict:
     }
 
 
-def refuse_another_run(extra: dict, experiment: Experiment, clips, workdir: pathlib.Path) -> None:
+def refuse_another_run(extra: dict, experiment, clips, workdir: pathlib.Path) -> None:
     """A checkpoint must be of this config and these clips; older ones do not say all of it.
 
     Raises:
