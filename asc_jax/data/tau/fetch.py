@@ -185,5 +185,3 @@ def _inside(entry: zipfile.ZipInfo, archive: Path, strip: str) -> str:
     if not name.parts and not entry.is_dir():
         raise UserError(f"{archive}: the entry {entry.orig_filename!r} has no name")
     return str(name)
-
-
