@@ -1,6 +1,7 @@
-"""Packages that only exchange with other frameworks needs: imported late, missed by name."""
+"""Packages that are imported late, since not every use needs them; a missing one is named."""
 
 import importlib
+import os
 import types
 
 from asc_jax.errors import UserError
@@ -23,3 +24,21 @@ def require(package: str, file: str = "requirements-interop.txt") -> types.Modul
         raise UserError(
             f"the package {name} cannot be imported ({error}): pip install -r {file}"
         ) from error
+
+
+def require_tensorflow() -> types.ModuleType:
+    """Import TensorFlow, and keep it quiet and off the GPU, whose memory belongs to JAX.
+
+    Raises:
+      UserError: it is not installed, or was used with a GPU before.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces itself otherwise
+    tensorflow = require("tensorflow", "requirements.txt")
+    try:
+        tensorflow.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        raise UserError(
+            "TensorFlow already holds the GPU: open the data, or export, before using it otherwise"
+        ) from error
+    return tensorflow

@@ -23,13 +23,13 @@ import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from tensorflow_datasets.core import dataset_builder
 
 from asc_jax.data.store import integrity, shards
-from asc_jax.data.store.read_ahead import import_tensorflow
 from asc_jax.data.tau.fingerprints import file_stamps, fingerprint, refuse_changed
 from asc_jax.data.tau.folder import Recording, read_recordings
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.data.tau.wav import N_SAMPLES
 from asc_jax.errors import UserError
 from asc_jax.machine import files
+from asc_jax.machine.optional_packages import require_tensorflow
 from asc_jax.machine.staging import replacing
 
 SHARD_CLIPS = 2048  # 256 MiB
@@ -64,7 +64,7 @@ class Tau22(dataset_builder.FileReaderBuilder):
         on_clips: Callable[[int], object] = lambda n_clips: None,
         **kwargs,
     ):
-        import_tensorflow()  # before tfds does, who would take the GPU
+        require_tensorflow()  # or tfds imports it, which would take the GPU
         self._tau_dir, self._recordings, self._on_clips = tau_dir, recordings, on_clips
         self._official = list(official)
         self._checksums: dict[str, array.array] = {}
