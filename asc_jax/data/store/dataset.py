@@ -23,8 +23,13 @@ import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from tensorflow_datasets.core import dataset_builder
 
 from asc_jax.data.store import integrity, shards
-from asc_jax.data.tau.fingerprints import file_stamps, fingerprint, refuse_changed
-from asc_jax.data.tau.folder import Recording, read_recordings
+from asc_jax.data.tau.folder import (
+    Recording,
+    file_stamps,
+    fingerprint,
+    read_recordings,
+    require_unchanged,
+)
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.data.tau.wav import N_SAMPLES
 from asc_jax.errors import UserError
@@ -189,5 +194,5 @@ def build(
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself by print
             builder.download_and_prepare(download_config=config)
         integrity.record(dataset_folder(staging), builder.checksums())
-        refuse_changed(before, file_stamps(recordings))
+        require_unchanged(before, file_stamps(recordings))
     return dataset_folder(data_dir)
