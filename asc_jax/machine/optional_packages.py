@@ -19,7 +19,7 @@ def require(package: str, file: str = "requirements-interop.txt") -> types.Modul
     """
     try:
         return importlib.import_module(package)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library of it is missing
         name = package.split(".")[0]
         raise UserError(
             f"the package {name} cannot be imported ({error}): pip install -r {file}"
