@@ -4,8 +4,8 @@
     build(recordings, "data/tau22")
 
 Only `asc_jax.cli.prepare_data` needs this module; training and evaluation read the result
-through `data.pipeline`. Because of the size of the set (230,350 clips, 38 GB over all splits),
-shards are written by `data.shards` in place of tfds' way, which collects a split in memory first.
+through `data.clips`. Because of the size of the set (230,350 clips, 38 GB over all splits), shards
+are written by `shards` in place of tfds' way, which collects a split in memory first.
 
 Source: the data set's documentation (Zenodo record 6337421) and the task's rules.
 """
@@ -72,13 +72,13 @@ class Tau22(dataset_builder.FileReaderBuilder):
         require_tensorflow()  # or tfds imports it, which would take the GPU
         self._tau_dir, self._recordings, self._on_clips = tau_dir, recordings, on_clips
         self._official = list(official)
-        self._checksums: dict[str, array.array] = {}
+        self.checksums: dict[str, array.array] = {}  # of the clips of each split written
         self._stored: dict[Recording, shards.Stored] = {}
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @functools.cached_property
     def recordings(self) -> dict[str, list[Recording]]:
-        """The checked lists of `tau_dir`; a UserError says what is wrong with them."""
+        """Return the checked lists of `tau_dir`; a UserError says what is wrong with them."""
         if self._recordings is not None:
             return self._recordings
         if self._tau_dir is None:
@@ -108,10 +108,6 @@ class Tau22(dataset_builder.FileReaderBuilder):
             homepage="https://zenodo.org/records/6337421",
         )
 
-    def checksums(self) -> dict[str, Sequence[int]]:
-        """Split name → the checksums of its clips, of the build just done."""
-        return self._checksums
-
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         """Write all splits. tfds' own way takes three times as long over encoding a clip."""
         inputs = {split: fingerprint(clips) for split, clips in self.recordings.items()}
@@ -136,7 +132,7 @@ class Tau22(dataset_builder.FileReaderBuilder):
             n_bytes += os.stat(path).st_size
             for clip, place in zip(part, places, strict=True):
                 self._stored.setdefault(clip, place)
-        self._checksums[split] = sums
+        self.checksums[split] = sums
         return tfds.core.SplitInfo(
             name=split,
             shard_lengths=list(map(len, parts)),
@@ -146,7 +142,7 @@ class Tau22(dataset_builder.FileReaderBuilder):
 
 
 def built_inputs(data_dir: str | os.PathLike) -> dict[str, str] | None:
-    """Split name → fingerprint of the data set in `data_dir`; None if it is not as it was built."""
+    """Return split name → fingerprint of a data set, or None if it is not as it was built."""
     folder = dataset_folder(data_dir)
     try:
         integrity.check(folder)
@@ -156,7 +152,7 @@ def built_inputs(data_dir: str | os.PathLike) -> dict[str, str] | None:
 
 
 def dataset_folder(data_dir: str | os.PathLike) -> Path:
-    """Where in `data_dir` the files of this version of the data set lie."""
+    """Return the folder in `data_dir` of the files of this version of the data set."""
     return Path(data_dir) / Tau22.name / str(Tau22.VERSION)
 
 
@@ -166,7 +162,7 @@ def build(
     on_clips: Callable[[int], object] = lambda n_clips: None,
     official: Sequence[str] = (),
 ) -> Path:
-    """Build the data set beside the one that may be there, then put it in its place.
+    """Build the data set beside the one that may be there, then replace that.
 
     A build that fails or is stopped leaves what was there before.
 
@@ -193,6 +189,6 @@ def build(
         tfds.disable_progress_bar()  # it counts shards; on_clips counts clips
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself by print
             builder.download_and_prepare(download_config=config)
-        integrity.record(dataset_folder(staging), builder.checksums())
+        integrity.record(dataset_folder(staging), builder.checksums)
         require_unchanged(before, file_stamps(recordings))
     return dataset_folder(data_dir)

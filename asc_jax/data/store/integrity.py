@@ -1,9 +1,9 @@
-"""What a built data set records of itself, and whether it still is that.
+"""Record what a built data set consists of, and check that it still does.
 
 `integrity.json` lies beside the shards: clips, files and their sizes, the code that built them,
-how the stored clips are made, and a sum over itself. `<split>.crc32` holds a checksum of every
-stored clip, which is looked at each time the clip is read: the check of a whole data set is one
-pass over it (`prepare_data --check`), and opening one costs nothing to speak of.
+how the stored clips are made, and a hash of itself. `<split>.crc32` holds a checksum of every
+stored clip, which is checked each time the clip is read: the check of a whole data set is one
+pass over it (`prepare_data --check`), and opening one costs next to nothing.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ CLIPS_ARE = {
 
 
 def checksum(record: bytes) -> int:
-    """CRC-32 of a serialised clip: sound, label and names."""
+    """Return the CRC-32 of a serialised clip: sound, label and names."""
     return zlib.crc32(record)
 
 
 def record(folder: Path, checksums: Mapping[str, Sequence[int]]) -> None:
-    """Write what `check` holds the data set against.
+    """Write what `check` compares the data set with.
 
     Args:
       folder: of a data set just built.
@@ -50,7 +50,7 @@ def record(folder: Path, checksums: Mapping[str, Sequence[int]]) -> None:
 
 
 def check(folder: Path) -> dict:
-    """Hold a data set against its own record; the clips are left to `Reader.read`.
+    """Compare a data set with its own record; the clips are left to `Reader.read`.
 
     Args:
       folder: that holds its files.
@@ -89,7 +89,7 @@ def check(folder: Path) -> dict:
 
 
 def read_checksums(folder: Path, split: str) -> np.ndarray:
-    """The checksums of a split's clips, `[n_clips]` uint32."""
+    """Read the checksums of a split's clips, `[n_clips]` uint32."""
     return np.frombuffer(_table(folder, split).read_bytes(), "<u4")
 
 
@@ -98,7 +98,7 @@ def _table(folder: Path, split: str) -> Path:
 
 
 def _facts(path: Path) -> dict:
-    """Size, and a sum where that is quick; a shard's clips have their own."""
+    """Return the size, and a hash where that is quick; a shard's clips have checksums."""
     facts = {"n_bytes": path.stat().st_size}
     if SHARD not in path.name:
         facts["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
