@@ -24,6 +24,11 @@ class TrainState:
     opt_state: optax.OptState
     loss_scale: DynamicScale | None = None
 
+    @property
+    def variables(self) -> Params:
+        """Return `{"params", "batch_stats"}`, as a network's `apply` takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def create(
     variables: Params, tx: optax.GradientTransformation, *, scale_loss: bool = False

@@ -6,8 +6,7 @@ from random import Random
 
 import numpy as np
 
-from asc_jax.export.c import header as writer
-from asc_jax.export.c import reader as c_reader
+from asc_jax.export import c_header as c_file
 from asc_jax.pytorch import weights
 from asc_jax.pytorch.layout import layout
 from asc_jax.pytorch.parity import table as parity
@@ -141,7 +140,7 @@ static const uint16_t ASC_VALUES[20] = {
 
 def c_header(scratch) -> Reader:
     """The text of a header that was exported to C."""
-    return Reader(lambda data: c_reader.load({writer.STEM: data}), mutate.of_bytes, (HEADER,))
+    return Reader(lambda data: c_file.load({c_file.STEM: data}), mutate.of_bytes, (HEADER,))
 
 
 def arrays(scratch) -> Reader:
