@@ -8,7 +8,6 @@ import numpy as np
 
 from asc_jax.export import c_header as c_file
 from asc_jax.pytorch import weights
-from asc_jax.pytorch.layout import layout
 from asc_jax.pytorch.parity import table as parity
 
 from . import mutate
@@ -36,7 +35,10 @@ def _run():
 
 def state_dict(dtype=np.float32) -> dict[str, np.ndarray]:
     """Zeros for every tensor of the baseline's network."""
-    return {t.name: np.zeros([SIZES.get(n, n) for n in t.shape], dtype) for t in layout(grn=False)}
+    return {
+        t.name: np.zeros([SIZES.get(n, n) for n in t.shape], dtype)
+        for t in weights.layout(grn=False)
+    }
 
 
 def torch_file(scratch) -> Reader:
