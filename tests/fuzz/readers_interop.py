@@ -8,7 +8,7 @@ import numpy as np
 
 from asc_jax.export import c_header as c_file
 from asc_jax.pytorch import weights
-from asc_jax.pytorch.parity import table as parity
+from asc_jax.pytorch.parity.table import golden_reference
 
 from . import mutate
 from .judge import Reader
@@ -159,7 +159,7 @@ def arrays(scratch) -> Reader:
         path.write_bytes(data)
         Spy.ran = False
         try:
-            parity.golden_reference(scratch)("x")
+            golden_reference(scratch)("x")
         finally:
             assert not Spy.ran, "code of a pickle was run"
 
