@@ -15,7 +15,7 @@ from asc_jax.cli import predict
 from asc_jax.data.recordings import OpenRecording, open_recording
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
-from asc_jax.prediction import loop as prediction_loop
+from asc_jax.prediction import predictor
 from asc_jax.prediction.figure import MAX_COLUMNS, Timeline
 from asc_jax.prediction.lines import KINDS, make_notes
 
@@ -190,7 +190,7 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
     for kind, stamp in (("table", "over budget"), ("csv", "over budget"), ("json", "over_budget")):
         lines = KINDS[kind](2, over_budget=True)
         print(lines.start() or "")
-        prediction_loop.predict(loaded[1], recording_of(np.ones(8_000)), lines, hop_s=1.0)
+        predictor.predict(loaded[1], recording_of(np.ones(8_000)), lines, hop_s=1.0)
         out = capsys.readouterr().out.lower()
         assert stamp in out
         if kind != "table":
@@ -199,14 +199,14 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
 
 def test_sound_too_loud_for_the_network_is_refused(capsys, loaded):
     loud = recording_of(np.full(8_000, 4e36, np.float32))
-    with pytest.raises(UserError, match="too loud to be told: the loudest sample is 4e.36"):
-        prediction_loop.predict(loaded[1], loud, KINDS["json"](1), hop_s=1.0)
+    with pytest.raises(UserError, match="too loud to be predicted: the loudest sample is 4e.36"):
+        predictor.predict(loaded[1], loud, KINDS["json"](1), hop_s=1.0)
     assert capsys.readouterr().out == ""
 
 
 def test_without_windows_only_recordings_are_printed(capsys, home, loaded):
     with open_recording(home / "sounds" / "a.wav") as recording:
-        mean = prediction_loop.predict(
+        mean = predictor.predict(
             loaded[1], recording, KINDS["json"](1), hop_s=1.0, show_windows=False
         )
     (line,) = capsys.readouterr().out.splitlines()

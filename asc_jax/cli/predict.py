@@ -33,8 +33,7 @@ from asc_jax.evaluation import evaluate
 from asc_jax.models import precision
 from asc_jax.prediction.figure import Timeline
 from asc_jax.prediction.lines import KINDS
-from asc_jax.prediction.loop import predict, say
-from asc_jax.prediction.windows import Predictor
+from asc_jax.prediction.predictor import Predictor, predict, say
 from asc_jax.training.workdir import run_config
 
 STDIN = "-"
