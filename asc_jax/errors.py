@@ -19,6 +19,24 @@ class UserError(Exception):
         return "\n".join(printable(str(problem)) for problem in self.args)
 
 
+class BadValue(UserError, ValueError):
+    """A value outside its range, reported by the function that takes it.
+
+    Example:
+      >>> print(BadValue("gamma", -1, "at least 0"))
+      gamma is -1, expected at least 0
+    """
+
+    def __init__(self, name: str, value: object, expected: str):
+        super().__init__(f"{name} is {short(value)}, expected {expected}")
+
+
+def require(name: str, value: object, holds: bool, expected: str) -> None:
+    """Raise `BadValue` unless the condition on a value holds."""
+    if not holds:
+        raise BadValue(name, value, expected)
+
+
 def short(value: object) -> str:
     """Its `repr` as a message can hold it: a small file may unfold into a huge value."""
     try:

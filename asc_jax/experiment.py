@@ -1,5 +1,6 @@
-"""Config → the parts of a run, so that training and evaluation cannot drift apart."""
+"""From a config to the parts of a run, so that training and evaluation cannot drift apart."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -11,10 +12,14 @@ import optax
 from asc_jax import features
 from asc_jax.complexity import limits
 from asc_jax.complexity.measure import measure
-from asc_jax.features import training_input
-from asc_jax.models import apply_training, scratch_shapes_of
+from asc_jax.data.tau.taxonomy import N_SCENES
+from asc_jax.errors import UserError, require
+from asc_jax.features.augmentation import AUGMENTATIONS, Augmentation, Context, training_input
+from asc_jax.machine.named_parts import bind, errors_named, find, takes
+from asc_jax.models import apply_training, evaluation, scratch_shapes_of
 from asc_jax.models.from_config import log_mel_shape, model
-from asc_jax.training import config_checks, losses, optim, state, steps
+from asc_jax.training import config_checks, optim, state, steps
+from asc_jax.training.losses import LOSSES
 from asc_jax.types import Array, Params, Scratch
 
 CPU_CHUNK = 1  # clip
@@ -24,54 +29,69 @@ CPU_CHUNK = 1  # clip
 class Experiment:
     """The parts of a run that do not depend on its data.
 
-    config: the whole config. cost: what `measure` says of the network. within_budget: the
-    verdict on it. n_samples: length of a clip, samples.
+    config: the whole config. cost: what `measure` returns for the network. within_budget:
+    whether it is within the limits. n_samples: length of a clip, samples. augmentations: in the
+    order in which they run. loss_fn: `(logits, batch) -> [b]`.
     """
 
     config: ml_collections.ConfigDict
     cost: Mapping
     within_budget: bool
     n_samples: int
+    augmentations: tuple[Augmentation, ...]
+    loss_fn: Callable
 
     def variables(self) -> Params:
-        """Fresh `{"params", "batch_stats"}`, from the config's seed."""
+        """Return fresh `{"params", "batch_stats"}`, from the config's seed."""
         key, _ = jax.random.split(jax.random.key(self.config.seed))
         return state.init_variables(model(self.config), key, log_mel_shape(self.config))
 
     def root_key(self) -> Array:
-        """The key that every training step folds its number into."""
+        """Return the key that every training step folds its number into."""
         return jax.random.split(jax.random.key(self.config.seed))[1]
 
     def tx(self, n_steps: int) -> optax.GradientTransformation:
-        """The optimiser of a run of `n_steps` steps."""
-        return optim.make_tx(n_steps, **self.config.optim)
+        """Return the optimiser of a run of `n_steps` steps, with its schedule."""
+        return make_optimiser(self.config, n_steps)
 
     def new_state(self, variables: Params, tx: optax.GradientTransformation) -> state.TrainState:
-        """The state before the first step; computing in float16 needs a loss scale."""
+        """Return the state before the first step; computing in float16 needs a loss scale."""
         scale_loss = self.config.precision.compute == "float16"
         return state.create(variables, tx, scale_loss=scale_loss)
 
+    def abstract_state(self) -> state.TrainState:
+        """Return the shapes and dtypes of the run's `TrainState`."""
+        return jax.eval_shape(lambda: self.new_state(self.variables(), self.tx(1)))
+
+    def arrays(self) -> dict[str, Mapping]:
+        """Return the arrays that the augmentations read, by the augmentation's label."""
+        return {each.label: each.arrays for each in self.augmentations if each.arrays}
+
     def train_steps(self, tx, axis_name: str | None = None) -> Callable:
-        """`(state, batches, n_steps, key, clips, scratch) -> (state, metrics, scratch)`."""
+        """Return `(state, batches, n_steps, key, clips, arrays, scratch) -> (state, metrics,
+        scratch)`; see `steps.train_steps`.
+        """
         step = functools.partial(
             steps.train_step,
+            augment=functools.partial(
+                training_input,
+                augmentations=self.augmentations,
+                features_config=self.config.features,
+                axis_name=axis_name,
+            ),
             forward=functools.partial(train_forward, config=self.config, axis_name=axis_name),
-            loss_fn=functools.partial(losses.focal_loss, **self.config.loss),
+            loss_fn=self.loss_fn,
             tx=tx,
             axis_name=axis_name,
         )
         return functools.partial(steps.train_steps, step=step)
 
     def scratch_shapes(self, audio: jax.ShapeDtypeStruct) -> Scratch:
-        """Shapes of what a training step on `audio [b, n_samples]` can write over."""
+        """Return the shapes of what a training step on `audio [b, n_samples]` can write over."""
         f, (n_clips, n_samples) = self.config.features, audio.shape
         shape = n_clips, f.n_mels, features.n_frames(n_samples, f.hop_length), 1
-        net = model(self.config, train=True, body="lax")  # the quickest to trace
-        return scratch_shapes_of(net, jax.ShapeDtypeStruct(shape, audio.dtype))
-
-    def abstract_state(self) -> state.TrainState:
-        """Return the shapes and dtypes of the run's `TrainState`."""
-        return jax.eval_shape(lambda: self.new_state(self.variables(), self.tx(1)))
+        network = model(self.config, train=True, body="lax")  # the quickest to trace
+        return scratch_shapes_of(network, jax.ShapeDtypeStruct(shape, audio.dtype))
 
 
 def make(config: ml_collections.ConfigDict) -> Experiment:
@@ -87,7 +107,11 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
       UserError: a value that no part accepts, or a network over the budget.
     """
     config_checks.check_values(config)
+    augmentations = make_augmentations(config)
+    loss_fn = bind(LOSSES, config.loss, "config.loss")
+    make_optimiser(config, 1)
     cost = measure(config)
+    _check_parts(config, augmentations, loss_fn, cost["n_classes"])
     within = limits.check_budget(
         cost["macs_by_layer"],
         cost["bytes_by_layer"],
@@ -95,28 +119,95 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
         max_bytes=cost["max_bytes"],
         enforce=config.budget.enforce,
     )
-    return Experiment(config, cost, within, config.features.sample_rate)
+    return Experiment(config, cost, within, config.features.sample_rate, augmentations, loss_fn)
 
 
-def train_forward(params, batch_stats, audio, mask, key, scratch=None, *, config, axis_name=None):
-    """Waveform → logits with augmentation and batch statistics: `apply_training`'s results."""
-    log_mel = training_input.augmented_log_mel(
-        key,
-        audio,
-        mask,
-        features_config=config.features,
-        axis_name=axis_name,
-        **config.augment,
+def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
+    """Return the optimiser of the sections `optim` and `schedule` for a run of `n_steps` steps.
+
+    Raises:
+      UserError: there is no such part, or it rejects a value.
+    """
+    schedule = bind(optim.SCHEDULES, config.schedule, "config.schedule")
+    optimiser = bind(optim.OPTIMISERS, config.optim, "config.optim")
+    with errors_named("config.schedule"):
+        schedule = schedule(n_steps)
+    with errors_named("config.optim"):
+        return optim.scheduled(schedule, optimiser)
+
+
+def make_augmentations(config) -> tuple[Augmentation, ...]:
+    """Return the augmentations of the section `augment`, in the order in which they run.
+
+    Those of one stage run by their `order`, a number that is 0 where it is not given, and then
+    by their names.
+
+    Raises:
+      UserError: there is no such augmentation, or it does not take a value.
+    """
+    made = []
+    sections = config.augment
+    for label in sorted(sections, key=lambda label: (sections[label].get("order", 0), label)):
+        where = f"config.augment.{label}"
+        section = {k: v for k, v in sections[label].items() if k != "order"}
+        fn = find(AUGMENTATIONS, section.get("name"), where)
+        if not hasattr(fn, "stage"):
+            raise UserError(
+                f"{where}.name is {section['name']!r}, which is not marked with "
+                "@asc_jax.features.augmentation.augmentation(stage)"
+            )
+        bound = bind(AUGMENTATIONS, section, where, supplied=("key", "batch", "context"))
+        arrays = {}
+        if fn.load_arrays is not None:
+            with errors_named(where):
+                arrays = fn.load_arrays(**bound.keywords)
+        made.append(Augmentation(label, fn.stage, bound, fn.n_keys, takes(fn, "context"), arrays))
+    return tuple(made)
+
+
+def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> None:
+    """Trace the augmentations and the loss on two clips, so that bad values are reported early.
+
+    A part that reads a column which only the data knows is left to the first training step.
+    """
+    if n_classes != N_SCENES:
+        raise UserError(f"config.model gives {n_classes} logits for a clip, expected {N_SCENES}")
+    n_samples, (n_mels, n_frames, _) = config.features.sample_rate, log_mel_shape(config)
+    shapes = {
+        "audio": (n_samples,),
+        "mel_power": (n_mels, n_frames),
+        "log_mel": (n_mels, n_frames, 1),
+    }
+    dtypes = {"label": int, "device_id": int, "batch_row": int, "mask": bool}
+    batch = {name: jax.ShapeDtypeStruct((2, *shape), float) for name, shape in shapes.items()}
+    batch |= {name: jax.ShapeDtypeStruct((2,), dtype) for name, dtype in dtypes.items()}
+    for each in augmentations:
+        with errors_named(f"config.augment.{each.label}"), contextlib.suppress(KeyError):
+            context = Context(n_samples, None, each.arrays)
+            call = functools.partial(each, context=context)
+            batch = jax.eval_shape(call, jax.random.key(0), batch)
+    logits = jax.ShapeDtypeStruct((2, n_classes), float)
+    with errors_named("config.loss"), contextlib.suppress(KeyError):
+        shape = jax.eval_shape(loss_fn, logits, batch).shape
+        require("name", config.loss.name, shape == (2,), f"a value for each clip, not {shape}")
+
+
+def train_forward(params, batch_stats, batch, key, scratch=None, *, config, axis_name=None):
+    """Return `apply_training`'s results for a batch with `log_mel` and `mask`."""
+    network = model(config, train=True, axis_name=axis_name)
+    return apply_training(
+        network, params, batch_stats, batch["log_mel"], batch["mask"], scratch, key, axis_name
     )
-    net = model(config, train=True, axis_name=axis_name)
-    return apply_training(net, params, batch_stats, log_mel, mask, scratch)
 
 
 def eval_forward(variables, audio, *, config):
-    """Waveform → logits. On a CPU a few clips at a time, whose activations fit the cache."""
+    """Return the logits of waveforms `[b, n_samples]`.
+
+    On a CPU a few clips are computed at a time, whose activations fit the cache.
+    """
 
     def forward(audio):
-        return model(config).apply(variables, features.log_mel(audio, **config.features))
+        return evaluation(model(config))(variables, features.log_mel(audio, **config.features))
 
     if jax.default_backend() != "cpu" or audio.shape[0] <= CPU_CHUNK:
         return forward(audio)

@@ -70,7 +70,7 @@ def make_config(size: Size) -> ml_collections.ConfigDict:
     if size.toy:
         config.features.update(n_mels=32, hop_length=2000)
         config.model.width = 8
-        config.augment.max_freq_mask = 8
+        config.augment.freq_mask.max_width = 8
     return config.lock()
 
 

@@ -8,9 +8,9 @@ import jax
 from asc_jax import experiment
 from asc_jax.evaluation.step import eval_step
 from asc_jax.machine import replicas
-from asc_jax.models import apply_training, scratch_shapes_of
+from asc_jax.models import evaluation, scratch_shapes_of
 from asc_jax.models.from_config import model
-from asc_jax.training import losses, steps
+from asc_jax.training import steps
 from asc_jax.types import Scratch
 
 
@@ -18,8 +18,11 @@ def train_steps(parts: experiment.Experiment, tx) -> Callable:
     """`Experiment.train_steps` on log-mels, by all replicas together."""
     step = functools.partial(
         steps.train_step,
-        forward=functools.partial(_train_forward, config=parts.config, axis_name=replicas.AXIS),
-        loss_fn=functools.partial(losses.focal_loss, **parts.config.loss),
+        augment=lambda key, batch, arrays: {**batch, "log_mel": batch["audio"][..., None]},
+        forward=functools.partial(
+            experiment.train_forward, config=parts.config, axis_name=replicas.AXIS
+        ),
+        loss_fn=parts.loss_fn,
         tx=tx,
         axis_name=replicas.AXIS,
     )
@@ -38,16 +41,10 @@ def make_eval_step(config) -> Callable:
     return functools.partial(eval_step, forward=forward, axis_name=replicas.AXIS)
 
 
-def _train_forward(params, batch_stats, log_mel, mask, key, scratch, *, config, axis_name):
-    """`experiment.train_forward` without its front end."""
-    net = model(config, train=True, axis_name=axis_name)
-    return apply_training(net, params, batch_stats, log_mel[..., None], mask, scratch)
-
-
 def _eval_forward(variables, log_mel, *, config):
     """`experiment.eval_forward` without its front end."""
     net = model(config)
     if jax.default_backend() != "cpu" or len(log_mel) <= experiment.CPU_CHUNK:
-        return net.apply(variables, log_mel)
+        return evaluation(net)(variables, log_mel)
     one = functools.partial(net.apply, variables)
     return jax.lax.map(lambda x: one(x[None])[0], log_mel, batch_size=experiment.CPU_CHUNK)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from asc_jax import features
+from asc_jax.models.from_config import attributes
 from asc_jax.pytorch.twin import make_twin
 from benchmarks import inputs, peer_pipeline
 
@@ -21,7 +22,7 @@ def make_front_end(config):
 
 def load_twin(config, reference: Mapping):
     """The twin with the weights of `reference`, on the device."""
-    twin = make_twin(**config.model)
+    twin = make_twin(**attributes(config))
     weights = {
         name.removeprefix("weight|"): torch.from_numpy(value)
         for name, value in reference.items()
@@ -34,7 +35,7 @@ def load_twin(config, reference: Mapping):
 def make_net(spec: Mapping, config):
     """The twin in its layout, perhaps compiled, and held against ours unless `unchecked`."""
     if spec.get("unchecked"):
-        return _arranged(spec, make_twin(**config.model).to(DEVICE))
+        return _arranged(spec, make_twin(**attributes(config)).to(DEVICE))
     reference = dict(np.load(spec["reference"]))
     twin = load_twin(config, reference)
     net = _arranged(spec, twin)
@@ -77,7 +78,7 @@ def _check(spec: Mapping, config, twin, net, reference: Mapping) -> None:
 def make_step(spec: Mapping, config, net):
     """`step(log_mel, label)`: forward, focal loss, gradient, AdamW under a warm-up."""
     net.train()
-    peak_lr, n_warm_up = config.optim.peak_lr, max(1, config.optim.warmup_steps)
+    peak_lr, n_warm_up = config.schedule.peak_lr, max(1, config.schedule.warmup_steps)
     tx = torch.optim.AdamW(net.parameters(), peak_lr, weight_decay=config.optim.weight_decay)
     warm_up = torch.optim.lr_scheduler.LambdaLR(tx, lambda n: min(1, n / n_warm_up))
     dtype = MIXED.get(spec.get("dtype"))

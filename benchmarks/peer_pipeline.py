@@ -87,8 +87,8 @@ def make_training_input(config, rate: int, device):
     """Waveform `[b, rate]` → augmented log-mel `[b, 1, f, t]`, drawing as the recipe says."""
     augment, power_of = config.augment, make_mel_power(config.features.to_dict(), device)
     resample = make_resample(rate, config.features.sample_rate, device)
-    max_shift = round(augment.max_roll_s * rate)
-    alpha = torch.tensor(augment.mixstyle_alpha, device=device)
+    max_shift = round(augment.time_roll.max_s * rate)
+    alpha = torch.tensor(augment.freq_mixstyle.alpha, device=device)
     beta = torch.distributions.Beta(alpha, alpha)
 
     @torch.no_grad()
@@ -99,9 +99,9 @@ def make_training_input(config, rate: int, device):
         if rate != config.features.sample_rate:
             waveform = resample(waveform)
         uniform = torch.rand(n_clips, 2, device=device)
-        power = freq_mask(power_of(waveform), uniform, augment.max_freq_mask)
+        power = freq_mask(power_of(waveform), uniform, augment.freq_mask.max_width)
         log_mel = (power + features.LOG_OFFSET).log()[:, None]
-        if torch.rand(()) >= augment.mixstyle_p:
+        if torch.rand(()) >= augment.freq_mixstyle.p:
             return log_mel
         partners = torch.randperm(n_clips, device=device)
         return freq_mixstyle(log_mel, beta.sample((n_clips,)), partners)

@@ -60,7 +60,7 @@ def _gradients(variables: Params, log_mel: Array, *, config) -> Params:
     def objective(params):
         given = {**variables, "params": params}
         logits, _ = net.apply(given, log_mel, train=True, mutable=["batch_stats"])
-        return losses.focal_loss(logits, label, **config.loss).mean()
+        return losses.focal_loss(logits, label, gamma=config.loss.gamma).mean()
 
     return jax.grad(objective)(variables["params"])
 

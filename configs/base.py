@@ -3,8 +3,9 @@
     python train.py --config base.py
 
 Source: the task's official PyTorch baseline (CPJKU, dcase2024_task1_baseline). Each section
-holds the keywords of the function named above it. Any value can be changed on the command
-line, e.g. `--config.optim.peak_lr=1e-3`.
+holds the keywords of the function named above it, or the name of a part, an entry of the
+dictionary named above it, and that part's keywords; `my_module:MyPart` names a part of yours.
+Any value can be changed on the command line, e.g. `--config.schedule.peak_lr=1e-3`.
 """
 
 import ml_collections
@@ -33,33 +34,34 @@ def get_config() -> ml_collections.ConfigDict:
     config.features.f_min = 0.0
     config.features.f_max = 16_000.0
 
-    # training_input.augmented_log_mel(..., **config.augment); 0 turns one off.
+    # features.augmentation.AUGMENTATIONS: a section each, by any label; a value of 0 turns one off.
     config.augment = ml_collections.ConfigDict()
     # The baseline rolls at 44.1 kHz, before resampling; we roll the stored 32 kHz clip.
-    config.augment.max_roll_s = 0.1
-    config.augment.max_freq_mask = 48
-    config.augment.max_time_mask = 0
-    config.augment.mixstyle_p = 0.4
-    config.augment.mixstyle_alpha = 0.3
+    config.augment.time_roll = ml_collections.ConfigDict({"name": "time_roll", "max_s": 0.1})
+    config.augment.freq_mask = ml_collections.ConfigDict({"name": "freq_mask", "max_width": 48})
+    config.augment.time_mask = ml_collections.ConfigDict({"name": "time_mask", "max_width": 0})
+    config.augment.freq_mixstyle = ml_collections.ConfigDict(
+        {"name": "freq_mixstyle", "p": 0.4, "alpha": 0.3}
+    )
 
-    # models.MODELS[config.network](**config.model)
-    config.network = "cp_mobile"
+    # models.MODELS
     config.model = ml_collections.ConfigDict()
+    config.model.name = "cp_mobile"
     config.model.width = 32
     config.model.width_multiplier = 1.8
     config.model.expansion = 2.1
     config.model.grn = False
     config.model.activation = "relu"
 
-    # losses.focal_loss(logits, labels, **config.loss); gamma 0 is cross-entropy.
-    config.loss = ml_collections.ConfigDict()
-    config.loss.gamma = 0.0
+    # training.losses.LOSSES; gamma 0 is cross-entropy.
+    config.loss = ml_collections.ConfigDict({"name": "focal", "gamma": 0.0})
 
-    # optim.make_tx(n_steps, **config.optim): AdamW, linear warm-up, cosine to 0.
-    config.optim = ml_collections.ConfigDict()
-    config.optim.peak_lr = 0.005
-    config.optim.warmup_steps = 2000
-    config.optim.weight_decay = 1e-4
+    # training.optim.OPTIMISERS and SCHEDULES: AdamW; linear warm-up, then cosine to 0.
+    config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 1e-4})
+    config.schedule = ml_collections.ConfigDict()
+    config.schedule.name = "warmup_cosine"
+    config.schedule.peak_lr = 0.005
+    config.schedule.warmup_steps = 2000
 
     # Arithmetic of the network while training; number format of the deployed parameters.
     config.precision = ml_collections.ConfigDict()

@@ -16,7 +16,7 @@ def get_config():
     config.data.batch_size = 32
     config.features.hop_length = 472
     config.loss.gamma = 2.0
-    config.optim.warmup_steps = 100
+    config.schedule.warmup_steps = 100
     config.train.n_epochs = 10
     config.train.eval_every_epochs = 10
     return config

@@ -19,7 +19,7 @@ from asc_jax import experiment
 from asc_jax.cli import keep_compiled, replicas, run
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import hosts
-from asc_jax.training import loop
+from asc_jax.training import loop, losses
 
 N_STEPS = 20  # 10 epochs of a batch of 22 clips and one of 15: 4 replicas divide neither
 OPTIONS = {
@@ -56,11 +56,16 @@ class Float64(experiment.Experiment):
         return first_variables()
 
 
+def weighted_loss(logits, batch):
+    """A loss that reads a column of the data beside the label."""
+    return batch["weight"] * losses.focal(logits, batch, gamma=2.0)
+
+
 @functools.cache
 def make():
     """The experiment of these runs."""
     parts = experiment.make(small_config(data__batch_size=22))
-    return Float64(parts.config, parts.cost, parts.within_budget, parts.n_samples)
+    return Float64(**{**vars(parts), "loss_fn": weighted_loss})
 
 
 @functools.cache
@@ -77,13 +82,14 @@ def compile_fast():
 
 def fit(workdir, *, stop_at=0, number=signal.SIGTERM, n_clips=37):
     """Train; with `stop_at` this process gets the signal when it reads that batch."""
-    clips = Wide(Stopping(small_clips(n_clips), stop_at, number))
+    clips = small_clips(n_clips).with_columns(weight=np.linspace(0.5, 1.5, n_clips))
+    clips = Wide(Stopping(clips, stop_at, number))
     return loop.fit(
         make(), clips, small_clips(5, seed=1), workdir, make_evaluator=make_evaluator, **OPTIONS
     )
 
 
-def losses(workdir):
+def epoch_losses(workdir):
     """Loss of every epoch, and the accuracy after the last."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "train"], lines[-1]["accuracy"]

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from asc_jax import features
-from asc_jax.features import augment, filters, front_end
+from asc_jax.features import augment, augmentation, filters, front_end
 from asc_jax.models import CPMobile, normalisation
 from asc_jax.models.kernels import (
     convolution,
@@ -99,8 +99,8 @@ def slaney_mel():
 
 
 def _in_front_end(**functions):
-    """Replace functions for those who find them in `features` and in the module itself."""
-    modules = (features, front_end)
+    """Replace functions of the front end wherever they are looked up."""
+    modules = (features, front_end, augmentation)
     return [(module, name, new) for module in modules for name, new in functions.items()]
 
 
@@ -249,7 +249,7 @@ def end_to_end(reference):
 
 def stages_of(name):
     """Stages that a fault can reach: each starts from the reference's input of it."""
-    if all(module in (features, front_end, augment) for module, *_ in FAULTS[name]()):
+    if all(module in (features, front_end, augment, augmentation) for module, *_ in FAULTS[name]()):
         return front_end_stages.STAGES
     return [stage for stage in table.STAGES if stage not in front_end_stages.STAGES]
 

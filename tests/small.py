@@ -1,5 +1,7 @@
 """A small front end and network, and clips to train them on, for tests."""
 
+import functools
+
 import numpy as np
 
 from asc_jax.data.clips import from_arrays
@@ -7,9 +9,9 @@ from asc_jax.data.clips import from_arrays
 SMALL_FLAGS = (  # the same for `train.py`
     "--config.features.n_mels=32",
     "--config.features.hop_length=2000",
-    "--config.augment.max_freq_mask=8",
+    "--config.augment.freq_mask.max_width=8",
     "--config.model.width=8",
-    "--config.optim.warmup_steps=3",
+    "--config.schedule.warmup_steps=3",
 )
 
 
@@ -21,12 +23,13 @@ def small_config(**overrides):
     config.features.n_mels = 32
     config.features.hop_length = 2000
     config.model.width = 8
-    config.augment.max_freq_mask = 8
+    config.augment.freq_mask.max_width = 8
     config.loss.gamma = 2.0
-    config.optim.warmup_steps = 3
-    config.augment.mixstyle_p = 0.7
+    config.schedule.warmup_steps = 3
+    config.augment.freq_mixstyle.p = 0.7
     for name, value in overrides.items():
-        config[name.split("__")[0]][name.split("__")[1]] = value
+        *sections, key = name.split("__")
+        functools.reduce(lambda section, one: section[one], sections, config)[key] = value
     return config.lock()
 
 

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax.features import augment, training_input
+from asc_jax.features import augment
+from asc_jax.features.augmentation import clip_keys
 
 
 def keys(n, seed=0):
-    return training_input.clip_keys(jax.random.key(seed), jnp.arange(n))
+    return clip_keys(jax.random.key(seed), jnp.arange(n))
 
 
 def test_freq_mask_cuts_where_torchaudio_cuts(golden):

@@ -91,5 +91,5 @@ def test_nothing_fits_a_budget_of_nothing():
 
 
 def test_search_that_ends_before_the_budget_says_so():
-    solved = budget.solve(small_config(features__n_mels=4, augment__max_freq_mask=0))
+    solved = budget.solve(small_config(features__n_mels=4, augment__freq_mask__max_width=0))
     assert "n_frames" in solved["at_least"]

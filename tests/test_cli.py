@@ -60,11 +60,14 @@ def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config
         ((), "which config? For example: python train.py --config splits/5pct.py"),
         (("--config", "splits/5pc.py"), "no config 'splits/5pc.py': did you mean splits/5pct.py?"),
         (("--config=", "splits/5pct.py"), "no config ''"),
-        (("--config.optim.peak_lr=1",), "--config comes first"),
-        ((*REPORT, "--config.optim.peak_rl=1"), 'Did you mean "peak_lr" instead of "peak_rl"?'),
+        (("--config.schedule.peak_lr=1",), "--config comes first"),
+        ((*REPORT, "--config.schedule.peak_rl=1"), 'Did you mean "peak_lr" instead of "peak_rl"?'),
         ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
         ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected in 1 …"),
-        ((*REPORT, "--config.network=foo"), "unknown network 'foo'; known: cp_mobile"),
+        (
+            (*REPORT, "--config.model.name=foo"),
+            "config.model.name is 'foo': unknown; known are cp_mobile",
+        ),
         ((*REPORT, "stray", "words"), "unexpected words on the command line: stray words"),
         ((*REPORT, "--wrkdir=x"), "Did you mean: workdir"),
     ],
@@ -79,7 +82,7 @@ def test_wrong_command_line_is_named(tmp_path, args, expected):
         ("def get_config(:\n", "the config file cannot be loaded: invalid syntax (mine.py, line 1"),
         (
             "from configs import base\ndef get_config():\n    config = base.get_config()\n"
-            "    config.optim.peak_rl = 1\n    return config\n",
+            "    config.schedule.peak_rl = 1\n    return config\n",
             'Did you mean "peak_lr" instead of "peak_rl"? (in the config file',
         ),
     ],

@@ -378,7 +378,7 @@ TINY = (
     "--config.data.dir=data",
     "--config.data.train_split=train_5pct",
     "--config.data.batch_size=4",
-    "--config.augment.max_freq_mask=8",
+    "--config.augment.freq_mask.max_width=8",
     "--config.train.n_epochs=1",
     "--config.train.eval_every_epochs=0",
 )

@@ -222,6 +222,6 @@ def test_picture_of_any_length_takes_the_same_room(tmp_path, duration_s):
     timeline = Timeline(duration_s, features)
     starts = np.array([0.0, max(0, duration_s - 1)])
     timeline.add(starts, np.random.default_rng(0).normal(size=(2, 32, 17)), np.full((2, 10), 0.1))
-    assert len(timeline._heard) <= MAX_COLUMNS
+    assert len(timeline._log_mel) <= MAX_COLUMNS
     timeline.write(tmp_path / "a.png", "a", np.eye(10)[3], over_budget=True)
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)

@@ -20,7 +20,6 @@ from small import SMALL_FLAGS
 from table1_data import write_data
 
 from asc_jax.challenge.table1 import campaign
-from asc_jax.challenge.table1.progress import Progress
 from asc_jax.challenge.table1.runs import Run
 from asc_jax.cli import table1
 from asc_jax.errors import Interrupted, UserError
@@ -94,8 +93,8 @@ def test_ablation_changes_one_thing_at_a_time_from_baseline_to_report():
     assert loss == {"loss.gamma": 2.0}
     assert hop == {"features.hop_length": 472}
     # 28 steps an epoch become 90; 2,000 steps of warm-up were 47.6 % of 4,200 and remain so
-    assert batch == {"data.batch_size": 78, "optim.warmup_steps": round(2000 * 90 / 28)}
-    assert warm_up == {"optim.warmup_steps": 2000}
+    assert batch == {"data.batch_size": 78, "schedule.warmup_steps": round(2000 * 90 / 28)}
+    assert warm_up == {"schedule.warmup_steps": 2000}
 
 
 @OLD_LOADER
@@ -103,13 +102,13 @@ def test_ablation_of_a_large_split_changes_the_rate_with_the_batch():
     before, after = (planned(n, 50, n_clips=69_800) for n in ("ablation_hop", "ablation_batch"))
     assert set(differences(after, before)) == {
         "data.batch_size",
-        "optim.peak_lr",
-        "optim.warmup_steps",
+        "schedule.peak_lr",
+        "schedule.warmup_steps",
     }
 
 
 def test_wrong_input_is_refused_in_one_line_before_anything_runs(tmp_path):
-    process = start("--config.optim.peak_rl=1", cwd=tmp_path)
+    process = start("--config.schedule.peak_rl=1", cwd=tmp_path)
     said = process.communicate()[0]
     assert process.returncode == 2, said
     assert re.fullmatch(r"error: [^\n]+\n", said), said
@@ -160,7 +159,7 @@ def test_unknown_and_doubled_values_are_refused(flag, values, known, expected):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("--config.optim.peak_lr", "expected --config.optim.peak_lr=value, in one word"),
+        ("--config.schedule.peak_lr", "expected --config.schedule.peak_lr=value, in one word"),
         ("--config.seed=3", "--config.seed differs from run to run: choose with --seeds"),
         ("--config.data.train_split=x", "choose with --splits"),
         ("--config.train.n_seeds=2", "choose with --seeds; --seeds_together"),
@@ -200,7 +199,7 @@ def after(seconds, function, *args):
 
 def test_stop_signal_reaches_the_run_and_ends_the_command(tmp_path, sleeping):
     after(1, os.kill, os.getpid(), signal.SIGTERM)
-    with pytest.raises(Interrupted, match="run the same command again to go on") as error:
+    with pytest.raises(Interrupted, match="run the same command again to resume") as error:
         campaign.carry_out(sleeping, tmp_path / "cache")
     assert error.value.signal_number == signal.SIGTERM
     log = pathlib.Path(f"{sleeping[0].workdir}.log")
@@ -232,7 +231,7 @@ def test_nothing_runs_when_one_workdir_belongs_to_another_config(tmp_path):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]
     finish(runs[1], 0.5)
     before = (runs[1].workdir / "config.json").read_bytes()
-    runs[1].config.unlock().optim.peak_lr = 0.01
+    runs[1].config.unlock().schedule.peak_lr = 0.01
     with pytest.raises(UserError, match=r"peak_lr was 0.005, now 0.01. Choose another --out"):
         campaign.carry_out(runs, tmp_path / "cache")
     assert not runs[0].workdir.exists()
@@ -242,8 +241,8 @@ def test_nothing_runs_when_one_workdir_belongs_to_another_config(tmp_path):
 def test_progress_counts_clips_and_tells_the_time_left(tmp_path, monkeypatch):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]  # 100 and 200 clips
     clock = iter([0.0, 60.0])
-    monkeypatch.setattr("asc_jax.challenge.table1.progress.time.monotonic", lambda: next(clock))
-    with Progress(runs, set()) as progress:
+    monkeypatch.setattr("asc_jax.challenge.table1.campaign.time.monotonic", lambda: next(clock))
+    with campaign.Progress(runs, set()) as progress:
         assert progress.left() == ""
         progress.end(runs[0])
         assert progress.left() == ", about 2 min left"
@@ -312,7 +311,7 @@ def test_seeds_together_are_trained_in_one_call(tmp_path):
         workdir = tmp_path / "report" / f"{percent}pct" / f"seed{seed}"
         return Run("report", percent, seed, "x.py", given, None, workdir, 10)
 
-    runs = [run(5, 0), run(10, 0), run(5, 1), run(5, 3), run(5, 2, "--config.optim.peak_lr=1")]
+    runs = [run(5, 0), run(10, 0), run(5, 1), run(5, 3), run(5, 2, "--config.schedule.peak_lr=1")]
     (group,) = campaign.seed_groups(runs)
     assert group == [run(5, 0), run(5, 1)]
     command = campaign.train_seeds(group)

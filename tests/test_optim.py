@@ -58,3 +58,20 @@ def test_negative_values_are_refused_by_name(name):
     values = {"peak_lr": 0.1, "warmup_steps": 1, "weight_decay": 0.1} | {name: -1}
     with pytest.raises(UserError, match=name):
         optim.make_tx(10, **values)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda rate: optax.adam(rate), lambda rate: optax.sgd(rate, momentum=0.9)]
+)
+def test_rate_is_in_the_state_of_any_optimiser(make):
+    """The log reads it there, and a step left out moves the schedule alone."""
+    schedule = optim.warmup_cosine(10, peak_lr=1.0, warmup_steps=4)
+    tx = optim.scheduled(schedule, make)
+    params = {"kernel": jnp.ones(3)}
+    state = tx.init(params)
+    for step in range(3):
+        _, state = tx.update(params, state, params)
+        assert float(state.rate) == pytest.approx(float(schedule(step)))
+    skipped = optim.skip_step(state)
+    assert int(skipped.count) == 4
+    jax.tree.map(np.testing.assert_array_equal, skipped.inner, state.inner)

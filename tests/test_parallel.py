@@ -98,7 +98,7 @@ def test_the_replicas_of_a_cpu_share_what_a_run_reads():
     np.testing.assert_array_equal(shared, like_a_result)
 
 
-def _adding_up(state, batches, n_steps, key, clips, scratch):
+def _adding_up(state, batches, n_steps, key, clips, arrays, scratch):
     """Training steps that count their calls in their scratch memory."""
     del n_steps, key, clips
     count = scratch["count"] + 1
@@ -106,9 +106,9 @@ def _adding_up(state, batches, n_steps, key, clips, scratch):
     return state + jnp.sum(batches["audio"]), metrics, {"count": count}
 
 
-def _counting(state, batches, n_steps, key, clips, scratch):
+def _counting(state, batches, n_steps, key, clips, arrays, scratch):
     """The same on batches that hold rows."""
-    return _adding_up(state, {"audio": batches["mask"]}, n_steps, key, clips, scratch)
+    return _adding_up(state, {"audio": batches["mask"]}, n_steps, key, clips, arrays, scratch)
 
 
 def _count(audio):
@@ -146,8 +146,8 @@ def test_calls_after_one_that_has_failed_late_do_not_fail():
             raise RuntimeError("cannot be computed")
         return x
 
-    def train_steps(state, batches, n_steps, key, clips, scratch):
-        out = _adding_up(state, batches, n_steps, key, clips, scratch)
+    def train_steps(state, batches, n_steps, key, clips, arrays, scratch):
+        out = _adding_up(state, batches, n_steps, key, clips, arrays, scratch)
         return jax.tree.map(lambda x: jax.pure_callback(read, x, x), out)
 
     train = replicas.pmap_train(train_steps, 2, scratch_shapes=_count)
@@ -193,6 +193,6 @@ def test_scratch_memory_is_for_what_a_step_computes_with():
     call(shared)
     call(shared | {"audio": shared["audio"][..., :5]})
     rows = {"row": shared["label"], "mask": shared["mask"]}
-    int16 = {"audio": np.zeros((2, 9, 7), np.int16), "scale": np.ones((2, 9), np.float32)}
+    int16 = {"audio": np.zeros((2, 9, 7), np.int16), "audio_scale": np.ones((2, 9), np.float32)}
     call(rows, int16)
     assert asked == [((3, N_SAMPLES), "float32"), ((3, 5), "float32"), ((3, 7), "float32")]

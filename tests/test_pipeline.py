@@ -125,9 +125,8 @@ def test_disk_and_memory_give_identical_batches(data_dir):
     stored = open_split(data_dir, "train_100pct")
     assert len(stored) == 20
     everything = next(stored.in_order(20))
-    memory = from_arrays(
-        *(everything[name] for name in ("audio", "label", "device_id", "filename"))
-    )
+    names = "audio", "label", "device_id", "filename"
+    memory = from_arrays(*(everything[name] for name in names), city_id=everything["city_id"])
     order = epoch_order(20, 7, 3)
     for first in (0, 2):
         left = list(stored.batches(order, 6, first=first))
@@ -157,8 +156,8 @@ def test_iterators_can_be_dropped_half_way(data_dir):
 
 def test_program_ends_although_an_iterator_is_alive(data_dir):
     code = (
-        "import sys; from asc_jax.data import pipeline\n"
-        f"batches = pipeline.open_split({str(data_dir)!r}, 'train_100pct').in_order(1)\n"
+        "import sys; from asc_jax.data import clips as data\n"
+        f"batches = data.open_split({str(data_dir)!r}, 'train_100pct').in_order(1)\n"
         "next(batches); sys.exit(3)"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True)
@@ -211,8 +210,8 @@ def test_damaged_record_is_a_user_error_without_traceback(copy, damage, capfd):
 def test_arrays_need_no_tensorflow():
     code = (
         "import sys; sys.modules.update(tensorflow=None, tensorflow_datasets=None)\n"
-        "import numpy as np; from asc_jax.data import pipeline\n"
-        "clips = pipeline.from_arrays(np.zeros((3, 4)), [0] * 3, [0] * 3)\n"
+        "import numpy as np; from asc_jax.data import clips as data\n"
+        "clips = data.from_arrays(np.zeros((3, 4)), [0] * 3, [0] * 3)\n"
         "assert len(list(clips.in_order(2))) == 2"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -117,7 +117,7 @@ def test_table_says_over_budget():
     assert "OVER BUDGET" in report.results_table(make_results(over_budget=True))
 
 
-def test_table_sets_the_number_formats_side_by_side():
+def test_table_sets_the_storage_dtypes_side_by_side():
     table = report.results_table(make_results())
     assert row(table, "float32")[0::5] == ["244,592", "0"]
     assert row(table, "bfloat16")[4:] == ["51", "2.0e-03"]
@@ -125,7 +125,7 @@ def test_table_sets_the_number_formats_side_by_side():
     assert "float16: 3 values became subnormal, 1 zero" in table
 
 
-def test_table_says_why_a_format_cannot_hold_the_network():
+def test_table_says_why_a_dtype_cannot_hold_the_network():
     formats = make_results()["formats"] | {"float16": {"refused": "params/x holds 7e4"}}
     table = report.results_table(make_results(stored_dtype="bfloat16", formats=formats))
     assert row(table, "float16") == ["–"] * 6
@@ -145,17 +145,22 @@ def test_table_marks_what_has_no_clips():
     assert row(table, "unseen (S4 S5 S6)")[:4] == ["0", "–", "–", "–"]
 
 
-RELIABILITY = {"ece": 0.2, "log_loss": 1.25, "confidence": 0.6}
+RELIABILITY = {"ece": 0.2, "log_loss": 1.25, "confidence": 0.6, "accuracy": 0.55}
 CALIBRATION = {"as_trained": RELIABILITY, "temperature": None, "why_not": "no clips " * 20}
 
 
 def test_table_has_segments_and_calibration():
-    segments = {"n_segments": 270, "macro_accuracy": 0.75, "log_loss": 1.0}
-    calibration = CALIBRATION | {"temperature": 0.5, "with_temperature": RELIABILITY | {"ece": 0.1}}
+    segments = {"n_segments": 270, "macro_accuracy": 0.75, "accuracy": 0.7, "log_loss": 1.0}
+    calibration = CALIBRATION | {
+        "temperature": 0.5,
+        "with_temperature": RELIABILITY | {"ece": 0.1},
+        "why_not": None,
+    }
     table = report.results_table(make_results(segments=segments, calibration=calibration))
-    assert row(table, "segments, macro average") == ["270", "75.00", "log", "loss", "1.000"]
-    assert "as trained              calibration error 20.00 %, log loss 1.250" in table
-    assert "temperature 0.500       calibration error 10.00 %" in table
+    assert row(table, "segments") == ["270", "75.00", "70.00", "1.000"]
+    assert row(table, "as trained") == ["20.00", "1.250", "60.00", "55.00"]
+    assert row(table, "with temperature 0.500") == ["10.00", "1.250", "60.00", "55.00"]
+    assert "no temperature" not in table
 
 
 def test_table_says_why_there_are_no_segments_and_no_temperature():
@@ -170,9 +175,9 @@ def test_table_says_why_there_are_no_segments_and_no_temperature():
 def test_table_says_what_was_held_out_and_what_selected(checkpoint):
     changes = {"checkpoint": checkpoint, "selection": "selected on training locations held out"}
     held_out = {"locations": ["lyon-1", "lyon-2"], "n_clips": 400, "macro_accuracy": 0.5}
-    table = report.results_table(make_results(**changes, validation=held_out))
-    assert "held out    2 training locations, 400 clips: macro average 50.00" in table
-    assert ("selection   selected on training" in table) == (checkpoint == "best")
+    table = report.results_table(make_results(**changes, validation=held_out | {"log_loss": 1.3}))
+    assert "held out    2 training locations, 400 clips: macro average 50.00 %" in table
+    assert f"checkpoint  {checkpoint}: selected on training locations held out" in table
 
 
 def test_results_json_reads_back(tmp_path):

@@ -32,12 +32,13 @@ def test_config_comes_back_locked_with_its_name(tmp_path):
 def test_same_config_goes_on_and_another_is_named(tmp_path):
     run_config.save(tmp_path, "base.py", small_config())
     run_config.save(tmp_path, "base.py", small_config())
-    other = small_config(optim__peak_lr=0.125, data__batch_size=3)
+    other = small_config(schedule__peak_lr=0.125, data__batch_size=3)
     with pytest.raises(UserError) as caught:
         run_config.save(tmp_path, "base.py", other)
     message = str(caught.value)
-    assert "config.data.batch_size was 256, now 3; config.optim.peak_lr was 0.005, now 0.125" in (
-        message
+    assert (
+        "config.data.batch_size was 256, now 3; config.schedule.peak_lr was 0.005, now 0.125"
+        in (message)
     )
     assert "seed" not in message
     assert run_config.load(tmp_path)[1] == small_config()

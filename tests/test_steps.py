@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from small import small_config
 
-from asc_jax import experiment
+from asc_jax import experiment, features
 from asc_jax.evaluation.evaluate import make_eval_step
-from asc_jax.features import training_input
+from asc_jax.features.augmentation import training_input
 from asc_jax.machine import replicas
 from asc_jax.models import CPMobile, apply_training, scratch_shapes_of
 from asc_jax.models.kernels import chunks
@@ -21,9 +21,10 @@ from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import losses, optim, state, steps
 
 
-def forward(params, batch_stats, log_mel, mask, key, scratch):
+def forward(params, batch_stats, batch, key, scratch):
     """The network alone: the reference trajectory starts at log-mels, without augmentation."""
-    return apply_training(CPMobile(), params, batch_stats, log_mel, mask, scratch)
+    mask = batch["mask"]
+    return apply_training(CPMobile(), params, batch_stats, batch["audio"], mask, scratch)
 
 
 def run_reference(golden, dtype):
@@ -33,7 +34,13 @@ def run_reference(golden, dtype):
     tx = optim.make_tx(40, peak_lr=0.005, warmup_steps=10, weight_decay=1e-4)
     current = state.create(variables, tx)
     step = jax.jit(
-        functools.partial(steps.train_step, forward=forward, loss_fn=losses.focal_loss, tx=tx)
+        functools.partial(
+            steps.train_step,
+            augment=lambda key, batch, arrays: batch,
+            forward=forward,
+            loss_fn=functools.partial(losses.focal, gamma=2.0),
+            tx=tx,
+        )
     )
     out, first_moment = [], None
     for x, labels in zip(arrays["x_q"], arrays["labels"], strict=True):
@@ -45,7 +52,7 @@ def run_reference(golden, dtype):
         current, metrics, _ = step(current, batch, jax.random.key(0))
         out.append(float(metrics["loss"]))
         if first_moment is None:
-            first_moment = current.opt_state[0].mu
+            first_moment = current.opt_state.inner[0].mu
     held = jnp.asarray(arrays["held_x_q"], dtype)[..., None] / 16
     logits = CPMobile().apply({"params": current.params, "batch_stats": current.batch_stats}, held)
     gradients = jax.tree.map(lambda m: m / 0.1, first_moment)  # mu = (1 − 0.9) · gradient
@@ -253,34 +260,37 @@ def test_scratch_memory_is_made_when_asked_for_and_for_its_own_clips():
         traced(scratch, log_mel.astype(jnp.bfloat16))
 
 
+def draw(config, key, n_clips=4):
+    batch = make_batches(1, n_clips, n_clips)[0]
+    made = experiment.make_augmentations(config)
+    return training_input(key, batch, augmentations=made, features_config=config.features)
+
+
 def test_same_key_gives_the_same_augmentation_and_another_step_another():
-    config = small_config()
-    draw = functools.partial(
-        training_input.augmented_log_mel,
-        waveform=jnp.asarray(make_batches(1, 4, 4)[0]["audio"]),
-        mask=jnp.ones(4, bool),
-        features_config=config.features,
-        **config.augment,
+    config, key = small_config(), jax.random.key(0)
+    first, again, next_step = (
+        draw(config, k)["log_mel"] for k in (key, key, jax.random.fold_in(key, 1))
     )
-    key = jax.random.key(0)
-    np.testing.assert_array_equal(draw(key), draw(key))
-    assert np.any(draw(key) != draw(jax.random.fold_in(key, 1)))
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != next_step)
 
 
 def test_augmentation_switched_off_is_the_plain_log_mel():
-    from asc_jax import features
-
-    off = {"max_roll_s": 0, "max_freq_mask": 0, "max_time_mask": 0, "mixstyle_p": 0}
+    off = {"time_roll__max_s": 0, "freq_mask__max_width": 0, "freq_mixstyle__p": 0}
     config = small_config(**{f"augment__{name}": value for name, value in off.items()})
-    waveform = jnp.asarray(make_batches(1, 3, 3)[0]["audio"])
-    augmented = training_input.augmented_log_mel(
-        jax.random.key(0),
-        waveform,
-        jnp.ones(3, bool),
-        features_config=config.features,
-        **config.augment,
-    )
-    np.testing.assert_array_equal(augmented, features.log_mel(waveform, **config.features))
+    augmented = draw(config, jax.random.key(0), 3)
+    plain = features.log_mel(augmented["audio"], **config.features)
+    np.testing.assert_array_equal(augmented["log_mel"], plain)
+
+
+def test_a_further_augmentation_leaves_the_draws_of_the_others_alone():
+    config = small_config().unlock()
+    before = draw(config, jax.random.key(0))
+    config.augment.second_roll = {"name": "time_roll", "max_s": 0.1, "order": 1}
+    after = draw(config, jax.random.key(0))
+    assert np.any(np.asarray(after["audio"]) != np.asarray(before["audio"]))
+    config.augment.second_roll.max_s = 0.0
+    np.testing.assert_array_equal(draw(config, jax.random.key(0))["log_mel"], before["log_mel"])
 
 
 def test_bfloat16_compute_trains_and_keeps_float32_state(compiled_fast):

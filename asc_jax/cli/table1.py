@@ -125,11 +125,11 @@ def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) 
         out += [f"--config.features.hop_length={ours.features.hop_length}"]
     if "ablation_batch" in changed:
         steps = [n_batches(n_clips, c.data.batch_size) for c in (base, ours)]
-        warmup_steps = round(base.optim.warmup_steps * steps[1] / steps[0])
+        warmup_steps = round(base.schedule.warmup_steps * steps[1] / steps[0])
         out += [
             f"--config.data.batch_size={ours.data.batch_size}",
-            f"--config.optim.peak_lr={ours.optim.peak_lr}",
-            f"--config.optim.warmup_steps={warmup_steps}",
+            f"--config.schedule.peak_lr={ours.schedule.peak_lr}",
+            f"--config.schedule.warmup_steps={warmup_steps}",
         ]
     return out
 

@@ -79,13 +79,13 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
 
 def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
     """Abstract variables; module path → shape of its result, without the batch axis."""
-    net = model(config, body="lax")
+    network = model(config, body="lax")
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
 
     def run(key, clip):
-        variables = net.init(key, clip)
-        catch = {"capture_intermediates": True, "mutable": ["intermediates"]}
-        caught = net.apply(variables, clip, **catch)[1]["intermediates"]
+        variables = network.init(key, clip, train=False)
+        catch = {"capture_intermediates": True, "mutable": ["intermediates"], "train": False}
+        caught = network.apply(variables, clip, **catch)[1]["intermediates"]
         return variables, dict(_results(caught))
 
     variables, results = jax.eval_shape(run, jax.random.key(0), clip)
@@ -94,12 +94,13 @@ def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
 
 def _results(caught, path: tuple[str, ...] = (), around=None) -> Iterator[tuple[str, jax.Array]]:
     """Module path → its result; of one that only makes scalars, what they are applied to."""
-    result = caught["__call__"][0]
-    if not isinstance(result, Pending | jax.Array):
-        result = result[0]  # beside what a layer keeps
+    result = caught.get("__call__", (around,))[0]
     result = result.x if isinstance(result, Pending) else result
-    result = around if result.ndim < 4 and around is not None else result
-    yield "/".join(path), result
+    if not isinstance(result, jax.Array):  # what a layer keeps beside it; scalars it is scaled by
+        leaves = jax.tree.leaves(result)
+        result = leaves[0] if leaves and (leaves[0].ndim == 4 or around is None) else around
+    if result is not None:
+        yield "/".join(path), result
     for name, inner in caught.items():
         if name != "__call__":
             yield from _results(inner, (*path, name), result)
@@ -127,24 +128,37 @@ def solve(config: ml_collections.ConfigDict) -> dict:
     if n_frames is not None:
         n_frames = log_mel_shape(with_frames(n_frames))[1]
         hops = [h for h in range(1, rate + 1) if features.n_frames(rate, h) == n_frames]
-    eighths = _largest(1, MAX_WIDTH // 8, lambda n: _within(_changed(config, "model", width=8 * n)))
-    hundredths = _largest(
-        1,
-        round(100 * MAX_EXPANSION),
-        lambda n: _within(_changed(config, "model", expansion=n / 100)),
-    )
+    widest = _largest_attribute(config, "width", 8, MAX_WIDTH)
+    expansion = _largest_attribute(config, "expansion", 0.01, MAX_EXPANSION)
     ends = {
         "n_frames": n_frames is not None and _within(with_frames(MAX_FRAMES + 1)),
-        "width": eighths == MAX_WIDTH // 8,
-        "expansion": hundredths == round(100 * MAX_EXPANSION),
+        "width": widest == MAX_WIDTH,
+        "expansion": expansion == MAX_EXPANSION,
     }
     return {
         "n_frames": n_frames,
         "hop_lengths": hops and (hops[0], hops[-1]),
-        "width": eighths and 8 * eighths,
-        "expansion": hundredths and hundredths / 100,
+        "width": widest,
+        "expansion": expansion,
         "at_least": [name for name, ended in ends.items() if ended],
     }
+
+
+def _largest_attribute(config, name: str, step: float, highest: float) -> float | None:
+    """Return the largest multiple of `step` of a network's attribute that is within the limits.
+
+    None where even the smallest is over, or the network has no such attribute.
+    """
+    if name not in config.model:
+        return None
+
+    def value(number: int) -> float:
+        return number * step if step >= 1 else number / round(1 / step)
+
+    largest = _largest(
+        1, round(highest / step), lambda n: _within(_changed(config, "model", **{name: value(n)}))
+    )
+    return largest and value(largest)
 
 
 def _largest(low: int, high: int, holds: Callable[[int], bool]) -> int | None:

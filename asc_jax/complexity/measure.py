@@ -1,4 +1,4 @@
-"""What a config's network costs, from shapes alone."""
+"""The cost of a config's network, from shapes alone."""
 
 import jax
 import jax.numpy as jnp
@@ -6,30 +6,38 @@ import jax.numpy as jnp
 from asc_jax.complexity import limits
 from asc_jax.complexity.count import count_macs, layer_bytes
 from asc_jax.errors import UserError
-from asc_jax.models import precision
+from asc_jax.machine.named_parts import errors_named
+from asc_jax.models import evaluation, precision
 from asc_jax.models.from_config import log_mel_shape, model
 
 
 def measure(config) -> dict:
-    """Cost of the network on one clip, from shapes alone: counts, by layer and in total.
+    """Return the cost of the network on one clip: counts, by layer and in total.
 
     Returns:
-      `macs`, `n_params`, `bytes` (parameters in the stored dtype, the official rule's
+      `macs`, `n_classes`, `n_params`, `bytes` (parameters in the stored dtype, the official rule's
       figure), `bytes_with_statistics`, `max_macs`, `max_bytes` (never above the task's),
       `macs_by_layer`, `bytes_by_layer`.
+
+    Raises:
+      UserError: the section `model` describes no network.
     """
-    net = model(config, body="lax")
+    network = model(config, body="lax")
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
-    try:
-        variables = jax.eval_shape(net.init, jax.random.key(0), clip)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise UserError(f"config.model does not describe a network: {error}") from error
-    macs = count_macs(net.apply, variables, clip)
+    with errors_named("config.model"):
+        logits, variables = jax.eval_shape(
+            lambda key, clip: network.init_with_output(key, clip, train=False),
+            jax.random.key(0),
+            clip,
+        )
+    _check(logits, variables)
+    macs = count_macs(evaluation(network), variables, clip)
     stored = config.precision.stored
     itemsize = jnp.dtype(stored).itemsize
     return {
         "macs": macs.total,
         "max_macs": min(config.budget.max_macs, limits.MAX_MACS),
+        "n_classes": logits.shape[1],
         "n_params": precision.n_params(variables["params"]),
         "bytes": precision.tree_bytes(variables["params"], stored)["total"],
         "bytes_with_statistics": precision.tree_bytes(variables, stored)["total"],
@@ -37,3 +45,15 @@ def measure(config) -> dict:
         "macs_by_layer": dict(macs.by_layer),
         "bytes_by_layer": layer_bytes(variables["params"], itemsize),
     }
+
+
+def _check(logits, variables) -> None:
+    """Raise an error for a network that training and evaluation could not handle."""
+    if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 1:
+        shape = getattr(logits, "shape", type(logits).__name__)
+        raise UserError(f"config.model gives {shape} for one clip, expected logits (1, n_classes)")
+    if others := variables.keys() - {"params", "batch_stats"}:
+        raise UserError(
+            f"config.model has variables {', '.join(sorted(others))}; expected only the "
+            "collections params and batch_stats"
+        )

@@ -59,8 +59,9 @@ class Clips:
 
     Args:
       n_clips: number of clips.
-      read: clip numbers `[n]` → audio `[n, n_samples]` float32, label and device_id `[n]`
-        int32, filename `[n]` str.
+      read: clip numbers `[n]` → columns: audio `[n, n_samples]` float32, label and device_id
+        `[n]` int32, filename `[n]` str, and any others `[n, …]`, of which the numeric ones
+        travel to the training step.
       stream: `map`, or a function like it that works ahead.
       identity: hash of all the clips' content, in order; None where it is not known.
     """
@@ -91,7 +92,7 @@ class Clips:
         Returns:
           Iterator of dicts: `audio` `[b, n_samples]` float32 in [-1, 1), `label` and
           `device_id` `[b]` int32 (−1 where unknown), `mask` `[b]` bool, `filename` `[b]`
-          str. Rows that fill up have mask False, zeros and "".
+          str, and every other column. Rows that fill up have mask False, zeros and "".
 
         Raises:
           ValueError: an argument is out of range.
@@ -103,6 +104,35 @@ class Clips:
     def in_order(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """All clips in stored order; see `batches`."""
         return self.batches(range(len(self)), batch_size)
+
+    def with_columns(self, **columns: np.ndarray) -> "Clips":
+        """Return the clips with further columns, which every batch then has.
+
+        Args:
+          **columns: `[len(self), …]` each, in stored order, such as a teacher's logits.
+
+        Raises:
+          ValueError: a column has another number of rows, or its name is taken.
+        """
+        if not columns:
+            return self
+        taken = {"mask", *self._read(np.zeros(1, np.int64))} if len(self) else {"mask"}
+        for name, rows in columns.items():
+            if len(rows) != len(self) or name in taken:
+                raise ValueError(
+                    f"column {name!r} has {len(rows)} rows and these clips {len(self)}, with the "
+                    f"columns {', '.join(sorted(taken))}: expected a new name and as many rows"
+                )
+        arrays = {name: np.asarray(rows) for name, rows in columns.items()}
+        sha = hashlib.sha256(str(self.identity).encode())
+        for name, rows in sorted(arrays.items()):
+            sha.update(f" {name} {rows.dtype} {rows.shape} ".encode() + rows.tobytes())
+
+        def read(numbers: np.ndarray) -> dict[str, np.ndarray]:
+            return self._read(numbers) | {name: rows[numbers] for name, rows in arrays.items()}
+
+        identity = self.identity and sha.hexdigest()
+        return Clips(len(self), read, self._stream, identity)
 
     def subset(self, numbers: np.ndarray) -> "Clips":
         """Only the clips of these numbers `[n]`, each in [0, len(self)), in this order."""
@@ -118,6 +148,7 @@ def from_arrays(
     label: np.ndarray,
     device_id: np.ndarray,
     filenames: Iterable[str] | None = None,
+    **columns: np.ndarray,
 ) -> Clips:
     """Make clips of arrays in memory.
 
@@ -126,6 +157,7 @@ def from_arrays(
       label: `[n]` int.
       device_id: `[n]` int.
       filenames: n names; None numbers them.
+      **columns: further columns, `[n, …]` each.
 
     Raises:
       ValueError: the shapes do not fit together.
@@ -147,7 +179,7 @@ def from_arrays(
         # As wide as the batch's longest name: what `open_split` gives.
         return {**batch, "filename": np.array(batch["filename"].tolist(), dtype=str)}
 
-    return Clips(len(audio), read)
+    return Clips(len(audio), read).with_columns(**columns)
 
 
 def open_split(data_dir: str | os.PathLike, split: str) -> Clips:

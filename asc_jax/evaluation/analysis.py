@@ -1,4 +1,4 @@
-"""Predictions → what `results.json` says beyond accuracies: segments, calibration, mistakes."""
+"""Analyse predictions beyond accuracies: segments, calibration, misclassified clips."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from asc_jax.evaluation.evaluate import Predictions
 
 NO_VALIDATION = (
     "no clips to fit one on: train with --config.data.validation_locations=0.2, which holds "
-    "training locations out; the test list is not for fitting"
+    "training locations out; the test split is not for fitting"
 )
 NO_MINIMUM = (
     "on the held-out locations the log loss has no minimum between the temperatures "
@@ -21,13 +21,13 @@ NO_MINIMUM = (
 
 
 def by_segment(predictions: Predictions) -> dict[str, Any]:
-    """Accuracy of ten-second recordings: the mean of the probabilities of their clips.
+    """Return accuracies of ten-second recordings, from the mean probabilities of their clips.
 
     Each device's recording counts as one segment.
 
     Returns:
       `n_segments`, `accuracy`, `macro_accuracy`, `log_loss` and `macro_log_loss`, as
-      `metrics.summarize` defines them; or `missing` alone, why there are none.
+      `metrics.summarize` defines them; or `missing` alone, the reason why there are none.
     """
     try:
         names = clip_names.segment_names(predictions.filenames)
@@ -42,15 +42,15 @@ def by_segment(predictions: Predictions) -> dict[str, Any]:
 
 
 def describe_held_out(held_out: Predictions) -> dict[str, Any]:
-    """Of training locations held out: `locations`, `n_clips` and the figures on those clips."""
+    """Return the `locations` that were held out, `n_clips`, and the figures on those clips."""
     names = clip_names.location_names(held_out.filenames)
     figures = ("n_clips", "accuracy", "macro_accuracy", "log_loss")
-    found = {name: held_out.summary[name] for name in figures}
-    return {"locations": sorted(set(names.tolist()))} | found
+    locations = {"locations": sorted(set(names.tolist()))}
+    return locations | {name: held_out.summary[name] for name in figures}
 
 
 def calibrate(predictions: Predictions, held_out: Predictions | None = None) -> dict[str, Any]:
-    """How well calibrated the probabilities are, as they are and with a temperature.
+    """Return the calibration of the probabilities, as they are and with a temperature.
 
     Args:
       predictions: of the test clips.
@@ -59,7 +59,8 @@ def calibrate(predictions: Predictions, held_out: Predictions | None = None) -> 
     Returns:
       `as_trained` and `with_temperature`, each a `calibration.reliability` of the test clips
       with a label, or None; `temperature`, or None; `fitted_on`: `n_clips` and the log
-      losses on them, `before` and `after`, or None; `why_not`, why there is no temperature.
+      losses on them, `before` and `after`, or None; `why_not`, the reason why there is no
+      temperature, or None.
     """
     logits, labels = _labelled(predictions)
     as_trained, temperature, fitted_on, why_not = None, None, None, NO_VALIDATION
@@ -82,35 +83,35 @@ def calibrate(predictions: Predictions, held_out: Predictions | None = None) -> 
 
 
 def most_confused(predictions: Predictions, n: int = 12) -> list[dict[str, Any]]:
-    """The clips of which the network was surest and wrong, one of a recording at most.
+    """Return the misclassified clips of the highest confidence, one of a recording at most.
 
     Returns:
-      From the surest, at most `n`: `number` (position in the split), `filename`, `scene` and
+      In falling order, at most `n`: `number` (position in the split), `filename`, `scene` and
       `device` (the true ones), `predicted`, `probability` (of that) and `true_probability`.
     """
     probs = np.exp(calibration.log_probs(predictions.logits))
-    named, label = probs.argmax(-1), predictions.label
-    wrong = np.flatnonzero((label >= 0) & (predictions.device_id >= 0) & (named != label))
-    found: dict[str, dict] = {}
-    for i in wrong[np.argsort(-probs[wrong, named[wrong]], kind="stable")].tolist():
+    predicted, label = probs.argmax(-1), predictions.label
+    wrong = np.flatnonzero((label >= 0) & (predictions.device_id >= 0) & (predicted != label))
+    clips: dict[str, dict] = {}  # by recording
+    for i in wrong[np.argsort(-probs[wrong, predicted[wrong]], kind="stable")].tolist():
         filename = predictions.filenames[i]
         clip = {
             "number": i,
             "filename": filename,
             "scene": SCENES[label[i]],
             "device": DEVICES[predictions.device_id[i]],
-            "predicted": SCENES[named[i]],
-            "probability": float(probs[i, named[i]]),
+            "predicted": SCENES[predicted[i]],
+            "probability": float(probs[i, predicted[i]]),
             "true_probability": float(probs[i, label[i]]),
         }
-        found.setdefault(_recording(filename), clip)
-        if len(found) == n:
+        clips.setdefault(_recording(filename), clip)
+        if len(clips) == n:
             break
-    return list(found.values())
+    return list(clips.values())
 
 
 def _recording(filename: str) -> str:
-    """What several devices recorded at once; the clip itself where its name does not say."""
+    """Return the name that simultaneous recordings share; the clip's own if it follows no form."""
     try:
         return clip_names.segment_names([filename])[0].rpartition("-")[0]
     except UserError:
@@ -129,6 +130,6 @@ def _fit(logits: np.ndarray, labels: np.ndarray) -> tuple[float | None, dict | N
 
 
 def _labelled(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of the clips that `metrics` counts."""
-    known = (predictions.label >= 0) & (predictions.device_id >= 0)
-    return predictions.logits[known], predictions.label[known]
+    """Return logits and labels of the clips that `metrics` counts."""
+    counted = (predictions.label >= 0) & (predictions.device_id >= 0)
+    return predictions.logits[counted], predictions.label[counted]

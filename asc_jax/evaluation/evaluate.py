@@ -15,6 +15,7 @@ from asc_jax.evaluation.step import eval_step
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.machine import replicas, version
 from asc_jax.models import precision
+from asc_jax.training.state import first_layout
 from asc_jax.training.workdir import checkpoints
 from asc_jax.types import Params
 
@@ -79,7 +80,8 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
     if (pathlib.Path(workdir) / name).is_dir():
         manager = checkpoints.Checkpoints(workdir, name=name)
         try:
-            restored = manager.restore(experiment.abstract_state())
+            template = experiment.abstract_state()
+            restored = manager.restore(template, older=first_layout)
         finally:
             manager.close()
     if restored is None:
@@ -150,7 +152,7 @@ def require_finite(logits: np.ndarray, what: str) -> None:
         raise UserError(
             f"{what} gives NaN or inf for {n_bad:,} of {len(logits):,} clips: its training "
             "diverged or its weights are spoilt. Take --checkpoint best, if there is one, or train "
-            "again at a lower --config.optim.peak_lr"
+            "again at a lower --config.schedule.peak_lr"
         )
 
 

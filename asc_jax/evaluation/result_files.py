@@ -1,8 +1,16 @@
-"""What an evaluation writes for other programs to read: `results.json` and `output.csv`."""
+"""The files that an evaluation writes for other programs: `results.json` and `output.csv`.
+
+A `results` dict holds one evaluated run: `config`, `split`, `test_split` (names),
+`official_lists` (whether the clips were TAU's own development lists), `epoch`, `step`,
+`seed`, `code_version`, `evaluated_with`, `over_budget`, `complexity` (`macs`, `n_params`, `bytes`,
+`bytes_with_statistics`, `max_macs`, `max_bytes`), and what `evaluate.evaluate_precisions`
+returns: `stored_dtype` (a dtype's name), a `metrics.summarize` under each dtype's name, and
+`formats`, what each costs. `eval.py` adds `checkpoint` ("last" or "best"), `selection` (what
+chose that), and `validation`, `segments`, `calibration` and `most_confused`, see `analysis`.
+"""
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,33 +18,40 @@ from typing import Any
 import numpy as np
 
 from asc_jax.data.tau.taxonomy import N_SCENES, SCENES
+from asc_jax.machine import files
+
+
+def stored_summary(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the `metrics.summarize` of the network with its parameters as stored."""
+    return results[results["stored_dtype"]]
 
 
 def write_results(results: Mapping[str, Any], workdir: str | Path) -> Path:
-    """Writes `results.json` into `workdir`, all or nothing, and returns its path.
+    """Write `results.json` into a folder, all or nothing.
 
     Args:
-        results: see `report`; numpy scalars are allowed.
+        results: see above; numpy scalars are allowed. NaN and infinity, which JSON does not
+            have, are written as null.
         workdir: folder, made if it is missing.
 
     Returns:
-        The file's path. NaN and infinity, which JSON has no word for, are written as null.
+        The file's path.
     """
     path = Path(workdir) / "results.json"
-    _write_whole(path, json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n")
+    _write(path, json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n")
     return path
 
 
 def write_output_csv(
     path: str | Path, filenames: Sequence[str], probs: np.ndarray, *, over_budget: bool = False
 ) -> None:
-    """Writes one line per clip: its name, the most probable scene, ten probabilities.
+    """Write one line per clip: its name, the most probable scene, ten probabilities.
 
     Args:
         path: file to write, all or nothing; its folder is made if it is missing.
         filenames: `[n]` names as in the data set's lists; a leading `audio/` is left out.
         probs: `[n, n_scenes]` float, rows sum to 1, columns in the order of `SCENES`.
-        over_budget: stamp every line, in a column of its own that a submission may not have.
+        over_budget: mark every line, in a column of its own that a submission may not have.
 
     Raises:
         ValueError: the shapes do not fit, or a row does not sum to 1 within 1e-5.
@@ -59,11 +74,11 @@ def write_output_csv(
         lines.append(
             "\t".join((filename.removeprefix("audio/"), SCENES[row.argmax()], *cells, *stamp))
         )
-    _write_whole(Path(path), "\n".join(lines) + "\n")
+    _write(Path(path), "\n".join(lines) + "\n")
 
 
 def _plain(value: Any) -> Any:
-    """The same value in what JSON knows: no numpy scalars, no NaN, no infinity."""
+    """Return the same value in JSON's types: no numpy scalars, no NaN, no infinity."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -72,12 +87,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Writes beside `path`, then renames: a reader never meets half a file."""
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    files.write_atomically(path, text)

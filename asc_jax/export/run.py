@@ -24,6 +24,7 @@ from asc_jax.export.graph import ARTEFACTS, Deployment
 from asc_jax.machine import files, version
 from asc_jax.models import precision
 from asc_jax.models.folding import fold_batch_norm
+from asc_jax.models.from_config import attributes
 from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
@@ -114,7 +115,7 @@ def deploy(
         metadata["budget"] = f"over budget: {n_bytes:,} bytes, {experiment.cost['macs']:,} MACs"
     return Deployment(
         params=jax.tree.map(np.asarray, params),
-        model=config.model.to_dict(),
+        model=attributes(config),
         features=config.features.to_dict(),
         metadata=metadata,
     )

@@ -55,7 +55,7 @@ def _audio_of(batches: Mapping, clips: Mapping | None) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(audio.shape[2:], audio.dtype)
     audio = clips["audio"]  # in int16, each clip has its scale
     shape = batches["mask"].shape[-1], *audio.shape[2:]
-    return jax.ShapeDtypeStruct(shape, clips.get("scale", audio).dtype)
+    return jax.ShapeDtypeStruct(shape, clips.get("audio_scale", audio).dtype)
 
 
 def _is_sound(arrays: Scratch) -> bool:

@@ -17,7 +17,6 @@ from asc_jax.machine.memory import ScratchMemory, aligned_zeros
 from asc_jax.types import Array
 
 AXIS = "replica"
-NUMERIC = ("audio", "label", "device_id", "row", "mask")  # what of a batch goes to the replicas
 
 
 def n_replicas() -> int:
@@ -35,7 +34,7 @@ def replicate(tree, n: int | None = None):
     return copy(np.arange(n or n_replicas()), tree)
 
 
-def share(arrays: Mapping) -> dict:
+def share(arrays: Mapping[str, np.ndarray]) -> dict:
     """Arrays that a whole run reads: `[…]` → `[replica, …]`.
 
     As `replicate`, but the replicas of a CPU all read them where they lie, if they begin as
@@ -93,7 +92,7 @@ def shard(batch: Mapping, n: int | None = None) -> dict[str, np.ndarray]:
 def stack_and_shard(
     batches: Sequence[Mapping], n_slots: int, n: int | None = None, *, out: dict | None = None
 ) -> dict[str, np.ndarray]:
-    """Up to `n_slots` batches → `[replica, n_slots, b / replica, …]`.
+    """Up to `n_slots` batches → `[replica, n_slots, b / replica, …]`, every numeric column.
 
     `out`: what an earlier call for the same sizes returned, to be written over; unused slots
     keep what they held. Otherwise they are zero, and the memory begins such that a CPU's program
@@ -106,11 +105,11 @@ def stack_and_shard(
     n = n or n_replicas()
     out = {} if out is None else out
     for slot, batch in enumerate(batches):
-        names = [name for name in NUMERIC if name in batch]
-        if out and set(names) != set(out):
-            raise ValueError(f"a batch has {names}, those before it {sorted(out)}")
-        for name in names:
-            rows = np.asarray(batch[name])
+        columns = {name: np.asarray(rows) for name, rows in batch.items()}
+        columns = {name: rows for name, rows in columns.items() if rows.dtype.kind in "biuf"}
+        if out and columns.keys() != out.keys():
+            raise ValueError(f"a batch has {sorted(columns)}, those before it {sorted(out)}")
+        for name, rows in columns.items():
             n_rows = -(-len(rows) // n)
             shape = (n, n_slots, n_rows, *rows.shape[1:])
             if name not in out:
@@ -171,24 +170,32 @@ def pmap_train(
         replicas'), and key one. They have no scratch memory.
 
     Returns:
-      `(state, batches, n_steps, key, clips=None) -> (state, metrics)`, of which the state is
-      donated and `clips` are as `share` places them. Scratch memory is held from call to call.
+      `(state, batches, n_steps, key, clips=None, arrays=None) -> (state, metrics)`, of which the
+      state is donated, and `clips` and `arrays` are as `share` places them. Scratch memory is held
+      from call to call.
     """
     if seeds:
-        train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, None))
+        train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, None, None))
         scratch_shapes = lambda audio: {}  # noqa: E731
+
+    def call(state, batches, n_steps, key, shared, scratch):
+        return train_steps(state, batches, n_steps, key, *shared, scratch)
+
     compiled = jax.pmap(
-        train_steps,
+        call,
         axis_name=AXIS,
-        in_axes=(0, 0, None, None, 0, 0),
+        # A nested entry: jax 0.10 takes flat ones for those of the leaves where, by chance, there
+        # are as many leaves as arguments.
+        in_axes=(0, 0, None, None, (0, 0), 0),
         donate_argnums=(0, 5),
         devices=_devices(n),
     )
     memory = ScratchMemory(scratch_shapes, functools.partial(_place_zeros, n=n))
 
-    def train(state, batches, n_steps, key, clips=None):
+    def train(state, batches, n_steps, key, clips=None, arrays=None):
         scratch = memory.take(batches, clips)
-        state, metrics, scratch = compiled(state, batches, n_steps, key, clips, scratch)
+        shared = clips, arrays or {}
+        state, metrics, scratch = compiled(state, batches, n_steps, key, shared, scratch)
         memory.leave(scratch)
         return state, metrics
 

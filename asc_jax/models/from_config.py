@@ -1,21 +1,53 @@
 """The network that a config describes, and the shape of its input."""
 
 from asc_jax import features
-from asc_jax.errors import UserError, short
+from asc_jax.errors import UserError
+from asc_jax.machine.named_parts import bind, errors_named, find, takes
 from asc_jax.models import MODELS
+
+SUPPLIED = (
+    "dtype",
+    "axis_name",
+    "body",
+)  # attributes that the program sets where a network has them
 
 
 def model(config, *, train: bool = False, axis_name: str | None = None, body: str = "auto"):
-    """The config's network. Evaluation computes in float32, whatever training used."""
-    if config.network not in MODELS:
-        raise UserError(f"unknown network {short(config.network)}; known: {', '.join(MODELS)}")
+    """Return the config's network.
+
+    Args:
+      config: whose section `model` is `{name, …attributes of the network}`.
+      train: whether to compute in `config.precision.compute`; evaluation computes in float32.
+      axis_name: the replica axis that batch statistics are taken over, under pmap.
+      body: which body of `models.kernels.convolution` runs.
+
+    Raises:
+      UserError: there is no such network, or it rejects an attribute.
+    """
     compute = config.precision.compute
-    dtype = compute if train and compute != "float32" else None
-    cls = MODELS[config.network]
-    return cls(**config.model, dtype=dtype, axis_name=axis_name, body=body)
+    supplied = {
+        "dtype": compute if train and compute != "float32" else None,
+        "axis_name": axis_name,
+        "body": body,
+    }
+    cls = find(MODELS, config.model.get("name"), "config.model")
+    if supplied["dtype"] and not takes(cls, "dtype"):
+        raise UserError(
+            f"config.precision.compute is {compute}, but {config.model.name} has no attribute "
+            "dtype: expected float32"
+        )
+    supplied = {name: value for name, value in supplied.items() if takes(cls, name)}
+    network = bind(MODELS, config.model, "config.model", supplied=supplied)
+    with errors_named("config.model"):
+        return network(**supplied)
+
+
+def attributes(config) -> dict:
+    """Return the attributes of the config's network: its section without the name."""
+    return {key: value for key, value in config.model.items() if key != "name"}
 
 
 def log_mel_shape(config) -> tuple[int, int, int]:
-    """`(n_mels, n_frames, 1)` of a one-second clip."""
+    """Return `(n_mels, n_frames, 1)` of a one-second clip."""
     f = config.features
     return f.n_mels, features.n_frames(f.sample_rate, f.hop_length), 1

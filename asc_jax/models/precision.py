@@ -154,7 +154,7 @@ def n_folded(variables: Params) -> int:
       variables: `{"params", "batch_stats"}`; a module with a running mean is a BatchNorm.
     """
     total = n_params(variables["params"])
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["batch_stats"]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {})):
         *names, last = (entry.key for entry in path)
         if last != "mean":
             continue

@@ -133,9 +133,10 @@ def _train_all(
         scratch_shapes=runs[0].experiment.scratch_shapes,
         seeds=len(groups[0]) > 1,
     )
+    arrays = {label: replicas.share(own) for label, own in runs[0].experiment.arrays().items()}
     for group in groups:
         trained = _train(
-            [runs[k] for k in group], [states[k] for k in group], train, source, held, plan
+            [runs[k] for k in group], [states[k] for k in group], train, source, held, arrays, plan
         )
         for k, state in zip(group, trained, strict=True):
             states[k] = state
@@ -145,7 +146,7 @@ def _train_all(
 
 
 def _train(
-    runs: list[Run], states: list[TrainState], train: Callable, source, held, plan: _Plan
+    runs: list[Run], states: list[TrainState], train: Callable, source, held, arrays, plan: _Plan
 ) -> list[TrainState]:
     """One program for all these runs, which stand at the same step."""
     unfinished = [run.is_unfinished(plan.eval_every_epochs) for run in runs]
@@ -154,7 +155,7 @@ def _train(
             run.checkpoints.close()
             print(f"{run.workdir}: nothing to do, all {run.n_steps} steps are done")
         return states
-    program = Program(runs, states, train, held, plan.steps_per_call)
+    program = Program(runs, states, train, held, arrays, plan.steps_per_call)
     with contextlib.ExitStack() as stack:
         for run in runs:
             run.clips = source

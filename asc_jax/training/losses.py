@@ -1,9 +1,12 @@
-"""Training objectives, one value per example."""
+"""Training objectives: functions `(logits, batch, **keywords) -> [b]`, one value per clip."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 
-from asc_jax.types import Array
+from asc_jax.errors import require
+from asc_jax.types import Array, Batch
 
 
 def focal_loss(logits: Array, labels: Array, *, gamma: float = 2.0) -> Array:
@@ -21,7 +24,7 @@ def focal_loss(logits: Array, labels: Array, *, gamma: float = 2.0) -> Array:
       `[b]` ≥ 0, dtype of `logits`.
 
     Raises:
-      ValueError: gamma is negative.
+      BadValue: gamma is negative or not finite.
 
     Source: T.-Y. Lin et al., "Focal loss for dense object detection", ICCV 2017; multi-class form.
 
@@ -30,8 +33,7 @@ def focal_loss(logits: Array, labels: Array, *, gamma: float = 2.0) -> Array:
       >>> round(float(loss[0]), 4)  # ln 10
       2.3026
     """
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    require("gamma", gamma, 0 <= gamma < math.inf, "at least 0")
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     log_p = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     if gamma == 0:
@@ -40,3 +42,11 @@ def focal_loss(logits: Array, labels: Array, *, gamma: float = 2.0) -> Array:
     # A power below 1 has an infinite slope at 0: keep the base away from it.
     miss = jnp.maximum(miss, jnp.finfo(miss.dtype).tiny) if gamma < 1 else miss
     return miss**gamma * -log_p
+
+
+def focal(logits: Array, batch: Batch, *, gamma: float) -> Array:
+    """Return the `focal_loss [b]` of `batch["label"]`."""
+    return focal_loss(logits, batch["label"], gamma=gamma)
+
+
+LOSSES = {"focal": focal}

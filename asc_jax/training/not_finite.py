@@ -69,6 +69,6 @@ def error(
     wider = "Take --config.precision.compute=bfloat16 or float32, or lower" if half else "Lower"
     return UserError(
         f"{what}; {kept} in {workdir}. Its clips: {', '.join(names[:N_NAMED])}{more} "
-        f"(all in {NAME}). {wider} --config.optim.peak_lr or lengthen "
-        "--config.optim.warmup_steps, in a new --workdir"
+        f"(all in {NAME}). {wider} --config.schedule.peak_lr or lengthen "
+        "--config.schedule.warmup_steps, in a new --workdir"
     )

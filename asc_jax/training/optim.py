@@ -1,26 +1,32 @@
-"""The learning-rate schedule and the optimiser."""
+"""Schedules `(n_steps, **keywords) -> (step -> rate)`, optimisers `(rate, **keywords) -> optax`."""
 
+import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
 
-from asc_jax.errors import UserError
+from asc_jax.errors import require
 from asc_jax.types import Array
+
+MAX_LR = 1e6
+MAX_WARMUP_STEPS = 10**9  # below what the step's integer holds
 
 
 def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.Schedule:
-    """Linear from 0 to `peak_lr`, then half a cosine to 0, counted in optimiser steps.
+    """Return a schedule: linear from 0 to `peak_lr`, then half a cosine to 0, by optimiser steps.
 
     Step 0 runs at rate 0: batch statistics and Adam's moments move, parameters do not.
 
     Args:
       n_steps: length of the whole run, steps.
-      peak_lr: rate at the end of the warm-up.
-      warmup_steps: length of the warm-up, steps; may exceed `n_steps`.
+      peak_lr: rate at the end of the warm-up, > 0.
+      warmup_steps: length of the warm-up, steps, ≥ 0; may exceed `n_steps`.
 
-    Returns:
-      Function of the step, int → rate.
+    Raises:
+      BadValue: a value is out of its range.
 
     Source: `get_cosine_schedule_with_warmup` of the transformers library, as the baseline
     uses it.
@@ -31,6 +37,12 @@ def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.S
       [0.0, 0.0025, 0.005, 0.0]
     """
 
+    _require_rate(peak_lr)
+    fits = 0 <= warmup_steps <= MAX_WARMUP_STEPS
+    require("warmup_steps", warmup_steps, fits, f"in 0 … {MAX_WARMUP_STEPS:,}")
+
+    # optax.warmup_cosine_decay_schedule differs in the last bits (7e-10 at most), and a run that
+    # was started with this one must resume to the same bits.
     def schedule(step: Array | int) -> Array:
         step = jnp.asarray(step, float)
         rise = step / max(1, warmup_steps)
@@ -41,41 +53,80 @@ def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.S
     return schedule
 
 
-def make_tx(
-    n_steps: int, *, peak_lr: float, warmup_steps: int, weight_decay: float
-) -> optax.GradientTransformation:
-    """AdamW over `n_steps` steps, weight decay on every parameter, BatchNorm's included.
+def constant(n_steps: int, *, peak_lr: float) -> optax.Schedule:
+    """Return a schedule that is `peak_lr` at every step, > 0."""
+    _require_rate(peak_lr)
+    return optax.constant_schedule(peak_lr)
+
+
+def adamw(learning_rate: Array | float, *, weight_decay: float) -> optax.GradientTransformation:
+    """Return AdamW with weight decay on every parameter, BatchNorm's included.
 
     Args:
-      n_steps: length of the whole run, steps.
-      peak_lr: rate at the end of the warm-up, > 0.
-      warmup_steps: length of the warm-up, steps, ≥ 0.
+      learning_rate: of the step.
       weight_decay: decoupled, multiplied by the rate, ≥ 0.
 
-    Returns:
-      An optax transformation.
-
     Raises:
-      UserError: a value is out of its range.
+      BadValue: the weight decay is negative or not finite.
 
     Source: the official baseline (torch.optim.AdamW, betas 0.9 and 0.999, eps 1e-8).
     """
-    if not 0 < peak_lr < math.inf:  # NaN, too
-        raise UserError(f"config.optim.peak_lr must be above 0, got {peak_lr}")
-    if warmup_steps < 0 or not 0 <= weight_decay < math.inf:
-        raise UserError(
-            "config.optim.warmup_steps and weight_decay must be at least 0, got "
-            f"{warmup_steps} and {weight_decay}"
-        )
+    require("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "at least 0")
+    return optax.adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
+
+
+SCHEDULES = {"warmup_cosine": warmup_cosine, "constant": constant}
+OPTIMISERS = {"adamw": adamw}
+
+
+class ScheduledState(NamedTuple):
+    """count: steps of the run so far, skipped ones included, int32. rate: of the last step,
+    floating. inner: the optimiser's own state.
+    """
+
+    count: Array
+    rate: Array
+    inner: optax.OptState
+
+
+def scheduled(
+    schedule: optax.Schedule, optimiser: Callable[[Array], optax.GradientTransformation]
+) -> optax.GradientTransformation:
+    """Return an optimiser whose learning rate follows a schedule; its state holds the rate.
+
+    Args:
+      schedule: step, int → rate.
+      optimiser: learning rate → optax transformation, such as `adamw` with its keywords bound.
+        Its state must not depend on the rate.
+    """
+
+    optimiser(0.0)  # rejects a bad keyword now rather than in the first step
+
+    def init(params):
+        count = jnp.zeros((), jnp.int32)
+        rate = jnp.asarray(schedule(count), float)
+        return ScheduledState(count, rate, optimiser(rate).init(params))
+
+    def update(updates, state, params=None):
+        rate = jnp.asarray(schedule(state.count), float)
+        updates, inner = optimiser(rate).update(updates, state.inner, params)
+        return updates, ScheduledState(state.count + 1, rate, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_tx(
+    n_steps: int, *, peak_lr: float, warmup_steps: int, weight_decay: float
+) -> optax.GradientTransformation:
+    """Return the baseline's optimiser: `adamw` by `warmup_cosine` over `n_steps` steps."""
     schedule = warmup_cosine(n_steps, peak_lr=peak_lr, warmup_steps=warmup_steps)
-    return optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
+    return scheduled(schedule, functools.partial(adamw, weight_decay=weight_decay))
 
 
-def skip_step(opt_state: optax.OptState) -> optax.OptState:
-    """The optimiser as it was, but for its schedule, which goes by the steps of the run."""
+def skip_step(opt_state: ScheduledState) -> ScheduledState:
+    """Return the state after a step that is left out: only the schedule moves on."""
+    return opt_state._replace(count=opt_state.count + 1)
 
-    def of_schedule(path, _):
-        return getattr(path[-1], "tuple_name", "") == "ScaleByScheduleState"
 
-    count = optax.tree_utils.tree_get(opt_state, "count", filtering=of_schedule)
-    return optax.tree_utils.tree_set(opt_state, of_schedule, count=count + 1)
+def _require_rate(peak_lr: float) -> None:
+    require("peak_lr", peak_lr, 0 < peak_lr <= MAX_LR, f"above 0 and at most {MAX_LR:g}")

@@ -14,11 +14,11 @@ from asc_jax.training.state import TrainState
 class Program:
     """The compiled training steps of one run, or of several at once, and their states."""
 
-    def __init__(self, runs: list[Run], states, train: Callable, held, steps_per_call: int):
+    def __init__(self, runs: list[Run], states, train: Callable, held, arrays, steps_per_call):
         self._runs, self._train = runs, train
         self._memory = [replicas.BatchMemory(steps_per_call) for _ in runs]
         self._one = len(runs) == 1
-        self._held = held
+        self._held, self._arrays = held, arrays
         stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
         self._state = replicas.replicate(jax.tree.map(stack, *states))
         keys = [run.key for run in runs]
@@ -32,7 +32,9 @@ class Program:
         stack = (lambda *x: x[0]) if self._one else (lambda *x: np.stack(x, axis=1))
         batches = jax.tree.map(stack, *batches)
         n_steps = len(calls[0].batches)
-        self._state, metrics = self._train(self._state, batches, n_steps, self._key, self._held)
+        self._state, metrics = self._train(
+            self._state, batches, n_steps, self._key, self._held, self._arrays
+        )
         for memory in self._memory:
             memory.used_for(metrics)
         return [(call, self._of(metrics, k)) for k, call in enumerate(calls)]

@@ -36,11 +36,10 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
         stream it; so does one whose memory turns out to be less.
 
     Returns:
-      Clips to take batches from, and what `steps.train_steps` gathers from: `audio`
-      `[replica, n, n_samples]`, `label` `[replica, n]`, in int16 also `scale` `[replica, n]`,
-      the value of one unit. None: the clips are streamed. In place of audio, label and device,
-      batches of resident clips have `row` `[b]` int32, a clip's number + 1, 0 where they
-      fill up.
+      Clips to take batches from, and what `steps.train_steps` gathers from: every numeric column
+      of the clips, `[replica, n, …]`, in int16 also `audio_scale` `[replica, n]`, the value of
+      one unit. None: the clips are streamed. In place of the columns, batches of resident clips
+      have `row` `[b]` int32, a clip's number + 1, 0 where they fill up.
 
     Raises:
       UserError: the clips do not fit.
@@ -84,14 +83,17 @@ def _read_all(clips: Clips, *, half: bool) -> tuple[dict[str, np.ndarray], np.nd
     arrays, filenames, start = {}, [], 0
     for batch in clips.in_order(READ_CLIPS):
         n = int(batch["mask"].sum())
-        parts = {"audio": batch["audio"][:n], "label": batch["label"][:n]}
+        columns = {
+            name: rows[:n]
+            for name, rows in batch.items()
+            if rows.dtype.kind in "biuf" and name != "mask"
+        }
         if half:
-            parts["audio"], parts["scale"] = to_int16(parts["audio"])
-        for name, part in parts.items():
+            columns["audio"], columns["audio_scale"] = to_int16(columns["audio"])
+        for name, rows in columns.items():
             if name not in arrays:
-                shape = len(clips), *part.shape[1:]
-                arrays[name] = aligned_zeros(shape, part.dtype)
-            arrays[name][start : start + n] = part
+                arrays[name] = aligned_zeros((len(clips), *rows.shape[1:]), rows.dtype)
+            arrays[name][start : start + n] = rows
         filenames += batch["filename"][:n].tolist()
         start += n
     return arrays, np.array(filenames, dtype=str)

@@ -8,10 +8,10 @@ import numpy as np
 
 from asc_jax.errors import UserError
 from asc_jax.machine import hosts, replicas
-from asc_jax.training import not_finite, optim
+from asc_jax.training import not_finite
 from asc_jax.training.batches import Call, StepBatches
 from asc_jax.training.epoch_sums import EpochSums
-from asc_jax.training.state import TrainState
+from asc_jax.training.state import TrainState, first_layout
 from asc_jax.training.workdir import best, checkpoints, journal, provenance
 
 
@@ -39,11 +39,9 @@ class Run:
         self._check = not_finite.StepCheck(self.n_steps, half=self._half)
         self.tx = experiment.tx(self.n_steps)
         self.key = experiment.root_key()
-        self.schedule = optim.warmup_cosine(
-            self.n_steps, peak_lr=config.optim.peak_lr, warmup_steps=config.optim.warmup_steps
-        )
         self.checkpoints = checkpoints.Checkpoints(workdir, keep=keep)
         self.step = 0
+        self.lr = 0.0  # of the last step
         self.evaluator = None
         self._sums = EpochSums()
 
@@ -54,7 +52,8 @@ class Run:
     def restore(self) -> TrainState:
         """The newest good checkpoint, or a fresh state."""
         template = self.experiment.abstract_state()
-        restored = hosts.from_first(self.checkpoints.restore(template, mend=True), template)
+        restored = self.checkpoints.restore(template, mend=True, older=first_layout)
+        restored = hosts.from_first(restored, template)
         if restored is None:
             return self.experiment.new_state(self.experiment.variables(), self.tx)
         state, extra, self.step = restored
@@ -88,21 +87,21 @@ class Run:
             return
         call, metrics = pending
         n = len(call.batches)
-        loss, n_correct, n_clips, skipped = (
+        loss, n_correct, n_clips, skipped, lr = (
             np.asarray(replicas.unreplicate(metrics[name]))[:n]
-            for name in ("loss", "n_correct", "n_clips", "skipped")
+            for name in ("loss", "n_correct", "n_clips", "skipped", "lr")
         )
         wrong = self._check.find(loss, skipped, call.first_step)
         if wrong is not None:
             raise self._not_finite(*wrong)
         self.step = call.first_step + n
         self._sums.add(loss, n_correct, n_clips, skipped)
+        self.lr = float(lr[-1])
         self.journal.advance(
             n,
             int(n_clips.sum()),
             f"epoch {call.epoch + 1}/{self.n_epochs}",
-            f"loss {loss[-1]:.3f}, accuracy {self._sums.accuracy:.3f}, "
-            f"lr {float(self.schedule(self.step - 1)):.2g}",
+            f"loss {loss[-1]:.3f}, accuracy {self._sums.accuracy:.3f}, lr {self.lr:.2g}",
         )
 
     def end_epoch(self, epoch: int) -> None:
@@ -113,7 +112,7 @@ class Run:
             "step": self.step,
             "loss": self._sums.loss,
             "accuracy": self._sums.accuracy,
-            "lr": float(self.schedule(self.step - 1)),
+            "lr": self.lr,
             "clips_per_s": self.journal.clips_per_s,
             "n_skipped": self._sums.n_skipped,
         }
@@ -143,9 +142,8 @@ class Run:
             return
         self.evaluator = self.evaluator or self._make_evaluator(self.experiment)
         state = replicas.unreplicate(state)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
         with self.journal.paused():
-            summary = self.evaluator(variables, self.watched).summary
+            summary = self.evaluator(state.variables, self.watched).summary
         accuracy = summary["macro_accuracy"]
         if accuracy is None:
             raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")

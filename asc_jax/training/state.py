@@ -1,11 +1,16 @@
-"""All that a training step changes, and its first value. Data only: no functions inside."""
+"""The state that a training step changes, and its first value. Data only: no functions inside."""
+
+from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training.dynamic_scale import DynamicScale
 
+from asc_jax.training.optim import ScheduledState
 from asc_jax.types import Array, Params
 
 FIRST_LOSS_SCALE = 2.0**16
@@ -16,6 +21,8 @@ class TrainState:
     """step: training steps done, int32 scalar; the rest are pytrees of arrays.
 
     loss_scale: what the loss is multiplied by before its gradient is taken; None: nothing.
+    further: a pytree for whatever else a run keeps from step to step, such as an average of the
+    parameters; it is saved, restored and copied to the replicas like the rest. None: nothing.
     """
 
     step: Array
@@ -23,17 +30,18 @@ class TrainState:
     batch_stats: Params
     opt_state: optax.OptState
     loss_scale: DynamicScale | None = None
+    further: Any = None
 
     @property
     def variables(self) -> Params:
-        """Return `{"params", "batch_stats"}`, as a network's `apply` takes them."""
+        """Return `{"params", "batch_stats"}`, as a network is applied to them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def create(
     variables: Params, tx: optax.GradientTransformation, *, scale_loss: bool = False
 ) -> TrainState:
-    """State before the first step, from `{"params", "batch_stats"}`.
+    """Return the state before the first step, from `{"params", "batch_stats"}`.
 
     scale_loss: for float16, whose smallest number is 6e-8: start at 2¹⁶, halve after every
     gradient that overflowed, double after 2,000 in a row that did not.
@@ -50,7 +58,39 @@ def create(
     )
 
 
-def init_variables(model, key: Array, log_mel_shape: tuple[int, ...]) -> Params:
-    """Fresh `{"params", "batch_stats"}` of a network for inputs of `[n_mels, n_frames, 1]`."""
-    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, *log_mel_shape))))
-    return init(key)
+@flax.struct.dataclass
+class FirstState:
+    """The state as version 0.1.0 saved it: AdamW's state held the schedule's count last."""
+
+    step: Array
+    params: Params
+    batch_stats: Params
+    opt_state: optax.OptState
+    loss_scale: DynamicScale | None
+
+
+def first_layout(like: TrainState) -> tuple[FirstState, Callable[[FirstState], TrainState]]:
+    """Return a state as version 0.1.0 saved it, and the function that converts one.
+
+    Args:
+      like: a state of today's layout, with AdamW as its optimiser.
+    """
+    adam, decay, rest = like.opt_state.inner
+    count = optax.ScaleByScheduleState(like.opt_state.count)
+
+    def convert(saved: FirstState) -> TrainState:
+        adam, decay, schedule = saved.opt_state
+        rate = np.zeros((), like.opt_state.rate.dtype)
+        opt_state = ScheduledState(schedule.count, rate, (adam, decay, rest))
+        return TrainState(**{**vars(saved), "opt_state": opt_state})
+
+    first = {**vars(like), "opt_state": (adam, decay, count)}
+    del first["further"]
+    return FirstState(**first), convert
+
+
+def init_variables(network, key: Array, log_mel_shape: tuple[int, ...]) -> Params:
+    """Return fresh `{"params", "batch_stats"}` of a network for `[n_mels, n_frames, 1]`."""
+    log_mel = jnp.zeros((1, *log_mel_shape))
+    variables = jax.jit(lambda key: network.init(key, log_mel, train=False))(key)
+    return {"batch_stats": {}, **variables}

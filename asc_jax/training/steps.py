@@ -4,7 +4,7 @@ It runs alone, under `jit`, `vmap`, `lax.scan` and `pmap`. With `axis_name` each
 holds a slice of the global batch, in order of position, and sums run over all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -19,45 +19,46 @@ def train_step(
     state: TrainState,
     batch: Batch,
     key: Array,
+    arrays: Mapping | None = None,
     scratch: Scratch | None = None,
     *,
+    augment: Callable,
     forward: Callable,
     loss_fn: Callable,
     tx: optax.GradientTransformation,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics, Scratch]:
-    """Gradient, optimiser, new state.
+    """Return the state after a step: augmentation, gradient, optimiser.
 
     Args:
       state: before the step.
-      batch: `audio [b, n_samples]`, `label [b]`, `mask [b]`; this replica's share.
+      batch: `audio [b, n_samples]`, `label [b]`, `mask [b]` and every other numeric column of the
+        data; this replica's clips.
       key: the run's root key, the same at every step.
+      arrays: of the run, for `augment`.
       scratch: see `models.scratch_shapes_of`; its values change no result.
-      forward: `(params, batch_stats, audio, mask, key, scratch) -> (logits [b, n], batch_stats,
+      augment: `(key, batch, arrays) -> batch` with `log_mel [b, n_mels, n_frames, 1]`.
+      forward: `(params, batch_stats, batch, key, scratch) -> (logits [b, n], batch_stats,
         scratch)`.
-      loss_fn: `(logits, labels) -> [b]`.
+      loss_fn: `(logits, batch) -> [b]`, with the augmented batch.
       tx: optax transformation.
       axis_name: replica axis, under pmap.
 
     Returns:
       The state after the step, and `loss` (mean over the global batch's valid clips),
-      `n_correct`, `n_clips` (sums over it), `skipped` (1 if the gradient is not finite). With a
-      loss scale, such a step is skipped: it lowers the scale, and only the schedule goes on.
+      `n_correct`, `n_clips` (sums over it), `lr` (the learning rate), `skipped` (1 if the gradient
+      is not finite). With a loss scale, such a step is skipped: it lowers the scale, and only the
+      schedule moves on.
       Last, scratch memory for the next step, if any was given.
     """
     mask = batch["mask"]
     n_clips = _psum(jnp.sum(mask), axis_name)
+    key = jax.random.fold_in(key, state.step)
+    augmented = augment(key, batch, arrays)
 
     def objective(params: Params):
-        logits, *updated = forward(
-            params,
-            state.batch_stats,
-            batch["audio"],
-            mask,
-            jax.random.fold_in(key, state.step),
-            scratch,
-        )
-        losses = loss_fn(logits, batch["label"])
+        logits, *updated = forward(params, state.batch_stats, augmented, key, scratch)
+        losses = loss_fn(logits, augmented)
         # This replica's share of the mean; an all-padding replica adds nothing.
         loss = jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(n_clips, 1)
         return loss, (logits, *updated)
@@ -68,8 +69,8 @@ def train_step(
     correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
     n_correct = _psum(jnp.sum(correct), axis_name)
     skipped = 1 - jnp.asarray(finite, jnp.int32)
-    sums = {"n_correct": n_correct, "n_clips": n_clips, "skipped": skipped}
-    return new_state, {"loss": loss, **sums}, scratch
+    metrics = {"loss": loss, "n_correct": n_correct, "n_clips": n_clips, "skipped": skipped}
+    return new_state, metrics | {"lr": new_state.opt_state.rate}, scratch
 
 
 def _updated(state: TrainState, tx, grads, batch_stats, loss_scale, finite) -> TrainState:
@@ -110,6 +111,7 @@ def train_steps(
     n_steps: Array,
     key: Array,
     clips: Batch | None = None,
+    arrays: Mapping | None = None,
     scratch: Scratch | None = None,
     *,
     step: Callable,
@@ -125,7 +127,7 @@ def train_steps(
       n_steps: how many of the batches to use, int scalar.
       key: the run's root key.
       clips: if the batches hold only `row`, what to `gather` them from.
-      scratch: as for a step.
+      arrays, scratch: as for a step.
       step: `train_step` with its static parts bound.
 
     Returns:
@@ -139,13 +141,13 @@ def train_steps(
         return jax.lax.optimization_barrier(batch)  # the step is compiled alike in both cases
 
     step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
-    shapes = jax.eval_shape(lambda: step(state, batch_of(0), key, scratch)[1])
+    shapes = jax.eval_shape(lambda: step(state, batch_of(0), key, arrays, scratch)[1])
     n_slots = batches["mask"].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype), shapes)
 
     def body(index, carry):
         state, collected, scratch = carry
-        state, metrics_of_step, scratch = step(state, batch_of(index), key, scratch)
+        state, metrics_of_step, scratch = step(state, batch_of(index), key, arrays, scratch)
         collected = jax.tree.map(
             lambda all_steps, one: all_steps.at[index].set(one), collected, metrics_of_step
         )
@@ -155,23 +157,25 @@ def train_steps(
 
 
 def gather(clips: Batch, rows: Array) -> Batch:
-    """The batch of some resident clips.
+    """Return the batch of some resident clips.
 
     Args:
-      clips: `audio [n, n_samples]` floating or int16, `label [n]`, and with int16 `scale [n]`,
-        the value of one unit.
+      clips: every numeric column, `[n, …]`; with int16 audio also `audio_scale [n]`, the value of
+        one unit.
       rows: `[b]` int, clip numbers + 1; 0 fills up.
 
     Returns:
-      `audio [b, n_samples]` floating, `label [b]`, `mask [b]`; zeros where a row fills up.
+      The columns, `[b, …]`, audio floating, and `mask [b]`; zeros where a row fills up.
     """
     mask = rows > 0
-    batch = {name: leaf[jnp.maximum(rows - 1, 0)] for name, leaf in clips.items()}
-    audio = batch["audio"]
-    if "scale" in batch:
-        audio = audio.astype(batch["scale"].dtype) * batch["scale"][:, None]
-    audio, label = jnp.where(mask[:, None], audio, 0), jnp.where(mask, batch["label"], 0)
-    return {"audio": audio, "label": label, "mask": mask}
+    batch = {name: column[jnp.maximum(rows - 1, 0)] for name, column in clips.items()}
+    if (scale := batch.pop("audio_scale", None)) is not None:
+        batch["audio"] = batch["audio"].astype(scale.dtype) * scale[:, None]
+    batch = {
+        name: jnp.where(mask.reshape(-1, *[1] * (rows.ndim - 1)), rows, jnp.zeros_like(rows))
+        for name, rows in batch.items()
+    }
+    return {**batch, "mask": mask}
 
 
 def _all_finite(tree) -> Array:

@@ -18,5 +18,5 @@ def get_config():
     config.data.batch_size = 78
     config.features.hop_length = 472
     config.loss.gamma = 2.0
-    config.optim.peak_lr = 0.005
+    config.schedule.peak_lr = 0.005
     return config

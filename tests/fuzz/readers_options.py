@@ -22,7 +22,7 @@ LABEL = "Doe_UNI_task1_1"
 def options(scratch) -> Reader:
     """Words of a command line, zeros between them: flags of a command and of its config."""
     seeds = (
-        b"--config.optim.peak_lr=1e-3\0--config.train.n_epochs=3",
+        b"--config.schedule.peak_lr=1e-3\0--config.train.n_epochs=3",
         b"--config.model.grn=True\0--config.model.activation=relu6\0--config.seed=7",
         b"--config.features.n_mels=64\0--config.data.dir=x\0--config.budget.enforce=False",
         b"--hop_s=0.5\0--top_k=3\0--format=json\0--nowindows\0a.wav",

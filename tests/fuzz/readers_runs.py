@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 
-from asc_jax.challenge.table1 import progress as campaign_progress
+from asc_jax.challenge.table1 import campaign
 from asc_jax.challenge.table1 import results as run_results
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.evaluation.report import figures
@@ -44,7 +44,7 @@ def metrics(scratch) -> Reader:
     def read(data):
         path.write_bytes(data)
         figures.read_log(path)
-        campaign_progress._last_epoch(path)
+        campaign._last_epoch(path)
         journal._drop_after(path, 6, 2)
 
     def change(rng: Random, seed: bytes) -> bytes:
@@ -100,7 +100,6 @@ def made_up_results() -> tuple[dict, bytes]:
 def results(scratch) -> Reader:
     """`results.json`, up to the figures of Table 1 that are made from it."""
     from asc_jax.challenge.table1 import collect as table1_collect
-    from asc_jax.challenge.table1 import statistics as table1_statistics
 
     good, output = made_up_results()
     (scratch / "output.csv").write_bytes(output)
@@ -109,8 +108,8 @@ def results(scratch) -> Reader:
         (scratch / "results.json").write_bytes(data)
         run = run_results.read_run(scratch)
         table1_collect._about([run])
-        table1_statistics.result(("report", 5), [run], 2)
-        table1_statistics.difference(("a", 5), ("b", 5), [run], [run], 2)
+        table1_collect.result(("report", 5), [run], 2)
+        table1_collect.difference(("a", 5), ("b", 5), [run], [run], 2)
 
     return Reader(read, mutate.of_json, (json.dumps(good).encode(),))
 

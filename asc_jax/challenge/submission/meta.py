@@ -95,15 +95,21 @@ def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[
         "framework": "jax",
         "split_adaptations": "; ".join([*differences(runs), *adaptations]) or None,
         "system_adaptations": (
-            f"softmax focal loss (gamma {config.loss.gamma:g})" if config.loss.gamma else None
+            f"softmax focal loss (gamma {config.loss.gamma:g})"
+            if config.loss.get("gamma")
+            else None
         ),
     }
 
 
 def _augmentation(augment: Mapping) -> Iterator[str]:
-    names = {"max_roll_s": "time rolling", "max_freq_mask": "frequency masking",
-             "max_time_mask": "time masking", "mixstyle_p": "freq-mixstyle"}  # fmt: skip
-    return (name for key, name in names.items() if augment[key])
+    known = {"time_roll": "time rolling", "freq_mask": "frequency masking",
+             "time_mask": "time masking", "freq_mixstyle": "freq-mixstyle"}  # fmt: skip
+    switches = ("max_s", "max_width", "p")  # 0 turns an augmentation off
+    labels = [label for label in known if label in augment] + sorted({*augment} - {*known})
+    for label in labels:
+        if all(augment[label].get(switch, 1) for switch in switches):
+            yield known.get(label, label.replace("_", " "))
 
 
 def differences(runs: Sequence[EvaluatedRun]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
-from asc_jax.evaluation import evaluate
+from asc_jax.evaluation import evaluate, result_files
 from asc_jax.experiment import Experiment
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import json_object
@@ -37,7 +37,7 @@ class EvaluatedRun:
     @property
     def summary(self) -> Mapping[str, Any]:
         """Return accuracies and log losses with the parameters as stored."""
-        return self.results[self.results["stored_dtype"]]
+        return result_files.stored_summary(self.results)
 
 
 def open_runs(
@@ -115,7 +115,7 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
 def _read_results(path: Path, again: str) -> dict[str, Any]:
     try:
         results = json_object.parse(path.read_text("utf-8"))
-        results[results["stored_dtype"]]["macro_accuracy"]
+        result_files.stored_summary(results)["macro_accuracy"]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {again}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,1 @@
+"""Table 1 of the report: the runs, their statistics and the table."""

@@ -1,11 +1,13 @@
-"""How sure a difference is: cluster bootstrap, paired test, mean and standard deviation.
+"""Confidence intervals and tests of accuracies: cluster bootstrap, paired test, mean and sd.
 
-A clip is no independent observation: what is resampled are `clusters`. Those of each scene are
-resampled among themselves, which keeps every scene in every replicate, as a macro average needs.
+A clip is no independent observation: one-second clips of one recording are correct or wrong
+together. What is resampled are clusters of clips: the ten-second segments or the locations that
+they are from. Those of each scene are resampled among themselves, which keeps every scene in
+every replicate, as a macro average needs.
 
 Source: Rao and Wu, "Resampling inference with complex survey data", JASA 1988, for drawing one
 cluster fewer than there are; Cameron, Gelbach and Miller, "Robust inference with multiway
-clustering", JBES 2011, for counting chance that runs and clusters share only once.
+clustering", JBES 2011, for counting the variance that runs and clusters share only once.
 """
 
 import math
@@ -14,14 +16,54 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asc_jax.challenge.table1.clusters import Totals, by_scene, macro_average
-
 N_REPLICATES = 10_000
 LEVEL = 0.95
 
 
+class Totals(NamedTuple):
+    """Clips by cluster.
+
+    correct: `[n_runs, n_clusters]`, clips that a run classified correctly. clips, scene:
+    `[n_clusters]`, all clips, and their true scene.
+    """
+
+    correct: np.ndarray
+    clips: np.ndarray
+    scene: np.ndarray
+
+
+def cluster_totals(correct: np.ndarray, scene: np.ndarray, cluster: np.ndarray) -> Totals:
+    """Add up the clips of each cluster; clips of two scenes are never of one cluster.
+
+    Args:
+        correct: `[n_runs, n_clips]` bool, whether a run predicted the clip's scene.
+        scene: `[n_clips]` int, the true scene.
+        cluster: `[n_clips]` int or str, what the clip belongs to.
+    """
+    _, number = np.unique(cluster, return_inverse=True)
+    pairs = np.stack([scene, number.reshape(-1)])
+    (scenes, _), index = np.unique(pairs, axis=1, return_inverse=True)
+    index, n = index.reshape(-1), len(scenes)
+    sums = [np.bincount(index, row, minlength=n) for row in np.atleast_2d(correct)]
+    return Totals(np.array(sums), np.bincount(index, minlength=n).astype(float), scenes)
+
+
+def macro_average(totals: Totals) -> np.ndarray:
+    """Return `[n_runs]` float64 in [0, 1], the plain mean over scenes of their accuracies."""
+    accuracies = [t.correct.sum(1) / t.clips.sum() for t in by_scene(totals)]
+    return np.mean(accuracies, axis=0)
+
+
+def by_scene(totals: Totals) -> list[Totals]:
+    """Return the totals scene by scene."""
+    return [
+        Totals(totals.correct[:, of_scene], totals.clips[of_scene], totals.scene[of_scene])
+        for of_scene in (totals.scene == scene for scene in np.unique(totals.scene))
+    ]
+
+
 class Interval(NamedTuple):
-    """A confidence interval, and whether it holds the chance of training (several seeds)."""
+    """A confidence interval; with several seeds, seed variance is part of it (`with_training`)."""
 
     low: float
     high: float
@@ -29,7 +71,7 @@ class Interval(NamedTuple):
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation (n − 1 in the denominator) of at least one number.
+    """Return mean and standard deviation (n − 1 in the denominator) of at least one number.
 
     Example:
         >>> mean_sd([0.25, 0.75]), mean_sd([0.5])
@@ -49,15 +91,15 @@ def confidence_interval(
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of a macro average, or of the difference of two, by cluster bootstrap.
+    """Return the interval of a macro average, or of the difference of two, by cluster bootstrap.
 
     A replicate draws, in each scene, one cluster fewer than there are, which gives a mean its
     unbiased variance, for all runs alike; its distance from the estimate is stretched as Student's
     t is wider than a normal distribution, since few clusters leave the variance itself uncertain.
 
-    With several seeds a replicate also draws the chance of training, from the spread over seeds
-    and Student's t (three seeds are too few to resample); two systems share one estimate of that
-    spread. Answers that come out otherwise with another seed show both in the clusters and in the
+    With several seeds a replicate also draws seed variance, from the spread over seeds and
+    Student's t (three seeds are too few to resample); two systems share one estimate of that
+    spread. Predictions that differ with another seed show both in the clusters and in the
     spread: the clusters' part is shrunk by them.
 
     Args:
@@ -70,11 +112,11 @@ def confidence_interval(
 
     Returns:
         The percentile interval, as fractions; None where a scene has a single cluster, whose
-        spread nothing tells.
+        spread cannot be estimated.
     """
     if min(np.unique(totals.scene, return_counts=True)[1]) < 2:
         return None
-    systems = [np.arange(len(totals.right))]
+    systems = [np.arange(len(totals.correct))]
     if n_first is not None:
         systems = [systems[0][:n_first], systems[0][n_first:]]
     contrast = np.concatenate(
@@ -91,8 +133,8 @@ def confidence_interval(
         training, shared = (weight * v for v in _variances(totals, systems, n_spare))
         clusters = max(np.var(replicates), shared)
         shrunk = math.sqrt(1 - shared / clusters) if clusters else 1.0
-        chance = math.sqrt(training) * rng.standard_t(n_spare, n_replicates)
-        replicates = estimate + shrunk * (replicates - estimate) + chance
+        seeds = math.sqrt(training) * rng.standard_t(n_spare, n_replicates)
+        replicates = estimate + shrunk * (replicates - estimate) + seeds
     tail = (1 - level) / 2
     low, high = np.quantile(replicates, (tail, 1 - tail))
     return Interval(float(low), float(high), n_spare > 0)
@@ -101,12 +143,12 @@ def confidence_interval(
 def paired_test(
     totals: Totals, n_first: int, *, n_replicates: int = N_REPLICATES, seed: int = 0
 ) -> float:
-    """Two-sided p of "the two systems are equal on these clips", by randomisation.
+    """Return the two-sided p of "the two systems are equal on these clips", by randomisation.
 
-    If they are, their answers to a cluster might as well be swapped: the observed difference
-    of macro averages is held against those after random swaps. The answers of a system's
-    seeds are averaged first; the test is about these trained networks and says nothing of
-    what another seed would have given.
+    If they are, their predictions for a cluster might as well be swapped: the observed difference
+    of macro averages is compared with those after random swaps. The predictions of a system's
+    seeds are averaged first; the test is about these trained networks and says nothing about
+    other seeds. `scipy.stats.permutation_test` estimates the same p with other random draws.
 
     Args:
         totals: of the runs of both systems.
@@ -116,36 +158,36 @@ def paired_test(
 
     Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989.
     """
-    means = totals.right[:n_first].mean(0) - totals.right[n_first:].mean(0)  # [n_clusters]
+    means = totals.correct[:n_first].mean(0) - totals.correct[n_first:].mean(0)  # [n_clusters]
     scenes, index = np.unique(totals.scene, return_inverse=True)
-    share = means / (np.bincount(index, totals.clips)[index] * len(scenes))
+    weighted = means / (np.bincount(index, totals.clips)[index] * len(scenes))
     rng = np.random.default_rng(seed)
-    limit = abs(share.sum()) - 1e-12  # sums in another order must not tell equal ones apart
+    limit = abs(weighted.sum()) - 1e-12  # sums in another order must not separate equal ones
     n_as_far = 0
     for first in range(0, n_replicates, 500):
         n = min(500, n_replicates - first)
-        signs = rng.integers(0, 2, (n, len(share)), np.int8) * 2.0 - 1
-        n_as_far += int(np.sum(np.abs(signs @ share) >= limit))
+        signs = rng.integers(0, 2, (n, len(weighted)), np.int8) * 2.0 - 1
+        n_as_far += int(np.sum(np.abs(signs @ weighted) >= limit))
     return (n_as_far + 1) / (n_replicates + 1)
 
 
 def _resampled(totals: Totals, n_replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """`[n_replicates, n_runs]` macro averages over resampled clusters."""
+    """Return `[n_replicates, n_runs]` macro averages over resampled clusters."""
     scenes = by_scene(totals)
-    average = np.zeros((n_replicates, len(totals.right)))
+    average = np.zeros((n_replicates, len(totals.correct)))
     for t in scenes:
         k = len(t.clips)
         drawn = rng.integers(0, k, (n_replicates, k - 1)) + k * np.arange(n_replicates)[:, None]
         # Counted: rng.multinomial takes more than twice as long.
         weights = np.bincount(drawn.ravel(), minlength=n_replicates * k).reshape(-1, k)
-        average += (weights @ t.right.T) / (weights @ t.clips)[:, None]
+        average += (weights @ t.correct.T) / (weights @ t.clips)[:, None]
     return average / len(scenes)
 
 
 def _student(
     totals: Totals, contrast: np.ndarray, n_replicates: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`[n_replicates]` factors that make of a normal distribution Student's t.
+    """Return `[n_replicates]` factors that turn a normal distribution into Student's t.
 
     Its degrees of freedom are Satterthwaite's, for a sum over scenes of unequal variances.
     """
@@ -158,7 +200,7 @@ def _student(
 
 
 def _variances(totals: Totals, systems: Sequence[np.ndarray], n_spare: int) -> tuple[float, float]:
-    """Variance of a run's macro average over seeds, and its part due to single clusters.
+    """Return the variance of a macro average over seeds, and its part due to single clusters.
 
     Both are pooled over the systems, with `n_spare` degrees of freedom.
     """
@@ -169,11 +211,11 @@ def _variances(totals: Totals, systems: Sequence[np.ndarray], n_spare: int) -> t
 
 
 def _influence(totals: Totals) -> np.ndarray:
-    """`[n_runs, n_clusters]`: how far each cluster moves a run's macro average."""
+    """Return `[n_runs, n_clusters]`, how far each cluster moves a run's macro average."""
     scenes = by_scene(totals)
-    parts = []
+    influence = []
     for t in scenes:
         k, n = len(t.clips), t.clips.sum()
-        share = t.right.sum(1, keepdims=True) / n
-        parts.append((t.right - share * t.clips) / (n * len(scenes)) * math.sqrt(k / (k - 1)))
-    return np.concatenate(parts, axis=1)
+        residual = t.correct - t.correct.sum(1, keepdims=True) / n * t.clips
+        influence.append(residual / (n * len(scenes)) * math.sqrt(k / (k - 1)))
+    return np.concatenate(influence, axis=1)

@@ -1,9 +1,9 @@
-"""Many runs, one after the other: which are done, and doing the rest.
+"""Train and evaluate many runs, one after the other: those that are not done yet.
 
-Each run is trained and evaluated by processes of its own, so that the crash of one hurts no
-other, and a command that was broken off at any moment goes on when it is given again. Beside
-each workdir lies `<workdir>.log`; whoever works on the run holds a lock on it, also when the
-command that started it is gone.
+Each run is trained and evaluated by processes of its own, so that the crash of one leaves the
+others alone, and a command that was interrupted at any moment resumes when it is given again.
+Beside each workdir lies `<workdir>.log`; a process that works on the run holds a lock on it, also
+when the command that started it is gone.
 """
 
 import contextlib
@@ -16,14 +16,96 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from asc_jax.challenge.table1.progress import Progress
+import tqdm
+
 from asc_jax.challenge.table1.runs import Run, unfinished
 from asc_jax.errors import Interrupted
-from asc_jax.machine import files
+from asc_jax.machine import files, json_object
 from asc_jax.machine.signals import stop_signals
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 POLL_S = 0.2
+
+
+class Progress:
+    """A bar over the clips that all runs train on, and the time left; a context manager.
+
+    Args:
+      runs: all runs.
+      done: titles of those that are done.
+    """
+
+    def __init__(self, runs: Sequence[Run], done: set[str]):
+        self._runs = runs
+        self._before = sum(run.work for run in runs if run.title in done)
+        self._ended = self._before
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        total = sum(run.work for run in self._runs)
+        self._bar = tqdm.tqdm(
+            total=total,
+            initial=self._before,
+            unit=" clips",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        if self._before == total:
+            self.say(f"all {len(self._runs)} runs are done")
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._bar.close()
+
+    def say(self, text: str) -> None:
+        """Print a line without tearing the bar."""
+        self._bar.write(text)
+        sys.stdout.flush()
+
+    def within(self, run: Run) -> None:
+        """Move the bar to the last epoch that the run has logged."""
+        epoch = _last_epoch(run.workdir / "metrics.jsonl")
+        self._move(self._ended + run.work * min(1, epoch / run.config.train.n_epochs))
+
+    def end(self, run: Run) -> None:
+        """Move the bar to the end of a run."""
+        self._ended += run.work
+        self._move(self._ended)
+
+    def left(self) -> str:
+        """Return `, about 12 min left`; nothing before this command has ended a run."""
+        trained = self._ended - self._before
+        if not trained:
+            return ""
+        rest = sum(run.work for run in self._runs) - self._ended
+        seconds = (time.monotonic() - self._began) * rest / trained
+        return f", about {_duration(seconds)} left"
+
+    def _move(self, to: float) -> None:
+        self._bar.update(to - self._bar.n)
+
+
+def _last_epoch(path: pathlib.Path) -> int:
+    """Return the last epoch of a training log, whose last line may be incomplete; 0: none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            return int(json_object.parse(file.read().rstrip().splitlines()[-1])["epoch"])
+    except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError):
+        return 0
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in words.
+
+    Example:
+        >>> _duration(50), _duration(3000), _duration(200_000)
+        ('50 s', '50 min', '55.6 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def carry_out(
@@ -53,7 +135,7 @@ def carry_out(
         ):
             progress.say(f"training {len(group)} seeds at once: {group[0].workdir.parent}")
             with _locked(group[0], stopped, progress) as log:
-                # What goes wrong here shows again below, where each run is tried by itself.
+                # An error here shows again below, where each run is tried by itself.
                 _finish(train_seeds(group), log, environment, stopped, lambda: None)
         for number, run in enumerate(runs, 1):
             if run.title in done:
@@ -72,21 +154,19 @@ def carry_out(
 
 
 def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs, two or more, that `train.py` can train in one call: alike, of consecutive seeds."""
+    """Return groups of two runs or more that differ in nothing but consecutive seeds."""
     groups: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: (str(run.workdir.parent), run.seed)):
-        if groups and _next_to(groups[-1][-1], run):
+        previous = groups[-1][-1] if groups else None
+        if previous and (previous.seed + 1, _seedless(previous)) == (run.seed, _seedless(run)):
             groups[-1].append(run)
         else:
             groups.append([run])
     return [group for group in groups if len(group) > 1]
 
 
-def _next_to(one: Run, other: Run) -> bool:
-    alike = dataclasses.replace(one, seed=0, overrides=_unseeded(one), workdir=one.workdir.parent)
-    return other.seed == one.seed + 1 and alike == dataclasses.replace(
-        other, seed=0, overrides=_unseeded(other), workdir=other.workdir.parent
-    )
+def _seedless(run: Run) -> Run:
+    return dataclasses.replace(run, seed=0, overrides=_unseeded(run), workdir=run.workdir.parent)
 
 
 def _unseeded(run: Run) -> tuple[str, ...]:
@@ -94,7 +174,7 @@ def _unseeded(run: Run) -> tuple[str, ...]:
 
 
 def train_seeds(group: Sequence[Run]) -> list[str]:
-    """The command that trains one of the `seed_groups`."""
+    """Return the command that trains a group of `seed_groups` in one process."""
     first = group[0]
     seeds = (f"--config.seed={first.seed}", f"--config.train.n_seeds={len(group)}")
     words = (f"--config={first.config_name}", *_unseeded(first), *seeds)
@@ -104,7 +184,7 @@ def train_seeds(group: Sequence[Run]) -> list[str]:
 def _train_and_evaluate(
     run: Run, log, environment: Mapping[str, str], stopped: list[int], progress: Progress
 ) -> str | None:
-    """None if both processes ended well and left what was wanted, otherwise why not."""
+    """Run both processes; return None if the run is done then, otherwise the reason."""
     workdir = f"--workdir={run.workdir}"
     commands = (
         ("train.py", f"--config={run.config_name}", *run.overrides, workdir),
@@ -121,7 +201,7 @@ def _train_and_evaluate(
 def _finish(
     command: Sequence[str], log, environment: Mapping[str, str], stopped: list[int], poll
 ) -> int:
-    """Exit status of a process that inherits the log and the lock on it."""
+    """Return the exit status of a process that inherits the log and the lock on it."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -144,7 +224,7 @@ def _finish(
 
 @contextlib.contextmanager
 def _locked(run: Run, stopped: list[int], progress: Progress) -> Iterator:
-    """The run's log, opened for writing at its end, once nobody else works on the run."""
+    """Yield the run's log, opened for appending, once no other process works on the run."""
     path = pathlib.Path(f"{run.workdir}.log")
     with files.writing_to(run.workdir):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +250,7 @@ def _try_lock(log) -> bool:
 
 def _check_stop(stopped: list[int]) -> None:
     if stopped:
-        raise Interrupted("stopped; run the same command again to go on", stopped[0])
+        raise Interrupted("stopped; run the same command again to resume", stopped[0])
 
 
 def _last_line(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Finished runs → the figures of Table 1: one dict, plain Python, ready for JSON.
+"""Collect the figures of Table 1 from finished runs: one dict, plain Python, ready for JSON.
 
 `collect` returns
 
@@ -8,11 +8,11 @@ runs), `level`, `n_replicates`;
 `results`, one per system and split: `system`, `percent`, `seeds`, `complexity`; of
 `macro_accuracy`, `accuracy` and `log_loss` the `mean`, `sd` and `runs` (a figure per seed);
 `interval` (`segments` and `locations`, each `low`, `high`, `with_training`, or None) of the
-macro average; `scenes` and `devices` (name → `mean`, `sd`); `published` (see `table1`);
+macro average; `scenes` and `devices` (name → `mean`, `sd`); `published` (see `published`);
 `differences`: `first`, `second`, `percent`, `mean` (macro average of the first minus that of
 the second), `scenes` (name → difference), `tests` (`segments` and `locations`, each an
 interval with `p`, or None), `published`;
-`ablation`: the same, with `change`, what tells the first from the second;
+`ablation`: the same, with `change`, what distinguishes the first from the second;
 `missing`: title of each run that is not there → why.
 
 Accuracies are fractions in [0, 1], log losses nats per clip. None stands for what cannot be
@@ -27,8 +27,11 @@ import numpy as np
 from asc_jax.challenge.table1 import bootstrap
 from asc_jax.challenge.table1.results import RunResults, read_run
 from asc_jax.challenge.table1.runs import Run, unfinished
-from asc_jax.challenge.table1.statistics import Cell, difference, result
 from asc_jax.errors import UserError
+from asc_jax.evaluation.report.published import published
+
+CLUSTER_FIELDS = {"segments": "segment", "locations": "location"}
+Cell = tuple[str, int]  # system, percent
 
 
 def collect(
@@ -39,13 +42,13 @@ def collect(
     *,
     n_replicates: int = bootstrap.N_REPLICATES,
 ) -> dict[str, Any]:
-    """The figures of all runs that are done.
+    """Return the figures of all runs that are done.
 
     Args:
       runs: of the whole table.
-      labels: system → what to call it.
+      labels: system → its label.
       comparisons: pairs of systems; the difference is the first minus the second.
-      changes: steps of an ablation: what is changed, the system with it, the one without.
+      changes: steps of an ablation: the change, the system with it, the system without it.
       n_replicates: of each interval and test.
 
     Raises:
@@ -83,7 +86,7 @@ def collect(
 
 
 def _read(runs: Sequence[Run]) -> dict[Cell, list[RunResults]]:
-    """The runs by system and split; all share the first one's arrays of names."""
+    """Return the runs by system and split; all share the first run's arrays of names."""
     cells: dict[Cell, list[RunResults]] = {}
     first = None
     for run in runs:
@@ -94,13 +97,13 @@ def _read(runs: Sequence[Run]) -> dict[Cell, list[RunResults]]:
                 f"{_name(read)} and {_name(first)} were tested on different clips: evaluate both "
                 "on one data set, with eval.py"
             )
-        shared = first._replace(results=read.results, right=read.right)
+        shared = first._replace(results=read.results, correct=read.correct)
         cells.setdefault((run.system, run.percent), []).append(shared)
     return cells
 
 
 def _about(runs: Sequence[RunResults]) -> dict[str, Any]:
-    """What all runs have in common, and where they differ although they should not."""
+    """Return what all runs have in common, and where they differ although they should not."""
     first = runs[0]
     versions = {run.results[key] for run in runs for key in ("code_version", "evaluated_with")}
     return {
@@ -117,3 +120,94 @@ def _about(runs: Sequence[RunResults]) -> dict[str, Any]:
 
 def _name(run: RunResults) -> str:
     return f"{run.results['config']} ({run.results['split']}, seed {run.results['seed']})"
+
+
+def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[str, Any]:
+    """Return the figures of a system on a split, over its seeds."""
+    system, percent = cell
+    known = _comparable(percent, runs)
+    summaries = [run.summary for run in runs]
+    figures = ("macro_accuracy", "accuracy", "log_loss")
+    return {
+        "system": system,
+        "percent": percent,
+        "seeds": [run.results["seed"] for run in runs],
+        "complexity": runs[0].results["complexity"],
+        **{name: _spread([s[name] for s in summaries]) for name in figures},
+        "interval": {
+            name: _interval(_totals(runs, field), None, n_replicates)
+            for name, field in CLUSTER_FIELDS.items()
+        },
+        **{
+            kind: {
+                name: _spread([s[kind][name]["accuracy"] for s in summaries], with_runs=False)
+                for name in summaries[0][kind]
+            }
+            for kind in ("scenes", "devices")
+        },
+        "published": known.get(system),
+    }
+
+
+def difference(
+    first: Cell,
+    second: Cell,
+    ours: Sequence[RunResults],
+    theirs: Sequence[RunResults],
+    n_replicates: int,
+) -> dict[str, Any]:
+    """Return the figures of the first system minus those of the second, on one split."""
+    a, b = (_result_means(runs) for runs in (ours, theirs))
+    tests = {}
+    for name, field in CLUSTER_FIELDS.items():
+        totals = _totals([*ours, *theirs], field)
+        interval = _interval(totals, len(ours), n_replicates)
+        p = bootstrap.paired_test(totals, len(ours), n_replicates=n_replicates)
+        tests[name] = interval and interval | {"p": p}
+    known = _comparable(first[1], [*ours, *theirs])
+    printed = [known.get(system, {}).get("macro_accuracy") for system, _ in (first, second)]
+    return {
+        "first": first[0],
+        "second": second[0],
+        "percent": first[1],
+        "mean": a["macro"] - b["macro"],
+        "scenes": {
+            name: None if None in (a[name], b[name]) else a[name] - b[name]
+            for name in a
+            if name != "macro"
+        },
+        "tests": tests,
+        "published": None if None in printed else round(printed[0] - printed[1], 6),
+    }
+
+
+def _comparable(percent: int, runs: Sequence[RunResults]) -> dict[str, Any]:
+    """Return a split's published figures; {} where a run was not made on the official lists."""
+    official = all(run.results["official_lists"] for run in runs)
+    return (official and published(f"train_{percent}pct")) or {}
+
+
+def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[str, Any]:
+    """Return mean and standard deviation over seeds; None for both where there are no clips."""
+    mean, sd = (None, None) if None in values else bootstrap.mean_sd(values)
+    return {"mean": mean, "sd": sd} | ({"runs": list(values)} if with_runs else {})
+
+
+def _totals(runs: Sequence[RunResults], field: str) -> bootstrap.Totals:
+    correct = np.stack([run.correct for run in runs])
+    return bootstrap.cluster_totals(correct, runs[0].scene, getattr(runs[0], field))
+
+
+def _interval(totals: bootstrap.Totals, n_first: int | None, n_replicates: int) -> dict | None:
+    interval = bootstrap.confidence_interval(totals, n_first, n_replicates=n_replicates)
+    return interval and interval._asdict()
+
+
+def _result_means(runs: Sequence[RunResults]) -> dict[str, float | None]:
+    """Return the accuracy of each scene, and `macro`, their average: means over seeds."""
+    summaries = [run.summary for run in runs]
+    means = {
+        name: _spread([s["scenes"][name]["accuracy"] for s in summaries])["mean"]
+        for name in summaries[0]["scenes"]
+    }
+    return {**means, "macro": _spread([s["macro_accuracy"] for s in summaries])["mean"]}

@@ -1,18 +1,19 @@
 """Table 1 for people and for programs: Markdown, LaTeX, CSV, JSON and an HTML page.
 
-All are pure functions of what `table1_collect.collect` returns, so equal runs give equal bytes.
+All are pure functions of what `collect.collect` returns, so equal runs give equal bytes.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asc_jax.challenge.table1.grids import Grid, compared, find, grids
-from asc_jax.challenge.table1.html import as_html
-from asc_jax.challenge.table1.notes import method, warnings
+from asc_jax.challenge.table1.figures import accuracy_figure, difference_figure
+from asc_jax.challenge.table1.tables import compared, find, method, tables, warnings
+from asc_jax.evaluation.report.html import render
+from asc_jax.evaluation.report.tables import aligned
 from asc_jax.machine import files
 
 TITLE = "Acoustic scenes with little training data: Table 1"
@@ -23,22 +24,22 @@ CSV_COLUMNS = (
 )
 
 
-def write(table: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
+def write(collected: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
     """Write `table1.json`, `.csv`, `.md`, `.tex` and `.html`, each all or nothing.
 
     Args:
-      table: see `table1_collect`.
+      collected: see `collect`.
       out_dir: made if it is missing.
 
     Raises:
       UserError: the folder cannot be written.
     """
     contents = {
-        "json": json.dumps(table, indent=1, ensure_ascii=False) + "\n",
-        "csv": as_csv(table),
-        "md": as_markdown(table),
-        "tex": as_latex(table),
-        "html": as_html(table, TITLE),
+        "json": json.dumps(collected, indent=1, ensure_ascii=False) + "\n",
+        "csv": as_csv(collected),
+        "md": as_markdown(collected),
+        "tex": as_latex(collected),
+        "html": as_html(collected, TITLE),
     }
     paths = [Path(out_dir) / f"table1.{suffix}" for suffix in contents]
     with files.writing_to(out_dir):
@@ -48,110 +49,104 @@ def write(table: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
     return paths
 
 
-def as_text(table: Mapping[str, Any]) -> str:
-    """What the terminal shows: the tables without the scenes, and what they need to be read."""
-    shown = [grid for grid in grids(table) if "by scene" not in grid.title]
-    parts = [f"{grid.title}\n\n{_aligned(grid)}" for grid in shown]
-    return "\n\n".join([*parts, *warnings(table), *method(table)])
+def as_text(collected: Mapping[str, Any]) -> str:
+    """Return the tables without the scenes, and the notes that they need to be read."""
+    shown = [table for table in tables(collected) if "by scene" not in table.title]
+    blocks = [f"{table.title}\n\n{aligned(table)}" for table in shown]
+    return "\n\n".join([*blocks, *warnings(collected), *method(collected)])
 
 
-def as_markdown(table: Mapping[str, Any]) -> str:
-    """All tables, columns aligned, and the notes."""
-    parts = [f"# {TITLE}", "\n".join(f"- {note}" for note in (*warnings(table), *method(table)))]
-    parts += [f"## {grid.title}\n\n{_aligned(grid, rule='|')}" for grid in grids(table)]
-    return "\n\n".join(parts) + "\n"
+def as_markdown(collected: Mapping[str, Any]) -> str:
+    """Return the notes and all tables, columns aligned."""
+    notes = (f"- {note}" for note in (*warnings(collected), *method(collected)))
+    blocks = [f"# {TITLE}", "\n".join(notes)]
+    blocks += [
+        f"## {table.title}\n\n{aligned(table, markdown=True)}" for table in tables(collected)
+    ]
+    return "\n\n".join(blocks) + "\n"
 
 
-def _aligned(grid: Grid, rule: str = " ") -> str:
-    """Headings to the left, figures to the right; `rule` "|" makes it Markdown."""
-    rows = [list(grid.header), *map(list, grid.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(f"{rule} " + f" {rule} ".join(cells) + f" {rule}")
-        if not number and rule == "|":
-            dashes = ["-" * width + ":" * bool(column) for column, width in enumerate(widths)]
-            lines.append("| " + " | ".join(dashes).replace("-:", ":") + " |")
-    return "\n".join(line.strip() for line in lines)
-
-
-def as_latex(table: Mapping[str, Any]) -> str:
-    """The report's layout: a row per scene, and under each split its systems; in percent."""
-    systems = compared(table)
-    cells = [(percent, name) for percent in table["splits"] for name in systems]
-    results = [find(table, name, percent) for percent, name in cells]
-    n = len(systems)
-    labels = {"baseline": "Baseline", "report": "Ours"}
-    heads = [rf"\multicolumn{{{n}}}{{c}}{{{percent}\,\%}}" for percent in table["splits"]]
-    rows = [["Class", *heads], ["", *(labels[name] for _, name in cells)]]
-    body = []
-    for scene in table["results"][0]["scenes"]:
-        means = [result and result["scenes"][scene]["mean"] for result in results]
-        body.append([scene.replace("_", " ").capitalize(), *map(_latex_figure, means)])
-    for key, head in (("mean", "Macro average"), ("sd", "Standard deviation over seeds")):
-        figures = [result and result["macro_accuracy"][key] for result in results]
-        body.append([head, *map(_latex_figure, figures)])
-    lines = [" & ".join(row) + r" \\" for row in rows + body]
-    notes_as_comments = [f"% {note}" for note in (*warnings(table), *method(table))]
-    lines = [r"\hline", *lines[:2], r"\hline", *lines[2:-2], r"\hline", *lines[-2:], r"\hline"]
-    caption = "Class-wise accuracy in percent on the development test list."
-    return "\n".join(
-        [
-            *notes_as_comments,
-            r"\begin{table*}",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{l{'r' * len(cells)}}}",
-            *lines,
-            r"\end{tabular}",
-            r"\end{table*}",
-            "",
-        ]
+def as_html(collected: Mapping[str, Any], title: str) -> str:
+    """Return the page: one file that needs no network, no script and no other file."""
+    drawings = [accuracy_figure(collected)]
+    if rows := collected["differences"]:
+        pair = " minus ".join(collected["systems"][rows[0][key]] for key in ("first", "second"))
+        drawings.append(difference_figure("differences", f"{pair}, macro average accuracy", rows))
+    if rows := collected["ablation"]:
+        title_of_steps = "One change at a time, from the baseline to the report's system"
+        drawings.append(difference_figure("ablation", title_of_steps, rows))
+    return render(
+        Path(__file__).with_name("table1.html"),
+        title=title,
+        warnings=warnings(collected),
+        tables=tables(collected),
+        method=list(method(collected)),
+        drawings=drawings,
     )
 
 
-def _latex_figure(value: float | None) -> str:
-    return "--" if value is None else f"{100 * value:.2f}"
+def as_latex(collected: Mapping[str, Any]) -> str:
+    """Return the report's layout: a row per scene, and under each split its systems; in percent."""
+    systems, splits = compared(collected), collected["splits"]
+    results = [find(collected, name, split) for split in splits for name in systems]
+    heads = [rf"\multicolumn{{{len(systems)}}}{{c}}{{{split}\,\%}}" for split in splits]
+    labels = [{"baseline": "Baseline", "report": "Ours"}[name] for name in systems]
+
+    def row(head: str, figure) -> list[str]:
+        values = [result and figure(result) for result in results]
+        return [head, *("--" if x is None else f"{100 * x:.2f}" for x in values)]
+
+    scenes = [
+        row(scene.replace("_", " ").capitalize(), lambda r, scene=scene: r["scenes"][scene]["mean"])
+        for scene in collected["results"][0]["scenes"]
+    ]
+    averages = [
+        row("Macro average", lambda r: r["macro_accuracy"]["mean"]),
+        row("Standard deviation over seeds", lambda r: r["macro_accuracy"]["sd"]),
+    ]
+    lines = [f"% {note}" for note in (*warnings(collected), *method(collected))]
+    lines += [r"\begin{table*}"]
+    lines += [r"\caption{Class-wise accuracy in percent on the development test split.}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(results)}}}"]
+    for rows in ([["Class", *heads], ["", *labels * len(splits)]], scenes, averages):
+        lines += [r"\hline", *(" & ".join(cells) + r" \\" for cells in rows)]
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table*}", ""])
 
 
-def as_csv(table: Mapping[str, Any]) -> str:
-    """One line per figure; accuracies as fractions, log losses in nats."""
+def as_csv(collected: Mapping[str, Any]) -> str:
+    """Return one line per figure; accuracies as fractions, log losses in nats."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for result in table["results"]:
+    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for result in collected["results"]:
         writer.writerows(_csv_result(result))
-    for key in ("differences", "ablation"):
-        writer.writerows(_csv_difference(key, row) for row in table[key])
+    measures = {"differences": "macro_accuracy_difference", "ablation": "macro_accuracy_gain"}
+    for key, measure in measures.items():
+        for row in collected[key]:
+            line = {"system": f"{row['first']} - {row['second']}", "split_percent": row["percent"]}
+            line |= {"measure": measure, "name": row.get("change"), "unit": "fraction"}
+            line |= {"mean": row["mean"], "published": row["published"]}
+            writer.writerow(line | _bounds(row["tests"]))
     return out.getvalue()
 
 
-def _csv_result(result: Mapping[str, Any]) -> Iterator[Sequence]:
-    place = result["system"], result["percent"]
-    known = result["published"] or {}
-    n_seeds = len(result["seeds"])
+def _csv_result(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    place = {"system": result["system"], "split_percent": result["percent"]}
+    place["n_seeds"], known = len(result["seeds"]), result["published"] or {}
     for name in ("macro_accuracy", "accuracy", "log_loss"):
-        unit = "nats" if name == "log_loss" else "fraction"
-        ends = _tests(result["interval"]) if name == "macro_accuracy" else [None] * 6
-        figures = result[name]["mean"], result[name]["sd"], n_seeds, *ends, known.get(name)
-        yield *place, name, "", unit, *figures
+        line = place | {"measure": name, "unit": "nats" if name == "log_loss" else "fraction"}
+        line |= {key: result[name][key] for key in ("mean", "sd")} | {"published": known.get(name)}
+        yield line | (_bounds(result["interval"]) if name == "macro_accuracy" else {})
     for kind in ("scenes", "devices"):
+        line = place | {"measure": f"{kind[:-1]}_accuracy", "unit": "fraction"}
         for name, figure in result[kind].items():
-            figures = figure["mean"], figure["sd"], n_seeds, *[None] * 6
-            theirs = known.get(kind, {}).get(name)
-            yield *place, f"{kind[:-1]}_accuracy", name, "fraction", *figures, theirs
+            yield line | figure | {"name": name, "published": known.get(kind, {}).get(name)}
 
 
-def _csv_difference(key: str, row: Mapping[str, Any]) -> Sequence:
-    name = row.get("change", "")
-    pair = f"{row['first']} - {row['second']}"
-    figures = row["mean"], None, None, *_tests(row["tests"]), row["published"]
-    measure = "macro_accuracy_difference" if key == "differences" else "macro_accuracy_gain"
-    return pair, row["percent"], measure, name, "fraction", *figures
-
-
-def _tests(tests: Mapping[str, Mapping | None]) -> list[float | None]:
-    return [(test or {}).get(key) for test in tests.values() for key in ("low", "high", "p")]
+def _bounds(tests: Mapping[str, Mapping | None]) -> dict[str, float]:
+    return {
+        f"{cluster}_{key}": test[key]
+        for cluster, test in tests.items()
+        for key in ("low", "high", "p")
+        if test and key in test
+    }

@@ -1,4 +1,4 @@
-"""What `eval.py` left in a workdir, read back clip by clip and checked against itself."""
+"""Read what an evaluation left in a workdir, clip by clip, and check that its files agree."""
 
 import csv
 from collections.abc import Mapping
@@ -7,33 +7,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asc_jax.challenge.table1 import clusters
+from asc_jax.challenge.table1 import bootstrap
 from asc_jax.data.clip_names import NAME_FORM
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.errors import UserError, short
+from asc_jax.evaluation.result_files import stored_summary
 from asc_jax.machine import json_object
 
 
 class RunResults(NamedTuple):
     """One evaluated run.
 
-    results: the content of `results.json` (see `report`). filenames: `[n]`, in rising order.
-    scene: `[n]` int, the true scene. right: `[n]` bool, whether the run named it, with its
-    parameters as stored. segment, location: `[n]` str, which recording and place a clip is of;
-    what several devices recorded at once is one segment.
+    results: the content of `results.json` (see `result_files`). filenames: `[n]`, in rising order.
+    scene: `[n]` int, the true scene. correct: `[n]` bool, whether the run predicted it, with its
+    parameters as stored. segment, location: `[n]` str, the recording and the place of a clip;
+    simultaneous recordings of several devices are one segment.
     """
 
     results: Mapping[str, Any]
     filenames: np.ndarray
     scene: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     segment: np.ndarray
     location: np.ndarray
 
     @property
     def summary(self) -> Mapping[str, Any]:
         """Accuracies and log losses with the parameters as stored."""
-        return self.results[self.results["stored_dtype"]]
+        return stored_summary(self.results)
 
 
 def read_run(workdir: Path) -> RunResults:
@@ -45,19 +46,18 @@ def read_run(workdir: Path) -> RunResults:
     """
     results = _read_json(workdir / "results.json")
     path = workdir / "output.csv"
-    named = _read_output(path)
-    fields = [name.removesuffix(".wav").split("-") for name, _ in named]
-    for (name, _), parts in zip(named, fields, strict=True):
-        if len(parts) != 6 or parts[0] not in SCENES:
+    predicted = _read_output(path)
+    fields = [name.removesuffix(".wav").split("-") for name, _ in predicted]
+    for (name, _), words in zip(predicted, fields, strict=True):
+        if len(words) != 6 or words[0] not in SCENES:
             raise UserError(f"{path}: the clip {name!r} is not named {NAME_FORM}")
-    scene = np.array([SCENES.index(parts[0]) for parts in fields])
     run = RunResults(
         results,
-        filenames=np.array([name for name, _ in named]),
-        scene=scene,
-        right=np.array([SCENES[s] == label for s, (_, label) in zip(scene, named, strict=True)]),
-        segment=np.array(["-".join(parts[:4]) for parts in fields]),
-        location=np.array(["-".join(parts[1:3]) for parts in fields]),
+        filenames=np.array([name for name, _ in predicted]),
+        scene=np.array([SCENES.index(words[0]) for words in fields]),
+        correct=np.array([words[0] == s for words, (_, s) in zip(fields, predicted, strict=True)]),
+        segment=np.array(["-".join(words[:4]) for words in fields]),
+        location=np.array(["-".join(words[1:3]) for words in fields]),
     )
     _check_agreement(run, workdir)
     return run
@@ -75,14 +75,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_fields(results: dict[str, Any]) -> None:
-    """Raise a ValueError unless all that a table is made from is there, of its type."""
+    """Raise a ValueError unless every field that a table is made from has its type."""
     _check_types(results, _RUN)
     summary = results.get(results["stored_dtype"])
     _check_types(summary, _SUMMARY)
-    for part, names in (("scenes", SCENES), ("devices", DEVICES)):
-        if {*summary[part]} != {*names}:
-            raise ValueError(f"its {part} are not {', '.join(names)}")
-        for figures in summary[part].values():
+    for group, names in (("scenes", SCENES), ("devices", DEVICES)):
+        if {*summary[group]} != {*names}:
+            raise ValueError(f"its {group} are not {', '.join(names)}")
+        for figures in summary[group].values():
             _check_types(figures, {"accuracy": _FIGURE})
 
 
@@ -114,7 +114,7 @@ _NOTHING = object()
 
 
 def _read_output(path: Path) -> list[tuple[str, str]]:
-    """Clips and the scenes named for them, sorted by clip."""
+    """Return clips and their predicted scenes, sorted by clip."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [tuple(row[:2]) for row in csv.reader(file, delimiter="\t")]
@@ -129,10 +129,14 @@ def _read_output(path: Path) -> list[tuple[str, str]]:
 
 
 def _check_agreement(run: RunResults, workdir: Path) -> None:
-    """Both files give the same macro average, unless an evaluation was broken off between."""
-    totals = clusters.cluster_totals(run.right, run.scene, run.scene)
-    ours, theirs = clusters.macro_average(totals)[0], run.summary["macro_accuracy"]
-    if theirs is None or len(run.scene) != run.summary["n_clips"] or not abs(ours - theirs) <= 1e-9:
+    """Raise an error unless both files give the same macro average.
+
+    They do not where an evaluation was interrupted between them.
+    """
+    totals = bootstrap.cluster_totals(run.correct, run.scene, run.scene)
+    counted, stated = bootstrap.macro_average(totals)[0], run.summary["macro_accuracy"]
+    same_clips = len(run.scene) == run.summary["n_clips"]
+    if stated is None or not same_clips or not abs(counted - stated) <= 1e-9:
         raise UserError(
             f"{workdir}: output.csv and results.json are not of one evaluation: evaluate it again"
         )

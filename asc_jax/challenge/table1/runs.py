@@ -1,4 +1,4 @@
-"""One run of many: where it lies, what it is given, and whether it is done."""
+"""One run of many: its workdir, what it is given, and why it is not done."""
 
 import dataclasses
 import pathlib
@@ -14,8 +14,8 @@ from asc_jax.training.workdir import checkpoints, run_config
 class Run:
     """One run of many.
 
-    system, percent, seed: its place in the table. config_name, overrides: what `train.py` is
-    given; config: what comes of them. n_clips: of its training split.
+    system, percent, seed: its place in the table. config_name, overrides: for `train.py`;
+    config: the config that they make. n_clips: number of clips of its training split.
     """
 
     system: str
@@ -33,12 +33,12 @@ class Run:
 
     @property
     def work(self) -> int:
-        """Clips it trains on, over all epochs."""
+        """Number of clips that it trains on, over all epochs."""
         return self.n_clips * self.config.train.n_epochs
 
 
 def unfinished(run: Run) -> str | None:
-    """Why a run is not done; None if it is: trained to its end and evaluated since.
+    """Return why a run is not done; None if it is trained to its end and evaluated since.
 
     Raises:
       UserError: the workdir belongs to a run with another config.

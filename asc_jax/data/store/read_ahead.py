@@ -12,7 +12,6 @@ import numpy as np
 from asc_jax.errors import UserError
 
 PREFETCH = 2  # batches read ahead
-FIELDS = {"audio": "float32", "label": "int32", "device_id": "int32", "filename": "string"}
 
 _streams: "weakref.WeakSet[Iterator]" = weakref.WeakSet()
 
@@ -50,7 +49,7 @@ def map_ahead(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray
     """Do what `map(load, rows)` does, in parallel and PREFETCH batches ahead.
 
     Args:
-      load: row of clip numbers → batch with FIELDS and `mask`; runs in other threads.
+      load: row of clip numbers → batch, a dict of arrays; runs in other threads.
       rows: `[n, b]` int64.
 
     Returns:
@@ -63,32 +62,27 @@ def map_ahead(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray
 
 def _stream(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     tf = import_tensorflow()
-    failures: list[Exception] = []
+    loaded: dict[int, dict | Exception] = {}
 
-    def load_arrays(indices):
-        # A failure travels as an empty batch: TensorFlow would print its own traceback.
+    def load_row(number):
+        # Only its number passes through TensorFlow, so that a batch may have any columns; and
+        # TensorFlow would print its own traceback of an exception.
         try:
-            batch = load(indices)
+            loaded[int(number)] = load(rows[number])
         except Exception as error:
-            failures.append(error)
-            batch = dict.fromkeys([*FIELDS, "mask"], np.zeros(0))
-        kinds = {"mask": "bool", **FIELDS}
-        return [
-            batch[name].astype(object if kind == "string" else kind, copy=False)
-            for name, kind in kinds.items()
-        ]
+            loaded[int(number)] = error
+        return number
 
-    def load_tensors(indices):
-        return tf.numpy_function(load_arrays, [indices], [tf.bool, *FIELDS.values()])
-
-    dataset = tf.data.Dataset.from_tensor_slices(rows)
-    dataset = dataset.map(load_tensors, num_parallel_calls=PREFETCH, deterministic=True)
-    for mask, *arrays in dataset.prefetch(PREFETCH).as_numpy_iterator():
-        if not mask.size:
-            raise failures[0]
-        batch = dict(zip(FIELDS, arrays, strict=True))
-        batch["filename"] = np.array([name.decode() for name in batch["filename"]], str)
-        yield {**batch, "mask": mask}
+    dataset = tf.data.Dataset.range(len(rows)).map(
+        lambda number: tf.numpy_function(load_row, [number], tf.int64),
+        num_parallel_calls=PREFETCH,
+        deterministic=True,
+    )
+    for number in dataset.prefetch(PREFETCH).as_numpy_iterator():
+        batch = loaded.pop(int(number))
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 @atexit.register

@@ -105,13 +105,7 @@ class Reader:
             clips = [_parse(record) for record in records]
         except Exception as error:  # array_record and protobuf raise all sorts
             raise _damaged(self._folder, error) from error
-        audio, label, device_id, filename = zip(*clips, strict=True)
-        return {
-            "audio": np.stack(audio),
-            "label": np.array(label, np.int32),
-            "device_id": np.array(device_id, np.int32),
-            "filename": np.array(filename, dtype=str),
-        }
+        return {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
 
 
 def _newest_version(folder: Path) -> Path:
@@ -122,17 +116,26 @@ def _newest_version(folder: Path) -> Path:
     return versions[-1].parent
 
 
-def _parse(record: bytes) -> tuple[np.ndarray, int, int, str]:
-    """Audio, label, device and name of an example; the audio stays a view of the record."""
+def _parse(record: bytes) -> dict[str, np.ndarray]:
+    """Return every column of an example; the audio stays a view of the record."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     feature = tf_example_pb2.Example.FromString(record).features.feature
-    return (
-        np.frombuffer(feature["audio"].bytes_list.value[0], np.float32),
-        feature["label"].int64_list.value[0],
-        feature["device_id"].int64_list.value[0],
-        feature["filename"].bytes_list.value[0].decode(),
-    )
+    columns = {
+        "audio": np.frombuffer(feature["audio"].bytes_list.value[0], np.float32),
+        "filename": np.array(feature["filename"].bytes_list.value[0].decode()),
+    }
+    for name, value in feature.items():
+        if value.HasField("int64_list"):
+            columns[name] = _column(value.int64_list.value, np.int32)
+        elif value.HasField("float_list"):
+            columns[name] = _column(value.float_list.value, np.float32)
+    return columns
+
+
+def _column(values, dtype) -> np.ndarray:
+    """Return one value as a scalar, several as a vector."""
+    return np.array(values[0] if len(values) == 1 else values, dtype)
 
 
 def _damaged(folder: Path, reason: object) -> UserError:

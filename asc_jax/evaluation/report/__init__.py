@@ -1,0 +1,1 @@
+"""An evaluation for people: plain text, pictures and one HTML page."""

@@ -1,24 +1,28 @@
-"""Three pictures of a run: what it confuses, how it learned, how it fares by device.
+"""The style of all pictures, and three of a run: confusion, accuracy by device, learning curve.
 
-matplotlib is imported only when a picture is drawn, here and in `budget_figure`, and nothing
-global is touched: `Figure` objects render themselves to PNG, without a display.
+matplotlib is imported only when a picture is drawn, and nothing global is touched: `Figure`
+objects render themselves, without a display. A picture is a function that draws on a `Figure`.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, SCENES
-from asc_jax.evaluation.report.published import published
+from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
+from asc_jax.evaluation.report.published import comparable
+from asc_jax.evaluation.report.tables import NONE, percent
+from asc_jax.evaluation.result_files import stored_summary
 from asc_jax.machine import json_object
 
-# From Okabe and Ito's palette: told apart with every kind of colour blindness.
+# From Okabe and Ito's palette, which stays distinct with every kind of colour blindness.
 BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"
 INK, GREY, PALE = "#222222", "#6B6B6B", "#DDDDDD"
-_LABELS = {"real": "real", "seen": "simulated, seen", "unseen": "simulated, unseen"}
-_COLOURS = {"real": BLUE, "seen": GREEN, "unseen": RED}
 STYLE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("axes.spines.left", "axes.spines.top", "axes.spines.right"), False),
@@ -29,18 +33,119 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
+_GROUPS = {
+    "real": ("real", BLUE),
+    "seen": ("simulated, seen", GREEN),
+    "unseen": ("simulated, unseen", RED),
+}
+
+
+def write_png(
+    path: str | Path,
+    size: tuple[float, float],
+    draw: Callable,
+    title: str,
+    subtitle: str,
+    *,
+    over_budget: bool,
+) -> None:
+    """Write a picture with a heading.
+
+    Args:
+        path: PNG to write; its folder is made if it is missing.
+        size: width and height, inches.
+        draw: draws on the figure, below the heading.
+        title: first line of the heading.
+        subtitle: second line, smaller.
+        over_budget: mark the picture as that of a network beyond the task's limits.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure, height = Figure(figsize=size, layout="constrained"), size[1]
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.75 / height))
+        figure.text(0.02, 1 - 0.16 / height, title, size=13, weight="bold", va="top")
+        figure.text(0.02, 1 - 0.46 / height, subtitle, size=9.5, color=GREY, va="top")
+        if over_budget:
+            box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": RED, "lw": 1.5}
+            font = {"size": 11, "weight": "bold", "color": RED, "ha": "right", "va": "top"}
+            figure.text(0.98, 1 - 0.2 / height, "over budget", bbox=box, **font)
+        draw(figure)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+
+
+def svg(name: str, size: tuple[float, float], draw: Callable) -> str:
+    """Return a picture as an `<svg>` element to stand inside a page; equal ones have equal bytes.
+
+    Args:
+        name: unique on the page.
+        size: width and height in units of the viewBox, in which letters are 13 high.
+        draw: draws on the figure.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 13, "legend.fontsize": 13}
+    with matplotlib.rc_context(STYLE | style):
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
+        figure.patch.set_visible(False)
+        draw(figure)
+        file = io.StringIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=no_metadata)
+    content = file.getvalue()
+    # Groups are numbered alike in every picture, and a page may have an id only once.
+    return re.sub(r' id="[\w.]+_\d+"', "", content[content.index("<svg") :])
+
+
+def draw_log_mel(
+    axes,
+    log_mel: np.ndarray,
+    limits: tuple[float, float],
+    ticks_hz: Sequence[int],
+    *,
+    duration_s: float,
+    f_min: float,
+    f_max: float,
+) -> None:
+    """Draw a log-mel spectrogram over seconds and the mel scale.
+
+    Args:
+        axes: of matplotlib.
+        log_mel: `[n_mels, n_frames]` float, natural logarithm; NaN stays grey.
+        limits: the values drawn darkest and brightest.
+        ticks_hz: frequencies to mark, those within the filters.
+        duration_s: of the clip, seconds.
+        f_min, f_max: of the mel filters, Hz.
+    """
+    low, high = limits
+    axes.set_facecolor(PALE)
+    axes.imshow(
+        np.ma.masked_invalid(log_mel), cmap="magma", vmin=low, vmax=max(high, low + 1e-3),
+        extent=(0, duration_s, _mel(f_min), _mel(f_max)),
+        aspect="auto", origin="lower", interpolation="none",
+    )  # fmt: skip
+    axes.set_yticks([_mel(hz) for hz in ticks_hz if f_min <= hz <= f_max])
+    axes.set_yticklabels([f"{hz:,}" for hz in ticks_hz if f_min <= hz <= f_max])
+
+
+def _mel(hz: float) -> float:
+    """Return the place on the scale that `filters.mel_filterbank` divides evenly."""
+    return 2595 * math.log10(1 + hz / 700)
 
 
 def write_figures(
     results: Mapping[str, Any], metrics_jsonl_path: str | Path, out_dir: str | Path
 ) -> list[Path]:
-    """Draws `confusion.png`, `devices.png` and `learning_curve.png`.
+    """Write `confusion.png`, `devices.png` and `learning_curve.png`.
 
     The pictures show the stored dtype. "over budget" is stamped on each if the network
     exceeds the task's limits.
 
     Args:
-        results: see `report`.
+        results: see `result_files`.
         metrics_jsonl_path: the training log, one JSON object per line. Broken lines, which
             an interrupted run leaves, are skipped; without any training line, as for
             converted parameters, there is no learning curve.
@@ -49,24 +154,29 @@ def write_figures(
     Returns:
         The paths written.
     """
-    import matplotlib
-
     log = read_log(metrics_jsonl_path)
-    draws = {"confusion": _confusion, "devices": _devices}
+    pictures = {
+        "confusion": ("Confusion between scenes, in %", (8.2, 7.4), draw_confusion, results),
+        "devices": ("Accuracy by recording device, in %", (8.2, 5.4), draw_devices, results),
+    }
     if log["train"]:
-        draws["learning_curve"] = lambda r: _learning_curve(r, log)
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
+        pictures["learning_curve"] = ("Learning curve", (8.2, 7.0), draw_learning_curve, log)
+    macro = stored_summary(results)["macro_accuracy"]
+    average = NONE if macro is None else f"{100 * macro:.1f} %"
+    subtitle = f"{results['config']} · {results['stored_dtype']} · macro average {average}"
+    if results.get("checkpoint") == "best":
+        subtitle += f" · {results['selection']}"
     paths = []
-    with matplotlib.rc_context(STYLE):
-        for name, draw in draws.items():
-            paths.append(out_dir / f"{name}.png")
-            draw(results).savefig(paths[-1])
+    for name, (title, size, draw, content) in pictures.items():
+        paths.append(Path(out_dir) / f"{name}.png")
+        draw = functools.partial(draw, content)
+        over_budget = results["over_budget"]
+        write_png(paths[-1], size, draw, title, subtitle, over_budget=over_budget)
     return paths
 
 
 def read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Lines of a training log by kind, in order; the last line of an epoch counts."""
+    """Return the lines of a training log by kind, in order; the last line of an epoch counts."""
     by_epoch: dict[str, dict[int, dict]] = {"train": {}, "test": {}, "validation": {}}
     text = Path(path).read_text("utf-8", errors="replace") if Path(path).exists() else ""
     for line in text.splitlines():
@@ -78,111 +188,72 @@ def read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
     return {kind: [es[epoch] for epoch in sorted(es)] for kind, es in by_epoch.items()}
 
 
-def _new_figure(results: Mapping[str, Any], size: tuple[float, float], title: str):
-    """An empty figure, `size` in inches, with its title, which run it is, and the stamp."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size)
-    macro = results[results["stored_dtype"]]["macro_accuracy"]
-    average = "–" if macro is None else f"{100 * macro:.1f} %"
-    run = f"{results['config']} · {results['stored_dtype']} · macro average {average}"
-    if results.get("checkpoint") == "best":
-        run += f" · {results['selection']}"
-    figure.text(0.02, 1 - 0.16 / size[1], title, size=13, weight="bold", va="top")
-    figure.text(0.02, 1 - 0.46 / size[1], run, size=9.5, color=GREY, va="top")
-    if results["over_budget"]:
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": RED}
-        look = {"size": 11, "weight": "bold", "color": RED, "bbox": box | {"lw": 1.5}}
-        figure.text(0.98, 1 - 0.2 / size[1], "over budget", ha="right", va="top", **look)
-    return figure
-
-
-def _confusion(results: Mapping[str, Any]):
-    """Rows in percent of the true scene's clips; how many those are stands at the right."""
-    table = np.array(results[results["stored_dtype"]]["confusion"], float)
+def draw_confusion(results: Mapping[str, Any], figure) -> None:
+    """Draw rows in percent of the true scene's clips, whose number stands at the right."""
+    table = np.array(stored_summary(results)["confusion"], float)
     clips = table.sum(1, keepdims=True)
-    percent = 100 * table / np.maximum(clips, 1)
-    figure = _new_figure(results, (8.2, 7.4), "Confusion between scenes, in %")
-    axes = figure.add_axes((0.2, 0.19, 0.695, 0.69))
+    shares = 100 * table / np.maximum(clips, 1)
+    axes = figure.subplots()
     names = [name.replace("_", " ") for name in SCENES]
     ids = np.arange(len(names))
     # always the whole range, so that the colours of two runs can be compared
-    look = {"cmap": "Blues", "vmin": 0, "vmax": 100, "edgecolors": "white", "linewidth": 2}
-    axes.pcolormesh(ids, ids, percent, shading="nearest", **look)
+    colours = {"cmap": "Blues", "vmin": 0, "vmax": 100, "edgecolors": "white", "linewidth": 2}
+    axes.pcolormesh(ids, ids, shares, shading="nearest", **colours)
     axes.invert_yaxis()
     axes.set_xticks(ids, names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(ids, names)
-    axes.set(xlabel="predicted scene", ylabel="true scene")
+    axes.set(xlabel="predicted scene; blank: below 0.5 %", ylabel="true scene")
     axes.spines[:].set_visible(False)
-    for (i, j), value in np.ndenumerate(percent):
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(ids, [f"{n:,.0f}" for n in clips[:, 0]])
+    right.set_ylabel("clips")
+    right.spines.right.set_visible(False)
+    for (i, j), value in np.ndenumerate(shares):
         if value >= 0.5:
             ink = "white" if value > 55 else INK
-            look = {"color": ink, "weight": "bold" if i == j else "normal"}
-            axes.text(j, i, f"{value:.0f}", ha="center", va="center_baseline", **look)
-    place = {"ha": "right", "va": "center_baseline", "color": GREY, "size": 9}
-    axes.text(len(ids) + 0.3, -0.7, "clips", **place)
-    for i in ids:
-        axes.text(len(ids) + 0.3, i, f"{clips[i, 0]:,.0f}", **place)
-    figure.text(0.98, 0.02, "blank: below 0.5 %", color=GREY, size=9, ha="right")
-    return figure
+            font = {"color": ink, "weight": "bold" if i == j else "normal"}
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center_baseline", **font)
 
 
-def _devices(results: Mapping[str, Any]):
-    """One bar per device in three groups, and each group's accuracy over its own clips."""
-    summary = results[results["stored_dtype"]]
-    known = published(results["split"]) if results["official_lists"] else None
-    figure = _new_figure(results, (8.2, 4.6), "Accuracy by recording device")
-    axes = figure.add_axes((0.085, 0.15, 0.89, 0.63))
-    centres = {name: [4 * i + k for k in range(3)] for i, name in enumerate(DEVICE_GROUPS)}
-    for group in DEVICE_GROUPS:
-        _draw_group(axes, summary, group, centres[group])
+def draw_devices(results: Mapping[str, Any], figure) -> None:
+    """Draw a bar per device in three groups, and each group's accuracy over its own clips."""
+    summary = stored_summary(results)
+    known = comparable(results)
+    axes = figure.subplots()
+    ticks = {}
+    for number, (group, devices) in enumerate(DEVICE_GROUPS.items()):
+        (label, colour), y = _GROUPS[group], 4 * number + np.arange(3)
+        values = [summary["devices"][device]["accuracy"] for device in devices]
+        axes.barh(y, [100 * (value or 0) for value in values], 0.74, color=colour)
+        for place, device, value in zip(y, devices, values, strict=True):
+            ticks[place] = f"{device.upper()}  {percent(value)}"
+        mean = summary["groups"][group]["accuracy"]
+        axes.text(0, y[0] - 0.5, f"{label}: {percent(mean)}", va="bottom")
+        if mean is not None:
+            axes.vlines(100 * mean, y[0] - 0.45, y[-1] + 0.45, color=INK, lw=1.4)
     axes.plot([], [], color=INK, lw=1.4, label="all clips of the group")
-    ticks = sum(centres.values(), [])
-    names = sum(DEVICE_GROUPS.values(), ())
     if known:
-        marks = [100 * known["baseline"]["devices"][device] for device in names]
-        label = "official baseline, published"
-        axes.plot(ticks, marks, "D", ms=6, color=INK, mec="white", label=label)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.01, 1), ncols=2, borderaxespad=0)
-    axes.set_xticks(ticks, [name.upper() for name in names])
-    top = max(10, axes.get_ylim()[1])
-    axes.set(ylim=(0, top), xlim=(-0.8, ticks[-1] + 0.8), ylabel="accuracy, %")
-    axes.grid(axis="y")
-    return figure
+        marks = [100 * known["baseline"]["devices"][device] for device in DEVICES]
+        style = {"ms": 6, "color": INK, "mec": "white", "label": "official baseline, published"}
+        axes.plot(marks, list(ticks), "D", **style)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.set(xlim=(0, max(10, axes.get_xlim()[1])), ylim=(10.6, -1.2), xlabel="accuracy, %")
+    axes.grid(axis="x")
 
 
-def _draw_group(axes, summary: Mapping, group: str, centres: Sequence[int]) -> None:
-    """A group's bars, a line at the accuracy over all its clips, and its name below."""
-    label, colour = _LABELS[group], _COLOURS[group]
-    for x, device in zip(centres, DEVICE_GROUPS[group], strict=True):
-        value = summary["devices"][device]["accuracy"]
-        text = "–" if value is None else f"{100 * value:.1f}"
-        axes.bar(x, 100 * (value or 0), 0.74, color=colour)
-        # at the foot, where neither the line nor the baseline's mark can cover it
-        ink = "white" if value and value > 0.1 else INK
-        axes.text(x, 1, text, ha="center", va="bottom", color=ink, weight="bold")
-    mean = summary["groups"][group]["accuracy"]
-    if mean is not None:
-        axes.hlines(100 * mean, centres[0] - 0.5, centres[-1] + 0.5, color=INK, lw=1.4)
-        label += f": {100 * mean:.1f}"
-    place = {"ha": "center", "va": "top", "weight": "bold", "color": colour}
-    axes.text(centres[1], -0.1, label, transform=axes.get_xaxis_transform(), **place)
-
-
-def _learning_curve(results: Mapping[str, Any], log: Mapping[str, list[dict]]):
-    """Accuracy, loss and, in a thin panel, the learning rate, over epochs."""
-    figure = _new_figure(results, (8.2, 7.0), "Learning curve")
+def draw_learning_curve(log: Mapping[str, list[dict]], figure) -> None:
+    """Draw accuracy, loss and, in a thin panel, the learning rate, over epochs."""
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[3.2, 2.4, 0.9])
-    figure.subplots_adjust(left=0.1, right=0.975, top=0.87, bottom=0.08, hspace=0.14)
     epochs = _column(log["train"], "epoch")
     line = {"lw": 1.8, "marker": "o" if len(epochs) < 3 else ""}  # one point has no line
     train = {"color": BLUE, "label": "training, augmented clips", **line}
     axes[0].plot(epochs, 100 * _column(log["train"], "accuracy"), **train)
     for kind in ("test", "validation"):
         if log[kind]:
-            watched = {"color": RED, "label": f"{kind}, macro average", "lw": 1.8, "mec": "white"}
+            style = {"color": RED, "label": f"{kind}, macro average", "lw": 1.8, "mec": "white"}
             accuracy = 100 * _column(log[kind], "macro_accuracy")
-            axes[0].plot(_column(log[kind], "epoch"), accuracy, "o-", **watched)
+            axes[0].plot(_column(log[kind], "epoch"), accuracy, "o-", **style)
     axes[0].legend(loc="lower right")
     axes[1].plot(epochs, _column(log["train"], "loss"), **train)
     axes[2].plot(epochs, 1000 * _column(log["train"], "lr"), color=GREY, **line)
@@ -194,9 +265,8 @@ def _learning_curve(results: Mapping[str, Any], log: Mapping[str, list[dict]]):
     axes[2].set(xlabel="epoch", xlim=(0, 1.01 * epochs[-1]))
     axes[2].xaxis.get_major_locator().set_params(integer=True)
     figure.align_ylabels()
-    return figure
 
 
 def _column(entries: Sequence[Mapping], name: str) -> np.ndarray:
-    """`[n]` float64, NaN where an entry lacks the number."""
+    """Return `[n]` float64, NaN where an entry lacks the number."""
     return np.array([entry.get(name) for entry in entries], float)

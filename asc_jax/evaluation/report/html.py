@@ -1,16 +1,36 @@
 """`report.html`: one evaluation as one file that opens, reads and prints anywhere."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 
 from asc_jax.complexity.limits import OVER_BUDGET
-from asc_jax.evaluation.report import sections as report_sections
+from asc_jax.data.tau.taxonomy import SCENES
+from asc_jax.evaluation.calibration import N_BINS
+from asc_jax.evaluation.report import drawings, tables
 from asc_jax.evaluation.report.figures import read_log
-from asc_jax.evaluation.report.page import Section, figure, image, page, paragraph, table
-from asc_jax.evaluation.report.text import decimals, percent, published
+from asc_jax.evaluation.report.published import comparable, published
+from asc_jax.evaluation.report.tables import decimals, percent
+from asc_jax.evaluation.result_files import stored_summary
+
+TEMPLATES = Path(__file__).parent
+
+
+def render(template: Path, **content: Any) -> str:
+    """Return a filled-in template, which may use `page.html` and `macros.html` of this folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "decimals": decimals, "heat": heat}
+    return environment.get_template(template.name).render(content)
 
 
 def as_html(
@@ -21,111 +41,46 @@ def as_html(
     metrics_jsonl_path: str | Path,
     learning_curve: Path | None,
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-      results: see `report`, with `segments`, `calibration` and `most_confused`.
-      log_mels: `[n_mels, n_frames]` of each of `most_confused`, as the network hears it.
+      results: see `result_files`, with `segments`, `calibration` and `most_confused`.
+      log_mels: `[n_mels, n_frames]` of each of `most_confused`, the network's input.
       axes: their `duration_s`, and `f_min` and `f_max` in Hz.
       metrics_jsonl_path: the training log.
       learning_curve: a PNG drawn of it, or None.
     """
-    sections = [
-        Section("accuracy", "Accuracy and log loss", report_sections.accuracy(results)),
-        Section("confusion", "Confusion", report_sections.confusion(results)),
-        Section("calibration", "Calibration", report_sections.calibration(results)),
-        Section("clips", "Most confused clips", report_sections.clips(results, log_mels, axes)),
-        Section("formats", "Number formats", _formats(results)),
-    ]
-    if learning_curve is not None:
-        told = _learning(read_log(metrics_jsonl_path)["train"])
-        lines = figure(image(learning_curve.read_bytes(), "Learning curve", told), told)
-        sections.append(Section("learning", "Learning curve", lines))
-    sections.append(Section("about", "What was evaluated", _about(results)))
-    return page(f"Evaluation of {results['config']}", _introduction(results), sections)
-
-
-def _introduction(results: Mapping[str, Any]) -> list[str]:
-    """The result in a few lines, after what forbids to quote it."""
-    stored, known = results["stored_dtype"], published(results["split"])
-    summary, segments = results[stored], results["segments"]
-    lines = [paragraph(OVER_BUDGET, warning=True)] * bool(results["over_budget"])
-    if known and not results["official_lists"]:
-        words = (
-            "Published figures are left out: they hold for the official lists of TAU 2022 Mobile, "
-            "and these clips are from others, so the two cannot be compared."
-        )
-        lines.append(paragraph(words, warning=True))
-    if results["checkpoint"] == "best":
-        on_test_list = results["validation"] is None
-        words = f"This epoch was {results['selection']}."
-        lines.append(paragraph(words, warning=on_test_list))
-    rows = [
-        ("macro average accuracy, %", percent(summary["macro_accuracy"])),
-        ("log loss, nats per clip", decimals(summary["log_loss"])),
-        ("macro average accuracy of ten-second segments, %", _segment_accuracy(segments)),
-        ("expected calibration error, %", _error(results["calibration"]["as_trained"])),
-    ]
-    if results["calibration"]["temperature"] is not None:
-        scaled = results["calibration"]["with_temperature"]
-        rows.append(("expected calibration error with temperature, %", _error(scaled)))
-    caption = f"In brief: {summary['n_clips']:,} clips of {results['test_split']}, as {stored}"
-    return lines + table("brief", caption, (), rows)
-
-
-def _segment_accuracy(segments: Mapping[str, Any]) -> str:
-    return percent(segments.get("macro_accuracy"))
-
-
-def _error(row: Mapping[str, Any] | None) -> str:
-    return percent(row and row["ece"])
-
-
-def _formats(results: Mapping[str, Any]) -> list[str]:
-    rows, notes = [], []
-    for dtype, cost in results["formats"].items():
-        if "refused" in cost:
-            notes.append(paragraph(f"{dtype}: {cost['refused']}"))
-            continue
-        summary = results[dtype]
-        rows.append(
-            (dtype, f"{cost['bytes']:,}", percent(summary["macro_accuracy"]))
-            + (decimals(summary["log_loss"]), f"{cost['changed_top_scene']:,}")
-        )
-    header = ["stored as", "bytes", "macro average, %", "log loss", "clips that change scene"]
-    caption = "What storing the parameters in each number format costs"
-    return [*table("by-format", caption, header, rows), *notes]
-
-
-def _learning(log: Sequence[Mapping[str, Any]]) -> str:
-    first, last = log[0], log[-1]
-    return (
-        f"Over {last['epoch']:,} epochs the accuracy on augmented training clips went from "
-        f"{percent(first['accuracy'])} to {percent(last['accuracy'])} %, the training loss from "
-        f"{decimals(first['loss'])} to {decimals(last['loss'])}."
+    log_mels = np.asarray(log_mels)
+    return render(
+        TEMPLATES / "report.html",
+        results=results,
+        summary=stored_summary(results),
+        tables=tables,
+        drawings=drawings,
+        scenes=SCENES,
+        n_bins=N_BINS,
+        over_budget=OVER_BUDGET,
+        published_left_out=published(results["split"]) and not comparable(results),
+        mistakes=_mistakes(np.array(stored_summary(results)["confusion"])),
+        spectrograms=drawings.spectrograms(results["most_confused"], log_mels, axes),
+        curve=learning_curve and base64.b64encode(learning_curve.read_bytes()).decode(),
+        log=learning_curve and read_log(metrics_jsonl_path)["train"],
     )
 
 
-def _about(results: Mapping[str, Any]) -> list[str]:
-    cost, held_out = results["complexity"], results["validation"]
-    rows = [
-        ("config", results["config"]),
-        ("trained on", f"{results['split']}, seed {results['seed']}"),
-        ("epoch, step", f"{results['epoch']:,}, {results['step']:,}"),
-        ("checkpoint", f"{results['checkpoint']}: {results['selection']}"),
-        ("tested on", results["test_split"]),
-        ("stored as", results["stored_dtype"]),
-        ("parameters", f"{cost['n_params']:,}"),
-        ("bytes", f"{cost['bytes']:,} of {cost['max_bytes']:,}"),
-        ("multiply-accumulates per clip", f"{cost['macs']:,} of {cost['max_macs']:,}"),
-        ("code of training", results["code_version"]),
-        ("code of evaluation", results["evaluated_with"]),
+def heat(share: float) -> str:
+    """Return the CSS of a cell: white at 0, dark blue at 1, words in the ink that is legible."""
+    red, green, blue = (255 + share * (end - 255) for end in (0, 64, 110))
+    ink = "#fff" if share > 0.695 else "#000"  # there both have a contrast of 4.5
+    return f"background:rgb({red:.0f},{green:.0f},{blue:.0f});color:{ink}"
+
+
+def _mistakes(confusion: np.ndarray, n: int = 5) -> list[tuple[str, str, int, int]]:
+    """Return true scene, predicted scene, clips and all clips of the scene, most frequent first."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None)[:n]]
+    return [
+        (SCENES[i], SCENES[j], int(wrong[i, j]), int(confusion[i].sum()))
+        for i, j in worst
+        if wrong[i, j]
     ]
-    if held_out:
-        said = (
-            f"{held_out['n_clips']:,} clips of {len(held_out['locations']):,} training locations, "
-            f"macro average {percent(held_out['macro_accuracy'])} %, log loss "
-            f"{decimals(held_out['log_loss'])}; results.json names them"
-        )
-        rows.insert(4, ("held out", said))
-    return table("evaluated", "The run and its evaluation", (), rows, look="words")

@@ -1,7 +1,8 @@
-"""What others measured on the same splits, to stand beside our own results."""
+"""Published accuracies on the same splits, to stand beside our own results."""
 
 import csv
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ _NOTES = {10: "the report prints 45.23 for the baseline; its ten scenes average 
 
 
 def published(split: str) -> dict[str, Any] | None:
-    """Published accuracies on TAU 2022 Mobile's development test list, for one split.
+    """Return published accuracies on TAU 2022 Mobile's development test split.
 
     Args:
         split: the training split's name, such as "train_5pct".
@@ -42,10 +43,9 @@ def published(split: str) -> dict[str, Any] | None:
         >>> published("train_5pct")["report"]["macro_accuracy"]
         0.4428
     """
-    percents = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}
-    if split not in percents:
+    percent = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}.get(split)
+    if percent is None:
         return None
-    percent = percents[split]
     baseline, spread, report = (_fraction(value) for value in _MACRO_AVERAGES[percent])
     scenes = _rows("table1.csv", percent)
     by_scene = {
@@ -74,11 +74,16 @@ def published(split: str) -> dict[str, Any] | None:
     }
 
 
+def comparable(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the figures published for a run's split; None unless it is of the official lists."""
+    return published(results["split"]) if results["official_lists"] else None
+
+
 def _fraction(percent: str | float) -> float:
     return round(float(percent) / 100, 6)  # 44.28 / 100 is 0.44280000000000003
 
 
 def _rows(name: str, percent: int) -> list[dict[str, str]]:
-    """Rows of a csv file beside this module that are about one split."""
+    """Return the rows about one split of a csv file beside this module."""
     with open(Path(__file__).with_name(name), newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if int(row["split_percent"]) == percent]

@@ -5,12 +5,15 @@ that stage, and returns checks. So a fault shows in the row where it is, not in 
 Tolerances are those that the tests of the same modules pin.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import features
-from asc_jax.features import augment, filters, training_input
+from asc_jax.features import augment, filters
+from asc_jax.features.augmentation import Augmentation, freq_mask, training_input
 from asc_jax.pytorch.parity.checks import Check, Reference, Tolerance, joined
 
 RATES = (44_100, 32_000)  # Hz, of a recording and of the network
@@ -122,20 +125,19 @@ def masked_log_mel(reference: Reference) -> list[Check]:
     The clips are of faint noise, which is far from log 1e-5, and from 0, everywhere.
     """
     waveform = 1e-3 * jax.random.normal(jax.random.key(1), (4, RATES[1]))
-    arguments = {
-        "key": jax.random.key(0),
-        "waveform": waveform,
-        "mask": jnp.ones(len(waveform), bool),
-        "features_config": {**MEL, "hop_length": HOPS[1]},
-        "max_roll_s": 0.0,
-        "max_time_mask": 0,
-        "mixstyle_p": 0.0,
-        "mixstyle_alpha": 0.3,
-    }
-    plain, masked = (
-        np.asarray(training_input.augmented_log_mel(**arguments, max_freq_mask=width))
-        for width in (0, MAX_FREQ_MASK)
-    )
+    batch = {"audio": waveform, "mask": jnp.ones(len(waveform), bool)}
+
+    def masked_by(max_width: int) -> np.ndarray:
+        masking = functools.partial(freq_mask, max_width=max_width)
+        result = training_input(
+            jax.random.key(0),
+            batch,
+            augmentations=[Augmentation("freq_mask", "mel_power", masking)],
+            features_config={**MEL, "hop_length": HOPS[1]},
+        )
+        return np.asarray(result["log_mel"])
+
+    plain, masked = masked_by(0), masked_by(MAX_FREQ_MASK)
     changed = np.abs(masked - plain)[..., 0] > 1e-3  # [b, f, t]
     ours = masked[changed]
     expected = np.full_like(ours, np.log(1e-5))

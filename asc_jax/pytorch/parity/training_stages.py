@@ -225,7 +225,7 @@ def run_steps(reference: Reference, dtype):
     key, n_rest = jax.random.key(0), len(batches["label"]) - 1
     first, metrics, _ = train(start, batches, 1, key)
     # Adam's first moment is then (1 − 0.9) · gradient.
-    gradients = jax.tree.map(lambda m: np.asarray(m) / 0.1, first.opt_state[0].mu)
+    gradients = jax.tree.map(lambda m: np.asarray(m) / 0.1, first.opt_state.inner[0].mu)
     rest = jax.tree.map(lambda x: np.roll(x, -1, axis=0), batches)
     last, metrics_of_rest, _ = train(first, rest, n_rest, key)
     out = np.concatenate([metrics["loss"][:1], metrics_of_rest["loss"][:n_rest]])
@@ -279,8 +279,15 @@ def _run_of_steps(reference: Reference, dtype):
         warmup_steps=WARMUP_STEPS_OF_20,
         weight_decay=WEIGHT_DECAY,
     )
+    apply = train_forward()
     step = functools.partial(
-        steps.train_step, forward=train_forward(), loss_fn=losses.focal_loss, tx=tx
+        steps.train_step,
+        augment=lambda key, batch, arrays: batch,
+        forward=lambda params, batch_stats, batch, key, scratch: apply(
+            params, batch_stats, batch["audio"], batch["mask"]
+        ),
+        loss_fn=functools.partial(losses.focal, gamma=2.0),
+        tx=tx,
     )
     batches = {
         "audio": arrays["x_q"].astype(dtype)[..., None] / 16,  # already log-mels

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ import orbax.checkpoint as ocp
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 
+STATE_LAYOUT = 2  # the first, that of version 0.1.0, is not written into its checkpoints
 log = logging.getLogger("asc_jax")
 
 
@@ -49,7 +51,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         arrays = jax.tree.map(np.asarray, state)
-        extra = extra or {}
+        extra = {**(extra or {}), "state_layout": STATE_LAYOUT}
         expected = digest(arrays)
         meta = {**extra, "digest": f"{expected} {_seal(extra, step, expected)}"}
         try:
@@ -65,11 +67,15 @@ class Checkpoints:
                 "free some space, or choose another --workdir"
             ) from error
 
-    def restore(self, like, *, mend: bool = False) -> tuple[object, dict, int] | None:
+    def restore(
+        self, like, *, mend: bool = False, older: Callable | None = None
+    ) -> tuple[object, dict, int] | None:
         """The newest good checkpoint: `(state, extra, step)`, or None if there is none.
 
         Args:
           like: a state of the wanted structure, shapes and dtypes.
+          older: for checkpoints of the first layout, `like -> (like, convert)`: the structure that
+            they have, and the function that makes a state of today's structure of it.
           mend: for the process that will save here, and for it alone: move damaged checkpoints
             newer than the good one to `damaged/`, and remove what a killed process left half
             written.
@@ -83,7 +89,7 @@ class Checkpoints:
         damaged = []
         for step in steps:
             try:
-                state, meta = self._read(step, like)
+                state, meta = self._read(step, like, older)
             except MemoryError:
                 raise
             except Exception as error:  # whatever a damaged file makes the reader raise
@@ -113,12 +119,7 @@ class Checkpoints:
         if step is None:
             return None
         try:
-            return _checked(
-                self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
-                    "meta"
-                ],
-                step,
-            )[0]
+            return _checked(self._meta(step), step)[0]
         except Exception as error:  # as in `restore`
             raise UserError(
                 f"{self.directory}/{step} is damaged: remove {self.directory} to go on without "
@@ -132,7 +133,10 @@ class Checkpoints:
     def close(self) -> None:
         self._manager.close()
 
-    def _read(self, step: int, like):
+    def _read(self, step: int, like, older: Callable | None):
+        convert = None
+        if older is not None and self._meta(step).get("state_layout", 1) == 1:
+            like, convert = older(like)
         template = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
         restored = self._manager.restore(
             step,
@@ -145,7 +149,13 @@ class Checkpoints:
             raise ValueError("its arrays do not match their digest")
         if _shapes(restored["state"]) != _shapes(template):  # Orbax gives what it finds
             raise ValueError("its arrays are of other shapes or types than this program's")
-        return restored["state"], extra
+        state = restored["state"]
+        return (convert(state) if convert else state), extra
+
+    def _meta(self, step: int) -> dict:
+        """Return what a checkpoint says of itself, unchecked."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["meta"]
 
     def _put_aside(self, steps: list[int]) -> None:
         """Out of the way of the run, which will save these steps again."""
@@ -208,4 +218,5 @@ def _checked(meta: dict, step: int) -> tuple[dict, str]:
     expected, *seal = extra.pop("digest").split(" ")  # older ones have no seal
     if len(expected) != 64 or seal not in ([], [_seal(extra, step, expected)]):
         raise ValueError("what it says of itself does not match its seal")
+    extra.pop("state_layout", None)
     return extra, expected

@@ -14,6 +14,7 @@ import ml_collections
 from asc_jax.errors import UserError
 from asc_jax.machine import files, json_object
 from asc_jax.machine.version import code_version
+from asc_jax.training.workdir import upgrade
 
 
 def save(
@@ -76,7 +77,7 @@ def hold_against(
     flag: str = "--workdir",
 ) -> None:
     """`check` for a saved config that is at hand, such as a checkpoint's own."""
-    differing = _differences(_completed(saved), config.to_dict())
+    differing = _differences(upgrade.upgraded(saved), config.to_dict())
     if differing:
         raise UserError(
             f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
@@ -99,7 +100,7 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
                 "its config is not the one it was written with. Put back the values the run was "
                 "started with, or train in a new --workdir"
             )
-        return content["name"], ml_collections.ConfigDict(_completed(saved)).lock()
+        return content["name"], ml_collections.ConfigDict(upgrade.upgraded(saved)).lock()
     except FileNotFoundError as error:
         raise UserError(
             f"no run in {workdir}: {path.name} is missing. Train first: "
@@ -109,18 +110,12 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def _completed(saved: dict) -> dict:
-    """A saved config with the keys that did not exist when it was saved."""
-    added = {"data": {"validation_locations": 0.0}, "train": {"resident": "auto", "n_seeds": 1}}
-    return saved | {section: values | saved[section] for section, values in added.items()}
-
-
 def _config_sum(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _differences(saved: dict, given: dict, prefix: str = "config") -> list[str]:
-    """`config.optim.peak_lr was 0.005, now 0.01` for every value that differs."""
+    """`config.schedule.peak_lr was 0.005, now 0.01` for every value that differs."""
     out = []
     for key in sorted(set(saved) | set(given)):
         old, new = saved.get(key), given.get(key)

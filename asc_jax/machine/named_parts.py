@@ -1,0 +1,126 @@
+"""Parts of a run by the names that a config gives them.
+
+A section of a config is `{name, …keywords}`. The name is an entry of a dictionary such as
+`models.MODELS`, or `my_module:MyPart`: a part in a module of the current folder or of an
+installed package, so that nobody has to change this package to add one.
+"""
+
+import contextlib
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from asc_jax.errors import BadValue, UserError, short
+
+
+def find(parts: Mapping[str, Callable], name: str, where: str) -> Callable:
+    """Return the part of this name.
+
+    Args:
+      parts: the dictionary of this kind of part.
+      name: one of its keys, or `module:attribute`.
+      where: the section that holds the name, such as "config.model".
+
+    Raises:
+      UserError: there is no such part, or its module cannot be imported.
+    """
+    if isinstance(name, str) and ":" in name:
+        return _imported(name, where)
+    if name not in parts:
+        raise UserError(
+            f"{where}.name is {short(name)}: unknown; known are {', '.join(parts)}, and "
+            "my_module:MyPart loads a part of yours from the current folder"
+        )
+    return parts[name]
+
+
+def bind(
+    parts: Mapping[str, Callable], section: Mapping, where: str, *, supplied: Collection[str] = ()
+) -> Callable:
+    """Return the part that a section names, with the section's keywords bound.
+
+    Args:
+      parts, where: see `find`.
+      section: `{name, …keywords}` of a config.
+      supplied: keywords that the program passes itself.
+
+    Raises:
+      UserError: no such part, a keyword that it does not take, or one that it needs.
+    """
+    part = find(parts, section.get("name"), where)
+    keywords = {key: value for key, value in section.items() if key != "name"}
+    parameters = inspect.signature(part).parameters.values()
+    taken = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        for key in keywords:
+            if key not in taken or key in supplied:
+                near = difflib.get_close_matches(key, taken, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise UserError(f"{where}.{key}: {section['name']} takes no such value{hint}")
+    for p in parameters:
+        needed = p.kind == p.KEYWORD_ONLY and p.default is p.empty
+        if needed and p.name not in keywords and p.name not in supplied:
+            raise UserError(f"{where}.{p.name} is missing: {section['name']} needs it")
+    return functools.partial(part, **keywords)
+
+
+def takes(part: Callable, name: str) -> bool:
+    """Return whether a function, or the constructor of a class, has a parameter of this name."""
+    return name in inspect.signature(part).parameters
+
+
+@contextlib.contextmanager
+def errors_named(where: str) -> Iterator[None]:
+    """Put the section's name before the error of a part that rejects one of its values.
+
+    Args:
+      where: such as "config.loss".
+    """
+    try:
+        yield
+    except BadValue as error:
+        raise UserError(f"{where}.{error}") from error
+    except UserError:
+        raise
+    except (OverflowError, TypeError, ValueError) as error:
+        message = f"{where}: {type(error).__name__}: {error}"
+        raise UserError(message + _place(error)) from error
+
+
+def _place(error: BaseException) -> str:
+    """Return " (file, line n)" of the user's own code that raised an error, where there is any."""
+    own = os.path.dirname(os.path.dirname(__file__))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "site-packages" not in frame.filename and not frame.filename.startswith((own, "<")):
+            return f" ({os.path.basename(frame.filename)}, line {frame.lineno})"
+    return ""
+
+
+def _imported(name: str, where: str) -> Callable:
+    """Return `attribute` of `module` for the name `module:attribute`."""
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.partition(".")[0] and error.name != module_name:
+            raise UserError(f"{where}.name is {short(name)}: it needs {error.name}") from error
+        raise UserError(
+            f"{where}.name is {short(name)}: there is no module {module_name} in {os.getcwd()} "
+            "and none is installed. Run the command in the folder that holds it"
+        ) from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise UserError(
+            f"{where}.name is {short(name)}: importing {module_name} failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    part = getattr(module, attribute, None)
+    if not callable(part):
+        raise UserError(f"{where}.name is {short(name)}: {module.__file__} has no {attribute}")
+    return part

@@ -1,0 +1,75 @@
+"""Configs that were saved, or are written, with the keys of an earlier version.
+
+A run is resumed and evaluated by any later version: what its saved config lacks takes the value
+that reproduces it, and what has moved is found at its new place.
+"""
+
+from collections.abc import Mapping
+
+# The old key → the new one.
+MOVED = {
+    "network": "model.name",
+    "optim.peak_lr": "schedule.peak_lr",
+    "optim.warmup_steps": "schedule.warmup_steps",
+    "augment.max_roll_s": "augment.time_roll.max_s",
+    "augment.max_freq_mask": "augment.freq_mask.max_width",
+    "augment.max_time_mask": "augment.time_mask.max_width",
+    "augment.mixstyle_p": "augment.freq_mixstyle.p",
+    "augment.mixstyle_alpha": "augment.freq_mixstyle.alpha",
+}
+# A key that a saved config may lack → the value that reproduces runs from before it was added.
+# A later version that adds a key adds a row.
+ADDED = {
+    "data.validation_locations": 0.0,
+    "train.resident": "auto",
+    "train.n_seeds": 1,
+    "loss.name": "focal",
+    "optim.name": "adamw",
+    "schedule.name": "warmup_cosine",
+}
+PARTS_OF_FIRST_VERSION = ("time_roll", "freq_mask", "time_mask", "freq_mixstyle")
+
+
+def upgraded(saved: Mapping) -> dict:
+    """Return a saved config, nested dicts, with the keys of this version.
+
+    Example:
+      >>> upgraded({"network": "cp_mobile", "optim": {"peak_lr": 0.1}})["schedule"]
+      {'peak_lr': 0.1, 'name': 'warmup_cosine'}
+    """
+    first_version = "network" in saved
+    flat = {MOVED.get(key, key): value for key, value in _flatten(saved).items()}
+    if first_version:  # otherwise the sections are what the run was started with
+        flat |= {f"augment.{name}.name": name for name in PARTS_OF_FIRST_VERSION}
+    return _nested(flat | {key: value for key, value in ADDED.items() if key not in flat})
+
+
+def current_key(key: str) -> str:
+    """Return the key of this version for one of an earlier version; others are returned as is.
+
+    Example:
+      >>> current_key("optim.peak_lr")
+      'schedule.peak_lr'
+    """
+    return MOVED.get(key, key)
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _nested(flat: Mapping) -> dict:
+    tree: dict = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return tree
