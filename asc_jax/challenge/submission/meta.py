@@ -115,7 +115,7 @@ def _augmentation(augment: Mapping) -> Iterator[str]:
 def differences(runs: Sequence[EvaluatedRun]) -> list[str]:
     """Return the keys that differ between runs, with their values and percents.
 
-    For example "optim.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)".
+    For example "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)".
     """
     flat = [dict(_flatten(run.experiment.config.to_dict())) for run in runs]
     lines = []

@@ -78,7 +78,7 @@ def _make_predict():
 
     def predict(run: EvaluatedRun, clips: Clips) -> tuple[list[str], np.ndarray]:
         config = run.experiment.config.to_dict()
-        network = json.dumps([config[key] for key in ("network", "model", "features")])
+        network = json.dumps([config[key] for key in ("model", "features")])
         if network not in evaluators:
             evaluators[network] = evaluate.make_evaluator(run.experiment)
         variables = deployed(run.variables, run.results["stored_dtype"])
