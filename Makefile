@@ -20,18 +20,18 @@ help:
 	@echo "make soak    SOAK_MINUTES=60: train, kill, go on; same bits, no more memory than at first"
 	@echo "make clean   remove the demo's data and run"
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(VENV)/.installed: pyproject.toml requirements-core.txt requirements-data.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and \
 	  f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 …")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 	  { echo "error: no venv module; on Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
-	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[data,dev]"
 	@touch $@
 
 setup: $(VENV)/.installed
 
 $(VENV)/.interop: $(VENV)/.installed requirements-interop.txt
-	$(BIN)/pip install -q --disable-pip-version-check -r requirements-interop.txt
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[interop]"
 	@touch $@
 
 interop: $(VENV)/.interop
@@ -41,16 +41,16 @@ DEMO_RUN ?= runs/demo
 DEMO_SEGMENTS ?=
 DEMO_FLAGS ?=
 demo: setup
-	$(BIN)/python -m asc_jax.cli.synthesize --out_dir $(DEMO_DATA)/scenes $(DEMO_SEGMENTS)
-	$(BIN)/python -m asc_jax.cli.prepare_data --tau_dir $(DEMO_DATA)/scenes --data_dir $(DEMO_DATA) --splits 100,test --overwrite
-	$(BIN)/python train.py --config demo.py --config.data.dir=$(DEMO_DATA) --workdir $(DEMO_RUN) $(DEMO_FLAGS)
-	$(BIN)/python eval.py --workdir $(DEMO_RUN)
+	$(BIN)/asc-jax synthesize --out_dir $(DEMO_DATA)/scenes $(DEMO_SEGMENTS)
+	$(BIN)/asc-jax prepare-data --tau_dir $(DEMO_DATA)/scenes --data_dir $(DEMO_DATA) --splits 100,test --overwrite
+	$(BIN)/asc-jax train --config demo.py --config.data.dir=$(DEMO_DATA) --workdir $(DEMO_RUN) $(DEMO_FLAGS)
+	$(BIN)/asc-jax eval --workdir $(DEMO_RUN)
 
 CONFIG ?= splits/5pct.py
 WORKDIR ?= runs/$(CONFIG:.py=)
 train: setup
-	$(BIN)/python train.py --config $(CONFIG) --workdir $(WORKDIR)
-	$(BIN)/python eval.py --workdir $(WORKDIR)
+	$(BIN)/asc-jax train --config $(CONFIG) --workdir $(WORKDIR)
+	$(BIN)/asc-jax eval --workdir $(WORKDIR)
 
 lint: setup
 	$(BIN)/ruff check .

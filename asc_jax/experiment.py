@@ -1,4 +1,4 @@
-"""From a config to the parts of a run, so that training and evaluation cannot drift apart."""
+"""Make the parts of a run from its config, the same for training and evaluation."""
 
 import contextlib
 import dataclasses

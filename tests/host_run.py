@@ -16,7 +16,7 @@ from loop_runs import Stopping
 from small import small_clips, small_config
 
 from asc_jax import experiment
-from asc_jax.cli import keep_compiled, replicas, run
+from asc_jax.cli import keep_compiled, run, shared_flags
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import hosts
 from asc_jax.training import loop, losses
@@ -98,7 +98,7 @@ def epoch_losses(workdir):
 def main(argv):
     jax.config.update("jax_enable_x64", True)
     compile_fast()
-    replicas.start_replicas()
+    shared_flags.start_replicas()
     workdir, stop_at, name, n_clips = argv[1:]
     keep_compiled(workdir)
     hosts.require_same(clips=n_clips)
@@ -108,6 +108,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    replicas.define_replica_flags()
-    replicas.define_process_flags()
+    shared_flags.define_replica_flags()
+    shared_flags.define_process_flags()
     run(main)

@@ -255,7 +255,7 @@ def stages_of(name):
 
 
 def main():
-    reference = table.golden_reference(ROOT / "tests" / "golden")
+    reference = table.golden_reference(ROOT / "asc_jax/pytorch/parity/golden")
     expected = end_to_end(reference)
     print("| fault | rows that fail: largest error | logits, end to end |")
     print("|---|---|---|")

@@ -57,17 +57,19 @@ def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ((), "which config? For example: python train.py --config splits/5pct.py"),
+        ((), "which config? For example: asc-jax train --config splits/5pct.py"),
         (("--config", "splits/5pc.py"), "no config 'splits/5pc.py': did you mean splits/5pct.py?"),
         (("--config=", "splits/5pct.py"), "no config ''"),
         (("--config.schedule.peak_lr=1",), "--config comes first"),
-        ((*REPORT, "--config.schedule.peak_rl=1"), 'Did you mean "peak_lr" instead of "peak_rl"?'),
+        (
+            (*REPORT, "--config.schedule.peak_rl=1"),
+            "unknown config key config.schedule.peak_rl: did you mean config.schedule.peak_lr?",
+        ),
+        ((*REPORT, "--config.qqq=1"), "unknown config key config.qqq: `asc-jax config show NAME`"),
+        ((*REPORT, "--config.train.keep_best", "True"), "on the command line: True (a flag is"),
         ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
         ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected in 1 …"),
-        (
-            (*REPORT, "--config.model.name=foo"),
-            "config.model.name is 'foo': unknown; known are cp_mobile",
-        ),
+        ((*REPORT, "--config.model.name=foo"), "name is 'foo': unknown; known are cp_mobile"),
         ((*REPORT, "stray", "words"), "unexpected words on the command line: stray words"),
         ((*REPORT, "--wrkdir=x"), "Did you mean: workdir"),
     ],
@@ -83,7 +85,7 @@ def test_wrong_command_line_is_named(tmp_path, args, expected):
         (
             "from configs import base\ndef get_config():\n    config = base.get_config()\n"
             "    config.schedule.peak_rl = 1\n    return config\n",
-            'Did you mean "peak_lr" instead of "peak_rl"? (in the config file',
+            'Did you mean "peak_lr" instead of "peak_rl"? (`asc-jax config show base.py`',
         ),
     ],
 )
@@ -117,7 +119,7 @@ def test_over_budget_never_starts(tmp_path, override, expected):
         ),
         ("budget.max_macs=0", "config.budget.max_macs is 0, expected in 1"),
         ("model.expansion=inf", "config.model.expansion is inf, expected above 0 and at most 64"),
-        ("optim.weight_decay=nan", "weight_decay must be at least 0, got 2000 and nan"),
+        ("optim.weight_decay=nan", "config.optim.weight_decay is nan, expected at least 0"),
     ],
 )
 def test_limits_cannot_be_raised_and_values_must_be_numbers(tmp_path, override, expected):
@@ -155,7 +157,7 @@ def test_help_lists_the_flags(tmp_path, script, names):
     done = start(script, "--help", cwd=tmp_path)
     assert done.returncode == 0
     for name in names.split():
-        assert f"--{name}:" in done.stdout
+        assert f"\n  --{name} " in done.stdout
 
 
 TINY = (
@@ -181,7 +183,7 @@ def home(tmp_path_factory):
     done = start("train.py", *TINY, "--workdir=whole", cwd=home)
     assert done.returncode == 0, done.stderr
     assert "demo.py: 20 clips" in done.stdout
-    assert "python eval.py --workdir whole" in done.stdout
+    assert "asc-jax eval --workdir whole" in done.stdout
     return home
 
 
@@ -323,8 +325,7 @@ def test_output_that_cannot_be_written_is_told_in_a_line(home):
     os.close(ours)
     done = subprocess.run(args, cwd=home, text=True, stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
-    expected = "stopped: nobody reads standard output; run the same command again to go on\n"
-    assert (done.returncode, done.stderr) == (141, expected)
+    assert (done.returncode, done.stderr) == (141, ""), "as `head` ends it"
 
 
 @pytest.mark.slow

@@ -15,9 +15,11 @@ from asc_jax.cli import predict
 from asc_jax.data.recordings import OpenRecording, open_recording
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
-from asc_jax.prediction import predictor
+from asc_jax.evaluation import evaluate
 from asc_jax.prediction.figure import MAX_COLUMNS, Timeline
 from asc_jax.prediction.lines import KINDS, make_notes
+from asc_jax.prediction.predictor import Predictor
+from asc_jax.prediction.predictor import predict as print_prediction
 
 soundfile = pytest.importorskip("soundfile")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -52,7 +54,8 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(home):
-    return predict.load(home / "run", "last", None, None)
+    opened = evaluate.open_run(home / "run")
+    return Predictor(opened.experiment, opened.variables, predict.BATCH_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +134,7 @@ def test_table_is_aligned_and_has_a_picture(home):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "which recordings, and which run? For example: python -m asc_jax.cli.predict audio"),
+        ((), "which recordings, and which run? For example: asc-jax predict clip.wav"),
         (("no.wav", "--workdir=run"), "error: no.wav: no such file or folder"),
         (("sounds/b.wav", "--workdir=run"), "error: sounds/b.wav: not a recording that libsnd"),
         (("sounds/a.wav", "--workdir=no"), "no run in no: config.json is missing"),
@@ -160,8 +163,8 @@ class Given(dict):
     ("change", "paths", "message"),
     [
         ({"top_k": 0}, ["a"], "--top_k is 0, expected 1 … 10"),
-        ({"hop_s": 0.0}, ["a"], "--hop_s is 0, expected 0.01 … 3600 seconds"),
-        ({"hop_s": float("nan")}, ["a"], "--hop_s is nan, expected 0.01 … 3600 seconds"),
+        ({"hop_s": 0.0}, ["a"], "hop_s is 0, expected 0.01 … 3600 seconds"),
+        ({"hop_s": float("nan")}, ["a"], "hop_s is nan, expected 0.01 … 3600 seconds"),
         ({"rate": 48_000}, ["a"], "--rate goes with '-', a stream"),
         ({"channels": 2}, ["a"], "--channels goes with '-', a stream"),
         ({"rate": 8_000}, ["-", "a"], "'-' is a stream of its own"),
@@ -190,7 +193,7 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
     for kind, stamp in (("table", "over budget"), ("csv", "over budget"), ("json", "over_budget")):
         lines = KINDS[kind](2, over_budget=True)
         print(lines.start() or "")
-        predictor.predict(loaded[1], recording_of(np.ones(8_000)), lines, hop_s=1.0)
+        print_prediction(loaded, recording_of(np.ones(8_000)), lines, hop_s=1.0)
         out = capsys.readouterr().out.lower()
         assert stamp in out
         if kind != "table":
@@ -200,15 +203,13 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
 def test_sound_too_loud_for_the_network_is_refused(capsys, loaded):
     loud = recording_of(np.full(8_000, 4e36, np.float32))
     with pytest.raises(UserError, match="too loud to be predicted: the loudest sample is 4e.36"):
-        predictor.predict(loaded[1], loud, KINDS["json"](1), hop_s=1.0)
+        print_prediction(loaded, loud, KINDS["json"](1), hop_s=1.0)
     assert capsys.readouterr().out == ""
 
 
 def test_without_windows_only_recordings_are_printed(capsys, home, loaded):
     with open_recording(home / "sounds" / "a.wav") as recording:
-        mean = predictor.predict(
-            loaded[1], recording, KINDS["json"](1), hop_s=1.0, show_windows=False
-        )
+        mean = print_prediction(loaded, recording, KINDS["json"](1), hop_s=1.0, show_windows=False)
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["top"][0]["scene"] == SCENES[mean.argmax()]
 

@@ -11,7 +11,6 @@ from submission_rules import check_package
 
 from asc_jax.challenge.submission.runs import open_runs
 from asc_jax.cli import submission
-from asc_jax.data import clips as pipeline
 from asc_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -51,7 +50,7 @@ def opened(monkeypatch):
         opened.append((data_dir, split))
         return evaluation_clips(12)
 
-    monkeypatch.setattr(pipeline, "open_split", open_split)
+    monkeypatch.setattr(submission, "open_split", open_split)
     return opened
 
 
@@ -100,7 +99,7 @@ def test_missing_evaluation_list_says_how_to_make_it(tmp_path, monkeypatch, home
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "which author file, which runs, and where to? For example: python -m asc_jax.cli"),
+        ((), "which author file, which runs, and where to? For example: asc-jax submission"),
         (("--check=out", "runs/5pct"), "--check looks at a finished package alone, not at runs/5"),
         (
             ("--author=author.yaml", "--out=out", "runs/5pct", "runs/10pct"),

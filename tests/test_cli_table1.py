@@ -39,14 +39,6 @@ TINY = (
 OLD_LOADER = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _configs_are_importable():
-    """As `asc_jax.cli.run` makes them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT)
-        yield
-
-
 def start(*args, cwd, **env):
     command = [sys.executable, "-m", "asc_jax.cli.table1", *args]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
@@ -112,7 +104,9 @@ def test_wrong_input_is_refused_in_one_line_before_anything_runs(tmp_path):
     said = process.communicate()[0]
     assert process.returncode == 2, said
     assert re.fullmatch(r"error: [^\n]+\n", said), said
-    assert 'Did you mean "peak_lr" instead of "peak_rl"?' in said
+    assert (
+        "unknown config key config.schedule.peak_rl: did you mean config.schedule.peak_lr?" in said
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,11 +167,11 @@ def test_overrides_that_cannot_apply_to_all_runs_are_refused(given, expected):
 def test_crash_of_one_run_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10, 25)]
     finish(runs[2], 0.5)
-    monkeypatch.setattr(campaign, "ROOT", tmp_path)  # where there is no train.py
+    monkeypatch.setattr(campaign, "COMMAND", [sys.executable, str(tmp_path / "none.py")])
     failed = campaign.carry_out(runs, tmp_path / "cache")
     assert list(failed) == ["report, 5 %, seed 0", "report, 10 %, seed 0"]
     for reason in failed.values():
-        assert reason.startswith("train.py ended with status 2; its last line: ")
+        assert reason.startswith("train ended with status 2; its last line: ")
         assert "No such file" in reason
         assert ".log)" in reason
     assert "1/3  report, 5 %, seed 0" in capsys.readouterr().out
@@ -185,9 +179,9 @@ def test_crash_of_one_run_does_not_stop_the_others(tmp_path, monkeypatch, capsys
 
 @pytest.fixture
 def sleeping(tmp_path, monkeypatch):
-    """Two runs whose `train.py` does nothing, for long."""
-    (tmp_path / "train.py").write_text("import time\nprint('sleeping', flush=True)\ntime.sleep(60)")
-    monkeypatch.setattr(campaign, "ROOT", tmp_path)
+    """Two runs whose training does nothing, for long."""
+    (tmp_path / "sleep.py").write_text("import time\nprint('sleeping', flush=True)\ntime.sleep(60)")
+    monkeypatch.setattr(campaign, "COMMAND", [sys.executable, str(tmp_path / "sleep.py")])
     return [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]
 
 

@@ -13,7 +13,7 @@ from asc_jax.errors import UserError
 from asc_jax.models import CPMobile, precision
 from asc_jax.pytorch.weights import torch_names
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = pathlib.Path(__file__).parents[1] / "asc_jax/pytorch/parity/golden"
 LIMITS = {"max_macs": 30_000_000, "max_bytes": 128_000}
 
 

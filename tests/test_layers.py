@@ -19,7 +19,9 @@ LAYERS = (
     "experiment",
     "evaluation",
     "export pytorch prediction challenge",
+    "library",
     "cli",
+    "__main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 MODULES = sorted((ROOT / "asc_jax").rglob("*.py"))

@@ -12,7 +12,7 @@ from asc_jax.errors import UserError
 from asc_jax.pytorch.parity import front_end_stages, table, training_stages
 from asc_jax.pytorch.parity.checks import Check, Tolerance, judge, tolerance_text
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = pathlib.Path(__file__).parents[1] / "asc_jax/pytorch/parity/golden"
 CONSTANTS = (front_end_stages.hann_window, front_end_stages.mel_filterbank)
 SPECTRA = (*CONSTANTS, front_end_stages.log_mel)
 MASKS = (front_end_stages.frequency_mask, front_end_stages.masked_log_mel)

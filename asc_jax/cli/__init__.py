@@ -1,37 +1,148 @@
-"""How every command starts and ends: flags parsed, errors that a person can read, an exit status.
+"""The command `asc-jax`: its verbs, its help, and how each verb starts and ends.
 
-Exit status: 0 done, 1 over budget (`asc_jax.cli.complexity`) or out of tolerance
-(`asc_jax.cli.parity`), 2 wrong input (`error: …` on stderr), 3 another process of the run is
-lost, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved, 141 nobody reads its output.
+Exit status: 0 done, 1 over budget (`complexity`), out of tolerance (`parity`) or some runs failed
+(`table1`), 2 wrong input (`error: …` on stderr), 3 another process of the run is lost, 130 or 143
+stopped by Ctrl-C or SIGTERM with everything saved, 141 nobody reads its output any more.
 """
 
+import difflib
 import errno
 import functools
+import importlib
 import logging
 import os
 import pathlib
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
-from absl import app
+from absl import flags
 from absl import logging as absl_logging
 
-from asc_jax.cli.config_flag import ROOT, absolute_config, parse
+import asc_jax
+from asc_jax.cli.config_flag import absolute_config, make_configs_importable, parse
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.machine import huge_pages, optional_packages
+
+VERBS = (  # each is a module of this folder
+    *("train", "eval", "predict", "prepare-data", "synthesize", "complexity", "config"),
+    *("convert", "parity", "table1", "submission"),
+)
+OVERVIEW = """\
+usage: asc-jax VERB [options]
+       asc-jax VERB --help
+
+Acoustic scene classification with little data on a small model.
+
+verbs:
+{}
+
+A flag takes its value as --name VALUE or --name=VALUE; --name and --noname switch one on and off.
+
+examples:
+  asc-jax complexity --config splits/5pct.py
+  asc-jax train --config splits/5pct.py --workdir runs/5pct
+  asc-jax eval --workdir runs/5pct
+  asc-jax predict clip.wav --workdir runs/5pct
+
+exit status: 0 done, 2 wrong input, others as each verb says
+"""
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Parse the flags, call `main(argv)` and end the process."""
+def main(verb: str | None = None) -> None:
+    """Run the command line of `asc-jax`, or of the one verb that a script stands for."""
+    _guarded(functools.partial(_dispatch, sys.argv[1:] if verb is None else [verb, *sys.argv[1:]]))
+
+
+def _dispatch(words: Sequence[str]) -> None:
+    verb, *words = words or ["--help"]
+    if verb in ("-h", "--help", "help"):
+        sentences = [f"  {name:<14}{_sentence(name)}" for name in VERBS]
+        print(OVERVIEW.format("\n".join(sentences)), end="")
+        return
+    if verb == "--version":
+        print(f"asc-jax {asc_jax.__version__}")
+        return
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"unknown verb {verb!r}: {hint}Known: {', '.join(VERBS)}")
+    if verb in ("train", "eval"):
+        huge_pages.start_again()  # before the imports that take seconds
+    sys.argv = [f"asc-jax {verb}", *words]
+    module = importlib.import_module(f"{__name__}.{verb.replace('-', '_')}")
+    _start(module.main, module.define_flags)
+
+
+def _sentence(verb: str) -> str:
+    """First line of a verb's module, read without the import, which may take seconds."""
+    source = pathlib.Path(__file__).with_name(f"{verb.replace('-', '_')}.py").read_text("utf-8")
+    return source.split('"""')[1].splitlines()[0]
+
+
+def run(main: Callable[[Sequence[str]], None], define_flags: Callable = lambda: None) -> None:
+    """Run one module as a program: parse its flags, call `main(argv)` and end the process."""
+    _guarded(functools.partial(_start, main, define_flags))
+
+
+def _start(main: Callable, define_flags: Callable) -> None:
     quiet()
-    sys.path.insert(0, str(ROOT))  # configs import each other from the repository root
-    try:
-        app.run(
-            lambda argv: _guarded(main, argv),
-            argv=absolute_config(sys.argv),
-            flags_parser=parse,
+    absl_logging.use_absl_handler()  # which holds what other packages log to `quiet`'s level too
+    sys.path.append(os.getcwd())  # a config may name a user's own modules
+    make_configs_importable()
+    known = {*flags.FLAGS}
+    define_flags()
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        own = [flags.FLAGS[name] for name in flags.FLAGS if name not in known]
+        print(help_text(sys.modules[main.__module__].__doc__, own))
+        return
+    sys.argv = absolute_config([_with_underscores(arg) for arg in sys.argv])
+    main(parse(sys.argv))
+
+
+def _with_underscores(arg: str) -> str:
+    """`--data-dir=a-b` → `--data_dir=a-b`."""
+    name, equals, value = arg.partition("=")
+    if name.startswith("--") and "." not in name:
+        name = "--" + name[2:].replace("-", "_")
+    return name + equals + value
+
+
+def help_text(doc: str, own: Sequence[flags.Flag]) -> str:
+    """Put a module's docstring and its flags into the form of every help.
+
+    Args:
+      doc: a sentence, "usage: …", prose, "examples: …" and "exit status: …", in paragraphs.
+      own: the module's flags.
+    """
+    paragraphs = doc.strip().split("\n\n")
+    if paragraphs[1].startswith("usage:"):
+        paragraphs[:2] = paragraphs[1::-1]
+    end = [text.startswith("examples:") for text in paragraphs + ["examples:"]].index(True)
+    paragraphs[end:end] = ["\n".join(["options:", *map(_option, own)])] if own else []
+    return "\n\n".join(paragraphs)
+
+
+def _option(flag: flags.Flag) -> str:
+    """Return `  --name a|b   What it means (default: a)`."""
+    name, text = f"  --{'[no]' * flag.boolean}{flag.name}", " ".join(flag.help.split())
+    if values := getattr(flag.parser, "enum_values", None):
+        name, text = f"{name} {'|'.join(values)}", text.partition(">: ")[2]  # absl puts them before
+    if "(default:" not in text and not (flag.default is None or flag.default is False):
+        default = "on" if flag.boolean else flag.default_as_str.strip("'")
+        text += f" (default: {default})"
+    wrapped = textwrap.fill(text, 96, initial_indent=" " * 22, subsequent_indent=" " * 22)
+    return f"{name:<22}{wrapped[22:]}" if len(name) < 21 else f"{name}\n{wrapped}"
+
+
+def reject_words(words: Sequence[str]) -> None:
+    """Raise a `UserError` if words are left on a command line that takes flags alone."""
+    if words:
+        hint = {"true", "false"} & {word.lower() for word in words}
+        raise UserError(
+            f"unexpected words on the command line: {' '.join(words)}"
+            + " (a flag is switched on by --name, off by --noname)" * bool(hint)
         )
-    except UserError as error:
-        _fail(error)
 
 
 def keep_compiled(workdir: str | os.PathLike) -> None:
@@ -44,7 +155,7 @@ def keep_compiled(workdir: str | os.PathLike) -> None:
 
 
 def quiet() -> None:
-    """Warnings of our own and of Orbax reach a person as one line; chatter does not."""
+    """Reduce warnings of our own and of Orbax to one line each, and silence chatter."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs tracebacks of what it raises too
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and so does what it is built on
@@ -59,14 +170,15 @@ def quiet() -> None:
 
 
 def _report_unless_late(report: Callable, unraisable) -> None:
-    """Reads that TensorStore goes on with when one has failed find nobody to report to."""
+    """Ignore reads that TensorStore continues after one has failed: nobody waits for them."""
     if str(unraisable.exc_value) != "Event loop is closed":
         report(unraisable)
 
 
-def _guarded(main, argv) -> None:
+def _guarded(start: Callable[[], None]) -> None:
+    """Call `start`; turn the errors that a person can fix into a line and an exit status."""
     try:
-        main(argv)
+        start()
         if sys.stdout is not None:  # closed
             sys.stdout.flush()
     except UserError as error:
@@ -75,11 +187,13 @@ def _guarded(main, argv) -> None:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         _end(130)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
             _end_if_output_failed()
+        if isinstance(error, ModuleNotFoundError) and optional_packages.extra_of(error.name):
+            _fail(optional_packages.missing(error.name, sys.argv[0]))
         message = _several() and _several().lost_process(error)
         if not message:
             raise
@@ -88,7 +202,7 @@ def _guarded(main, argv) -> None:
 
 
 def _end_if_output_failed() -> None:
-    """End if standard output is what failed: a line more then fails as well."""
+    """End if standard output is what failed: printing one more line fails as well."""
     try:
         print(flush=True)
         return
@@ -97,12 +211,7 @@ def _end_if_output_failed() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails at the end too
     if failed.errno != errno.EPIPE:
         _fail(UserError(f"cannot write to standard output: {failed.strerror}"))
-    # Whoever read our lines has had enough, as `head` does.
-    print(
-        "stopped: nobody reads standard output; run the same command again to go on",
-        file=sys.stderr,
-    )
-    _end(141)
+    _end(141)  # the reader has read enough, as `head` does: no error, and no message
 
 
 def _fail(error: Exception) -> None:
@@ -118,5 +227,5 @@ def _end(status: int) -> None:
 
 
 def _several():
-    """`asc_jax.machine.process_exit` where a command has loaded it, otherwise None."""
+    """Return `asc_jax.machine.process_exit` where a command has loaded it, otherwise None."""
     return sys.modules.get("asc_jax.machine.process_exit")

@@ -1,10 +1,16 @@
-"""What a network costs, layer by layer, against the task's limits.
+"""Print what a network costs, layer by layer, beside the task's limits.
 
-python -m asc_jax.cli.complexity --config splits/5pct.py [--json] [--png FILE] [--solve]
-python -m asc_jax.cli.complexity --workdir runs/splits/5pct
+usage: asc-jax complexity (--config FILE [--config.SECTION.KEY=VALUE …] | --workdir RUN) [options]
 
-Exit status: 0 within the budget, 1 over it, 2 wrong input. The table is printed either way,
-whatever config.budget.enforce says: that only governs what trains, evaluates or exports.
+The table is printed within the budget and over it, whatever config.budget.enforce says: that
+value only governs what trains, evaluates or exports.
+
+examples:
+  asc-jax complexity --config splits/5pct.py
+  asc-jax complexity --config splits/5pct.py --config.model.width=40 --json
+  asc-jax complexity --workdir runs/splits/5pct --png budget.png
+
+exit status: 0 within the budget, 1 over it, 2 wrong input
 """
 
 import dataclasses
@@ -14,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from asc_jax.cli import run
+from asc_jax.cli import reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
@@ -26,28 +32,35 @@ from asc_jax.training.workdir import run_config
 HEADER = ("layer", "output shape", "parameters", "MACs", "share", "bytes", "share")
 
 
+def define_flags() -> None:
+    define_config_flag()
+    flags.DEFINE_string("workdir", None, "Folder of a trained run, instead of a config")
+    flags.DEFINE_boolean("json", False, "Print one JSON object instead of the table")
+    flags.DEFINE_string("png", None, "File for a picture, a bar per layer")
+    flags.DEFINE_boolean("solve", False, "Also say how far frames, width and expansion can go")
+
+
 def main(argv: Sequence[str]) -> None:
-    """Print what the flags ask for; ends the process with 1 if the network is over budget."""
-    given = flags.FLAGS
-    if argv[1:]:
-        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
-    if (given.config is None) == (given.workdir is None):
+    """Print what the flags ask for; end the process with 1 if the network is over budget."""
+    options = flags.FLAGS
+    reject_words(argv[1:])
+    if (options.config is None) == (options.workdir is None):
         raise UserError(
             "which network? Either --config or --workdir, for example: "
-            "python -m asc_jax.cli.complexity --config splits/5pct.py"
+            "asc-jax complexity --config splits/5pct.py"
         )
-    if given.workdir is None:
-        name = config_name(given["config"].config_filename)
-        config = given.config.copy_and_resolve_references()
+    if options.workdir is None:
+        name = config_name(options["config"].config_filename)
+        config = options.config.copy_and_resolve_references()
     else:
-        name, config = run_config.load(given.workdir)
-    within = show(name, config, solve=given.solve, json_only=given.json, png=given.png)
+        name, config = run_config.load(options.workdir)
+    within = show(name, config, solve=options.solve, json_only=options.json, png=options.png)
     if not within:
         sys.exit(1)
 
 
 def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) -> bool:
-    """Print the table or the JSON object, draw the picture; True within the budget."""
+    """Print the table or the JSON object and draw the picture; return True within the budget."""
     check_values(config)
     rows, totals = budget.examine(config)
     solved = budget.solve(config) if solve else None
@@ -66,13 +79,13 @@ def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) ->
 
 
 def as_json(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, solved) -> str:
-    """One object: config, the totals, `layers`, and `solve` if it was asked for."""
+    """Return one object: config, the totals, `layers`, and `solve` if it was asked for."""
     result = {"config": name, **totals, "layers": [dataclasses.asdict(row) for row in rows]}
     return json.dumps(result | ({"solve": solved} if solved else {}), indent=2)
 
 
 def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping) -> str:
-    """The table, its totals, what the other conventions say, and the verdict."""
+    """Return the table, its totals, what the other conventions say, and the verdict."""
     max_macs, max_bytes = totals["max_macs"], totals["max_bytes"]
 
     def line(label, shape, n_params, macs, n_bytes):
@@ -97,7 +110,7 @@ def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping) -> str
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Names and shapes to the left, numbers to the right."""
+    """Align names and shapes to the left, numbers to the right."""
     padded = [
         cell.ljust(width) if column < 2 else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
@@ -122,7 +135,7 @@ def _notes(totals: Mapping) -> list[str]:
 
 
 def solution_text(config, solved: Mapping) -> str:
-    """How far each value could go, beside where it stands."""
+    """Return how far each value could go, beside what it is now."""
     n_frames, hop = log_mel_shape(config)[1], config.features.hop_length
     hops = "none" if solved["hop_lengths"] is None else "–".join(map(str, solved["hop_lengths"]))
     known = {key: "none" if value is None else value for key, value in solved.items()}
@@ -138,9 +151,4 @@ def solution_text(config, solved: Mapping) -> str:
 
 
 if __name__ == "__main__":
-    define_config_flag()
-    flags.DEFINE_string("workdir", None, "A trained run, instead of a config.")
-    flags.DEFINE_boolean("json", False, "One JSON object instead of the table.")
-    flags.DEFINE_string("png", None, "File for a picture: a bar per layer.")
-    flags.DEFINE_boolean("solve", False, "Also: how far can frames, width and expansion go?")
-    run(main)
+    run(main, define_flags)

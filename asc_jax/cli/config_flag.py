@@ -1,40 +1,60 @@
-"""The flag --config: its file is found from anywhere, `--config.section.key=value` changes it.
+"""The flag --config: its file is found from any folder, `--config.section.key=value` changes it.
 
-Whatever is wrong with that or with another flag is said in one line.
+Errors in that or in another flag become one line.
 """
 
 import difflib
 import pathlib
+import re
+import sys
+import types
 from collections.abc import Sequence
 
 from absl import flags
 
 from asc_jax.errors import UserError
+from asc_jax.training.workdir.upgrade import current_key
 
-flags.disclaim_key_flags()  # flags defined here are those of the command, and --help lists them
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+# An installed package holds the configs; in a checkout they lie beside it.
+CONFIGS = next(p for p in (PACKAGE / "configs", PACKAGE.parent / "configs") if p.is_dir())
 
 
 def define_config_flag() -> None:
-    """`--config splits/5pct.py` and `--config.section.key=value`."""
+    """Define `--config splits/5pct.py` and `--config.section.key=value`."""
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "Config file: a path, or a name inside configs/. --config.section.key=value changes "
-        "one of its values.",
+        "Config file: a path, or a name as splits/5pct.py that comes with asc_jax. After it, "
+        "--config.SECTION.KEY=VALUE changes one of its values; `asc-jax config show NAME` lists "
+        "them",
         lock_config=True,
     )
-    flags.declare_key_flag("config")
+
+
+def make_configs_importable() -> None:
+    """Register a module `configs`, so that every config file can say `from configs import base`.
+
+    It finds first our own files, wherever this package lies, then those in `configs/` of the
+    current folder. A module, not an entry of sys.path: there, anybody's folder of that name could
+    come first.
+    """
+    module = types.ModuleType("configs")
+    module.__path__ = [str(CONFIGS), str(pathlib.Path("configs").absolute())]
+    sys.modules["configs"] = module
 
 
 def read_config(name: str, overrides: Sequence[str]):
-    """The config that `train.py --config NAME OVERRIDES` would run, flags of this process aside."""
+    """Return the config that `asc-jax train --config NAME OVERRIDES` would run.
+
+    Raises:
+      UserError: there is no such file, it cannot be loaded, or an override does not fit it.
+    """
     from ml_collections import config_flags
 
+    make_configs_importable()
     argv, values = absolute_config(["", f"--config={name}", *overrides]), flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, lock_config=True, flag_values=values, sys_argv=argv
@@ -51,17 +71,32 @@ def config_name(path: str) -> str:
     return resolved.name
 
 
+def flat(config: dict, prefix: str = "config") -> dict[str, object]:
+    """Return the values of nested dicts by their full names, such as `config.schedule.peak_lr`."""
+    values = {}
+    for key, value in config.items():
+        name = f"{prefix}.{key}"
+        values |= flat(value, name) if isinstance(value, dict) else {name: value}
+    return values
+
+
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parse flags; whatever is wrong with them becomes a `UserError`."""
+    """Parse flags and return the words that are none.
+
+    Args:
+      argv: as `absolute_config` returns it.
+      values: the flags, which get their values here.
+
+    Raises:
+      UserError: a flag or its value is wrong.
+    """
     try:
         return values(list(argv))
-    except SystemExit as stop:  # absl ends with 1 after --help, which is no error
-        raise SystemExit(0) from stop
     except flags.Error as error:
         needs_config = "config" in values and values["config"].value is None
         hint = "--config comes first; " if needs_config and "'config." in str(error) else ""
         raise UserError(f"{error} ({hint}--help lists the flags)") from error
-    except (AttributeError, KeyError) as error:  # an unknown key: the message names near misses
+    except (AttributeError, KeyError) as error:
         raise UserError(_unknown_key(error, argv)) from error
     except RecursionError as error:  # absl looks for a flag of a similar name, letter by letter
         longest = max(argv, key=len)
@@ -73,33 +108,48 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
 
 
 def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
-    """One line: the message, in which the config's own may be wrapped, and what was given."""
+    """Name the override whose key the config lacks; without one, the config file itself is wrong.
+
+    ml_collections names neither the whole key nor the override.
+    """
+    overrides = [match[1] for arg in argv if (match := re.match(r"--?(?:no)?(config\.[^=]+)", arg))]
+    file = next((arg for arg in argv if arg.startswith("--config=")), None)
+    if overrides and file:
+        known = flat(read_config(file.removeprefix("--config="), []).to_dict())
+        for name in overrides:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+                hint = f"did you mean {near[0]}? " if near else ""
+                return f"unknown config key {name}: {hint}`asc-jax config show NAME` lists the keys"
     message = error.args[0] if error.args else error
-    while isinstance(message, Exception) and message.args:
+    while isinstance(message, Exception) and message.args:  # ml_collections wraps its own
         message = message.args[0]
-    kind = "unknown config key: " if isinstance(error, KeyError) else ""
-    given = [arg.split("=")[0].lstrip("-") for arg in argv if arg.startswith("--config.")]
-    where = f"given: {', '.join(given)}" if given else "in the config file"
     line = ". ".join(str(message).splitlines())
-    return f"{kind}{line} ({where}; the keys are in configs/base.py)"
+    return f"unknown key in the config file: {line} (`asc-jax config show base.py` lists the keys)"
 
 
 def absolute_config(argv: Sequence[str]) -> list[str]:
-    """Turn the value of `--config` into a path that exists from wherever we are."""
+    """Turn `--config NAME` into `--config=PATH`, a path that exists from any folder.
+
+    `--config.KEY` of an earlier version becomes that of this one.
+    """
     argv = list(argv)
     for index, arg in enumerate(argv):
         name, equals, value = arg.partition("=")
+        if name.startswith("--config."):
+            key = current_key(name.removeprefix("--config."))
+            argv[index] = f"--config.{key}{equals}{value}"
         if name not in ("--config", "-config"):
             continue
+        if not equals and index + 1 < len(argv):
+            equals, value = "=", argv.pop(index + 1)
         if equals:
-            argv[index] = f"{name}={_find_config(value)}"
-        elif index + 1 < len(argv):
-            argv[index + 1] = str(_find_config(argv[index + 1]))
+            argv[index] = f"--config={_find_config(value)}"
     return argv
 
 
 def _find_config(name: str) -> pathlib.Path:
-    for candidate in (pathlib.Path(name), ROOT / name, CONFIGS / name):
+    for candidate in (pathlib.Path(name), CONFIGS / name, CONFIGS.parent / name):
         if candidate.is_file():
             return candidate.resolve()
     known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py"))

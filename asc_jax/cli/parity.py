@@ -1,13 +1,19 @@
-"""How far this package is from PyTorch, stage by stage.
+"""Compare this package with PyTorch, stage by stage.
 
-python -m asc_jax.cli.parity [--json]
-python -m asc_jax.cli.parity --live clip.wav    # or a folder: compare with PyTorch on one's clips
+usage: asc-jax parity [--live PATH] [--json]
 
---live computes the front end by torchaudio where that is installed, otherwise by this package's own
-version in plain PyTorch; masks, MixStyle and the 20 steps are not compared then.
+Compares with reference arrays that come with the package, which takes minutes. --live compares
+with the PyTorch that is installed, on clips of yours: one second, mono, 44.1 kHz; that needs
+pip install 'asc_jax[interop]'. It computes the front end by torchaudio where that is installed,
+otherwise by this package's own version in plain PyTorch; masks, MixStyle and the 20 steps are not
+compared then. docs/parity.md explains the stages.
 
-Exit status: 0 every stage within its tolerance, 1 some not (the last line names them), 2 wrong
-input. `docs/parity.md` says what the stages mean.
+examples:
+  asc-jax parity
+  asc-jax parity --live clip.wav
+
+exit status: 0 every stage within its tolerance, 1 some not (the last line names them), 2 wrong
+input
 """
 
 import dataclasses
@@ -20,29 +26,32 @@ import jax
 import numpy as np
 from absl import flags
 
-from asc_jax.cli import run
-from asc_jax.cli.config_flag import ROOT
+from asc_jax.cli import reject_words, run
 from asc_jax.errors import UserError
 from asc_jax.pytorch.parity import live
 from asc_jax.pytorch.parity import table as parity
 from asc_jax.pytorch.parity.checks import Row
 
-GOLDEN = ROOT / "tests" / "golden"
+GOLDEN = pathlib.Path(parity.__file__).with_name("golden")
 MAX_CLIPS = 16  # of a folder
 HEADER = ("", "stage", "compared", "values", "absolute", "relative", "tolerance", "its origin")
 NUMBERS = {"values", "absolute", "relative", "gap"}  # columns to the right
 
 
+def define_flags() -> None:
+    flags.DEFINE_boolean("json", False, "Print one JSON object instead of the table")
+    flags.DEFINE_string("live", None, "Wav file, or folder of them, to compare with PyTorch on")
+
+
 def main(argv: Sequence[str]) -> None:
-    """Print the table or the JSON object; ends the process with 1 if a stage is out."""
-    if argv[1:]:
-        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+    """Print the table or the JSON object; end the process with 1 if a stage is out."""
+    reject_words(argv[1:])
     if not show(live_path=flags.FLAGS.live, json_only=flags.FLAGS.json):
         sys.exit(1)
 
 
 def show(*, live_path: str | None, json_only: bool, devices=None) -> bool:
-    """Run every stage and print; True if all are within their tolerances."""
+    """Run every stage and print; return True if all are within their tolerances."""
     devices = devices or parity.default_devices()
     golden = parity.golden_reference(GOLDEN)
     if live_path is None:
@@ -57,13 +66,13 @@ def show(*, live_path: str | None, json_only: bool, devices=None) -> bool:
 
 
 def read_clips(path: str) -> tuple[np.ndarray, str]:
-    """A wav file, or the first files of a folder.
+    """Read a wav file, or the first files of a folder.
 
     Args:
       path: one second, mono, 44.1 kHz, or a folder of such files.
 
     Returns:
-      `[b, 44100]` float32 in [-1, 1), and how to call them.
+      `[b, 44100]` float32 in [-1, 1), and words for where they come from.
 
     Raises:
       UserError: nothing there, or a file of another kind.
@@ -87,7 +96,7 @@ def read_clips(path: str) -> tuple[np.ndarray, str]:
 
 
 def as_json(rows: Sequence[Row], source: str, devices: Sequence[str]) -> str:
-    """One object: `reference`, `devices`, `within`, `failed` and `rows`."""
+    """Return one object: `reference`, `devices`, `within`, `failed` and `rows`."""
     result = {
         "reference": source,
         "devices": list(devices),
@@ -99,7 +108,7 @@ def as_json(rows: Sequence[Row], source: str, devices: Sequence[str]) -> str:
 
 
 def as_text(rows: Sequence[Row], source: str, devices: Sequence[str]) -> str:
-    """The table, what its columns mean, and the verdict as the last line."""
+    """Return the table, what its columns mean, and the verdict as the last line."""
     header = (*HEADER, "gap") if len(devices) > 1 else HEADER
     table = [header, *(_cells(row)[: len(header)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -150,8 +159,4 @@ def _verdict(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_boolean("json", False, "One JSON object instead of the table.")
-    flags.DEFINE_string(
-        "live", None, "Compare with PyTorch as installed here, on this wav file or folder of them."
-    )
-    run(main)
+    run(main, define_flags)

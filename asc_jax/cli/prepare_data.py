@@ -1,9 +1,18 @@
-"""Make the data set that training reads, from a folder in TAU's layout.
+"""Build the data set that training reads, from a folder in TAU's layout.
 
-    python -m asc_jax.cli.prepare_data --tau_dir DIR [--data_dir data/tau22] [--download]
+usage: asc-jax prepare-data --tau_dir DIR [--data_dir DIR] [options]
+       asc-jax prepare-data --check [--data_dir DIR]
 
-Can be interrupted at any time and run again. `--check` reads a data set once and says whether
-every clip is as it was built.
+The folder holds audio/, meta.csv and split_setup/, as TAU Urban Acoustic Scenes 2022 Mobile does
+when it is unpacked. The command can be interrupted at any time and run again.
+
+examples:
+  asc-jax prepare-data --tau_dir data/TAU --download
+  asc-jax prepare-data --tau_dir data/demo/scenes --data_dir data/demo --splits 100,test
+  asc-jax prepare-data --check --data_dir data/demo
+
+exit status: 0 built, already there, or checked; 2 wrong input, or a damaged data set; 130 or 143
+interrupted by Ctrl-C or SIGTERM
 """
 
 import hashlib
@@ -15,7 +24,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from asc_jax.cli import run
+from asc_jax.cli import reject_words, run
 from asc_jax.data.clips import DATASET
 from asc_jax.data.tau.download import LISTS_SHA256, download
 from asc_jax.data.tau.fingerprints import fingerprint
@@ -109,7 +118,7 @@ def _split_name(split: str) -> str:
 
 
 def _official(tau_dir: str, splits: Sequence[str]) -> list[str]:
-    """The splits whose lists are the published ones; says which are not."""
+    """Return the splits whose lists are the published ones; print which are not."""
     lists = find_lists(tau_dir)
     other = [split for split in splits if not _is_published(lists[split])]
     own = [lists[split].name for split in other if split != "evaluation"]
@@ -122,7 +131,7 @@ def _official(tau_dir: str, splits: Sequence[str]) -> list[str]:
 
 
 def _is_published(path: Path) -> bool:
-    """Whether a list is the published one, by its hash; the 100 % list by its length."""
+    """Return True for the published list, known by its hash; the 100 % list, by its length."""
     if path.name in LISTS_SHA256:
         return _sha256(path) == LISTS_SHA256[path.name]
     return path.read_bytes().strip().count(b"\n") == N_ROWS_100PCT
@@ -143,23 +152,34 @@ def _summarise(folder: Path, n_clips: dict[str, int]) -> None:
     print(f"in {folder}")
 
 
+def define_flags() -> None:
+    flags.DEFINE_string("tau_dir", None, "Folder in TAU's layout (required, except by --check)")
+    flags.DEFINE_string("data_dir", "data/tau22", "Folder for the built data set")
+    flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30.5 GB unpacked)")
+    flags.DEFINE_list(
+        "splits", [], f"Splits to build, some of {','.join(SPLITS)} (default: all with a list)"
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a data set that is there")
+    flags.DEFINE_bool("check", False, "Only read a data set and check it, clip by clip")
+
+
 def main(argv: Sequence[str]) -> None:
     """Do what the flags say."""
-    del argv
-    given = flags.FLAGS
-    if given.check:
-        check(given.data_dir)
+    reject_words(argv[1:])
+    options = flags.FLAGS
+    if options.check:
+        check(options.data_dir)
         return
     signal.signal(signal.SIGTERM, _stop)
-    if given.tau_dir is None:
+    if options.tau_dir is None:
         raise UserError("which folder? --tau_dir names one in TAU's layout; --help lists the flags")
-    if given.download:
-        download(given.tau_dir)
+    if options.download:
+        download(options.tau_dir)
     prepare(
-        given.tau_dir,
-        given.data_dir,
-        splits=given.splits or None,
-        overwrite=given.overwrite,
+        options.tau_dir,
+        options.data_dir,
+        splits=options.splits or None,
+        overwrite=options.overwrite,
     )
 
 
@@ -168,10 +188,4 @@ def _stop(number, frame):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("tau_dir", None, "Folder in TAU's layout.")
-    flags.DEFINE_string("data_dir", "data/tau22", "Folder for the built data set.")
-    flags.DEFINE_bool("download", False, "First fetch what --tau_dir lacks (30.5 GB unpacked).")
-    flags.DEFINE_list("splits", [], f"Some of {','.join(SPLITS)}; default: all there are.")
-    flags.DEFINE_bool("overwrite", False, "Replace a data set that is there.")
-    flags.DEFINE_bool("check", False, "Only check a data set that is there, clip by clip.")
-    run(main)
+    run(main, define_flags)

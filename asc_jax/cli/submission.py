@@ -1,15 +1,20 @@
 """Make the package that DCASE 2024 Task 1 asks for, or check one.
 
-python -m asc_jax.cli.submission --example_author_file > author.yaml      # yours to edit
-python -m asc_jax.cli.submission --author author.yaml --out submission runs/splits/*pct
-python -m asc_jax.cli.submission --check submission
+usage: asc-jax submission --author FILE --out DIR RUN RUN RUN RUN RUN [options]
+       asc-jax submission --check DIR
+       asc-jax submission --example_author_file
 
-Takes one run for each training list, in any order, trained to its end and evaluated by eval.py as
-it now is. Each predicts the evaluation list as it would be deployed; its accuracies and log losses
-on the development set come from results.json. Nothing is written unless the strict check of
---check finds no problem. The technical report is yours to add, as a pdf beside the other files.
+Takes one run for each training split, in any order, trained to its end and evaluated as it now
+is. Each predicts the evaluation list as it would be deployed; its accuracies and log losses on the
+development set come from results.json. Nothing is written unless --check finds no problem. The
+technical report is yours to add, as a pdf beside the other files.
 
-Exit status: 0 nothing to object to; 2 wrong input, or problems, which are listed.
+examples:
+  asc-jax submission --example_author_file > author.yaml
+  asc-jax submission --author author.yaml --out submission runs/splits/*pct
+  asc-jax submission --check submission
+
+exit status: 0 no problem found; 2 wrong input, or problems, which are listed
 """
 
 import dataclasses
@@ -29,10 +34,18 @@ from asc_jax.data.clips import Clips, open_split
 from asc_jax.data.tau.folder import EVALUATION_FOLDER
 from asc_jax.errors import UserError
 
-USAGE = (
-    "python -m asc_jax.cli.submission --author author.yaml --out submission "
-    "runs/splits/{5,10,25,50,100}pct"
-)
+USAGE = "asc-jax submission --author author.yaml --out submission runs/splits/{5,10,25,50,100}pct"
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("author", None, "Author file; --example_author_file prints one")
+    flags.DEFINE_string("out", None, "Folder for the package, DIR/task1/<label>/")
+    flags.DEFINE_string(
+        "data_dir", None, "Built data set, if it has moved (default: as in training)"
+    )
+    flags.DEFINE_bool("practice", False, "Take five runs and an evaluation list of other data")
+    flags.DEFINE_string("check", None, "Folder of a package to check, and nothing else")
+    flags.DEFINE_bool("example_author_file", False, "Print an author file, and nothing else")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -133,10 +146,4 @@ def _evaluation_clips(run: EvaluatedRun, data_dir: str | None) -> Clips:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("author", None, "Author file; --example_author_file prints one.")
-    flags.DEFINE_string("out", None, "Folder for the package: DIR/task1/<label>/.")
-    flags.DEFINE_string("data_dir", None, "Built data set, when it has moved since training.")
-    flags.DEFINE_bool("practice", False, "Take five runs and an evaluation list of other data.")
-    flags.DEFINE_string("check", None, "Only check the package in this folder.")
-    flags.DEFINE_bool("example_author_file", False, "Print an author file and end.")
-    run(main)
+    run(main, define_flags)

@@ -1,15 +1,18 @@
-"""The report's whole Table 1: every split, both systems, several seeds, and what is certain.
+"""Train and evaluate the report's whole Table 1: every split, both systems, several seeds.
 
-    python -m asc_jax.cli.table1 --out runs/table1
-    python -m asc_jax.cli.table1 --out runs/table1 --splits 5,10 --seeds 0,1 \\
-        --config.data.dir=DIR --config.train.n_epochs=50
+usage: asc-jax table1 [--out DIR] [options] [--config.SECTION.KEY=VALUE …]
 
-Runs lie in `OUT/<system>/<split>/seed<k>`; what is done is skipped, what was broken off goes
-on. Writes table1.json, .csv, .md, .tex and .html into OUT. `--ablation` adds the systems
-between the baseline and the report's: its loss, its hop length, its batch and rate, its
-warm-up share, one after the other. `--collect_only` runs nothing.
+Runs lie in DIR/<system>/<split>/seed<k>; those that are done are skipped, and one that was
+interrupted is continued. Writes table1.json, .csv, .md, .tex and .html into DIR, with the
+intervals and tests of the differences. --config.… changes a value in every run. --ablation adds
+the systems between the baseline and the report's: its loss, its hop length, its batch and rate,
+its warm-up, one after the other.
 
-Exit status: 0 done, 1 some runs failed and are missing in the table, 2 wrong input.
+examples:
+  asc-jax table1 --splits 5,10 --seeds 0,1 --config.train.n_epochs=50
+  asc-jax table1 --collect_only
+
+exit status: 0 done, 1 some runs failed and are missing in the table, 2 wrong input
 """
 
 import functools
@@ -23,7 +26,7 @@ from asc_jax.challenge.table1 import campaign
 from asc_jax.challenge.table1 import report as table1_report
 from asc_jax.challenge.table1.collect import collect
 from asc_jax.challenge.table1.runs import Run
-from asc_jax.cli import run
+from asc_jax.cli import reject_words, run
 from asc_jax.cli.config_flag import read_config
 from asc_jax.data.clips import n_batches, open_split
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
@@ -44,13 +47,30 @@ LABELS = {
     "ablation_hop": "baseline + loss, hop length",
     "ablation_batch": "baseline + loss, hop length, batch and rate",
 }
+OVERRIDES: list[str] = []  # the words --config.… of the command line
 
 
-def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
+def define_flags() -> None:
+    flags.DEFINE_string("out", "runs/table1", "Folder for the runs and the table")
+    flags.DEFINE_list("splits", [str(p) for p in TRAIN_PERCENTS], "Training splits, in percent")
+    flags.DEFINE_list("systems", list(CONFIGS), "Systems, some of report,baseline")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each system and split")
+    flags.DEFINE_bool(
+        "seeds_together",
+        False,
+        "Train the seeds of a split in one process; on a GPU, in one program",
+    )
+    flags.DEFINE_bool("ablation", False, "Also run the systems between baseline and report")
+    flags.DEFINE_bool("collect_only", False, "Run nothing: write the table of what is done")
+    # These are flags of the runs, not of this command.
+    OVERRIDES.extend(arg for arg in sys.argv[1:] if arg.lstrip("-").startswith("config."))
+    sys.argv = [arg for arg in sys.argv if arg not in OVERRIDES]
+
+
+def main(argv: Sequence[str], overrides: Sequence[str] = OVERRIDES) -> None:
     """Run what is missing, then write the table."""
     given = flags.FLAGS
-    if argv[1:]:
-        raise UserError(f"unexpected words on the command line: {' '.join(argv[1:])}")
+    reject_words(argv[1:])
     percents = _numbers("splits", given.splits, TRAIN_PERCENTS)
     seeds = _numbers("seeds", given.seeds)
     systems = _known("systems", given.systems, CONFIGS)
@@ -93,7 +113,7 @@ def plan(
     *,
     counted: bool = True,
 ) -> Run:
-    """One run of the table; `counted` says whether its training clips are to be counted."""
+    """Return one run of the table; `counted` says whether its training clips are to be counted."""
     n_clips = 0
     if counted or system not in CONFIGS:
         data = read_config(CONFIGS["baseline"].format(percent), overrides).data
@@ -111,7 +131,7 @@ def _n_clips(data_dir: str, split: str) -> int:
 
 
 def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) -> list[str]:
-    """What makes the baseline the given system of the ablation.
+    """Return what makes the baseline the given system of the ablation.
 
     A smaller batch means more steps, of which as many warm-up steps are a smaller share: with
     batch and rate the baseline's share is kept, so that both can be told apart.
@@ -135,7 +155,7 @@ def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) 
 
 
 def _keep_accelerator_free() -> None:
-    """This process only reads files; the runs, in their own, need all of the accelerator."""
+    """Compute on the CPU: this process only reads files, and the runs need the accelerator."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -159,7 +179,7 @@ def _numbers(flag: str, values: Sequence[str], known: Sequence[int] | None = Non
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
-    """Refuse what has no value, or what this command sets itself."""
+    """Raise a `UserError` for an override without a value, or that this command sets itself."""
     for arg in overrides:
         key, equals, _ = arg.lstrip("-").partition("=")
         if not equals:
@@ -172,15 +192,4 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", "runs/table1", "Folder for the runs and the table.")
-    flags.DEFINE_list("splits", [str(p) for p in TRAIN_PERCENTS], "Training lists, in percent.")
-    flags.DEFINE_list("systems", list(CONFIGS), "Some of report,baseline.")
-    flags.DEFINE_bool(
-        "seeds_together", False, "Train a split's seeds in one process; on a GPU, in one program."
-    )
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of each system and split for each.")
-    flags.DEFINE_bool("ablation", False, "Also the systems between baseline and report.")
-    flags.DEFINE_bool("collect_only", False, "Run nothing: a table of what is done.")
-    for_runs = [arg for arg in sys.argv[1:] if arg.lstrip("-").startswith("config.")]
-    sys.argv = [arg for arg in sys.argv if arg not in for_runs]
-    run(functools.partial(main, overrides=for_runs))
+    run(main, define_flags)

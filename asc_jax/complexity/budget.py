@@ -107,7 +107,7 @@ def _results(caught, path: tuple[str, ...] = (), around=None) -> Iterator[tuple[
 
 
 def solve(config: ml_collections.ConfigDict) -> dict:
-    """How far the network can go within the limits, one value at a time, the others fixed.
+    """Return how far the network can go within the limits, one value at a time.
 
     A bisection: the cost never falls as one of them grows.
 

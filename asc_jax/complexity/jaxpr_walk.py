@@ -145,7 +145,7 @@ def _scopes(eqn) -> tuple[str, ...]:
 
 
 def _einsum(name: str) -> bool:
-    """Whether einsum opened that scope. Without an arrow it stays: a layer may be called "a,b"."""
+    """Return whether einsum opened that scope, by its arrow: a layer may be called "a,b"."""
     subscripts = SUBSCRIPTS.fullmatch(name)
     if not subscripts:
         return False

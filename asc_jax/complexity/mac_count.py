@@ -1,4 +1,4 @@
-"""What `complexity.count_macs` returns: plain values that nobody can change."""
+"""The result of `complexity.count_macs`: plain values that nobody can change."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ class Branches:
 
 @dataclasses.dataclass(frozen=True)
 class MacCount:
-    """What a function costs.
+    """The cost of a function.
 
     total: multiply-accumulates. by_layer, by_primitive: the same by Linen module path and by
     primitive. flops: elementwise and reduction operations, which are no part of `total`.

@@ -1,4 +1,4 @@
-"""What one JAX primitive costs: multiply-accumulates, and floating-point operations besides.
+"""The cost of each JAX primitive: multiply-accumulates, and other floating-point operations.
 
 Read off the shapes of one equation of a jaxpr; `jaxpr_walk` says how often it runs.
 A name that is in none of the sets below is refused, so that a new primitive is never free by
@@ -145,7 +145,7 @@ def flops(eqn) -> int:
 
 
 def n_applications(eqn) -> int:
-    """How often a primitive that combines values pairwise calls its combiner."""
+    """Return how often a primitive that combines values pairwise calls its combiner."""
     name = eqn.primitive.name
     if name == "reduce":
         return max(eqn.invars[0].aval.size - eqn.outvars[0].aval.size, 0)
@@ -174,7 +174,7 @@ def _dot(eqn) -> int:
 
 
 def _ragged_dot(eqn) -> int:
-    """As if the groups filled every row: their sizes are values, not shapes."""
+    """Return the cost as if the groups filled every row: their sizes are values, not shapes."""
     numbers = eqn.params["ragged_dot_dimension_numbers"]
     (contracted, _), _ = numbers.dot_dimension_numbers
     total = eqn.outvars[0].aval.size * _length(eqn, contracted)

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from asc_jax.errors import UserError
+from asc_jax.machine.optional_packages import how_to_install
 
 BLOCK_VALUES = 2**19  # samples of all channels read at once: 2 MiB
 RATES = (1_000, 1_000_000)  # Hz, what is taken for a sound: a second has to fit the memory
@@ -123,6 +124,31 @@ def read_stream(
     return OpenRecording(name, rate, n_channels, None, _checked(blocks, name, rate))
 
 
+def read_array(waveform: np.ndarray, rate: int, name: str = "waveform") -> OpenRecording:
+    """Read a recording from memory.
+
+    Args:
+      waveform: `[n]` or `[n, n_channels]` floats in [-1, 1].
+      rate: Hz.
+      name: for messages.
+
+    Raises:
+      UserError: it has another shape or dtype, or `rate` is out of range; from `blocks`, as
+        `OpenRecording` says.
+    """
+    check_rate(name, rate)
+    waveform = np.asarray(waveform)
+    block = waveform[:, None] if waveform.ndim == 1 else waveform  # [n, channel]
+    fits = block.ndim == 2 and 1 <= block.shape[1] <= MAX_CHANNELS
+    if not fits or not np.issubdtype(block.dtype, np.floating):
+        raise UserError(
+            f"{name}: shape {waveform.shape} of {waveform.dtype}, expected [n] or [n, n_channels] "
+            "floats in [-1, 1]"
+        )
+    blocks = _checked([block.astype(np.float32)] if len(block) else [], name, rate)
+    return OpenRecording(name, rate, block.shape[1], len(block), blocks)
+
+
 def check_rate(name: str | os.PathLike, rate: int) -> None:
     """Raise a `UserError` if `rate` is not in `RATES`."""
     low, high = RATES
@@ -194,6 +220,6 @@ def _import_soundfile():
         import soundfile
     except (ImportError, OSError) as error:  # OSError: its library is missing
         raise UserError(
-            f"reading recordings needs soundfile ({error}): pip install -r requirements.txt"
+            f"reading recordings needs soundfile ({error}): {how_to_install('soundfile')}"
         ) from error
     return soundfile

@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word, and the one number that mends them.
+"""Calibration: how well confidences match accuracies, and the temperature that corrects them.
 
 Of the clips that a calibrated network gives its scene with 0.7, it is right about 70 %. The
 expected calibration error says how far off it is on average; a temperature, which divides the
@@ -27,7 +27,7 @@ def log_probs(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def reliability(log_probs: np.ndarray, labels: np.ndarray, n_bins: int = N_BINS) -> dict[str, Any]:
-    """How sure the network is and how often it is right, in bins of how sure it is.
+    """Return the network's mean confidence and its accuracy in bins of confidence.
 
     A clip's confidence is the probability of the scene named for it. Bin k of n holds the
     confidences in (k / n, (k + 1) / n], of equal width whatever they hold. The expected

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,17 +14,33 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation import calibration, metrics
 from asc_jax.evaluation.step import eval_step
 from asc_jax.experiment import Experiment, eval_forward
+from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import replicas, version
 from asc_jax.models import precision
 from asc_jax.training.state import first_layout
-from asc_jax.training.workdir import checkpoints
+from asc_jax.training.workdir import checkpoints, run_config
 from asc_jax.types import Params
 
 BATCH_SIZE = 128  # over all replicas
+CHECKPOINTS = {"last": "checkpoints", "best": "best"}  # → the folder in a workdir
+
+
+class OpenRun(NamedTuple):
+    """A trained run.
+
+    name: of its config. experiment: the config, bound. variables: `{"params", "batch_stats"}` as
+    trained, not rounded. extra: what the checkpoint says besides. step: of the checkpoint.
+    """
+
+    name: str
+    experiment: Experiment
+    variables: Params
+    extra: Mapping[str, Any]
+    step: int
 
 
 class Predictions(NamedTuple):
-    """What a network says of the clips of a split.
+    """A network's predictions for the clips of a split.
 
     summary: `metrics.summarize`. filenames: `[n_clips]`, in the split's order; in the same
     order logits: `[n_clips, n_scenes]` float32, label, device_id: `[n_clips]` int, -1 unknown.
@@ -70,8 +87,37 @@ def _evaluate(step, n_replicas: int, variables: Params, clips) -> Predictions:
     return Predictions(summary, filenames, logits, label, device_id)
 
 
+def open_run(
+    workdir: str | os.PathLike, *, checkpoint: str = "last", stored: str | None = None
+) -> OpenRun:
+    """Open a trained run with its newest or its best checkpoint.
+
+    Args:
+      workdir: of the run.
+      checkpoint: "last" or "best".
+      stored: dtype to deploy in; None: that of the run's config.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or its network is over the budget.
+    """
+    if checkpoint not in CHECKPOINTS:
+        raise UserError(f"unknown checkpoint {checkpoint!r}; known: {', '.join(CHECKPOINTS)}")
+    name, config = run_config.load(workdir)
+    if stored is not None:
+        config = config.copy_and_resolve_references()
+        config.precision.stored = stored
+    experiment = make_experiment(config)
+    state, extra, step = restore(experiment, workdir, name=CHECKPOINTS[checkpoint])
+    return OpenRun(name, experiment, state.variables, extra, step)
+
+
+def output_folder(workdir: str | os.PathLike, checkpoint: str) -> pathlib.Path:
+    """Return the folder for what is written about a checkpoint of a run."""
+    return pathlib.Path(workdir, "best_checkpoint" if checkpoint == "best" else "")
+
+
 def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
-    """The newest good checkpoint of a run: `(TrainState, extra, step)`.
+    """Return the newest sound checkpoint of a run, `(TrainState, extra, step)`.
 
     Raises:
       UserError: there is none.
@@ -95,7 +141,7 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
 def evaluate_precisions(
     experiment: Experiment, variables: Params, clips
 ) -> tuple[dict, Predictions]:
-    """Evaluate the network as trained (float32) and as stored in each number format.
+    """Evaluate the network as trained (float32) and as stored in each dtype.
 
     The stored values are computed with in float32, the features too: what is measured is
     what rounding the parameters and statistics costs.
@@ -140,19 +186,18 @@ def evaluate_precisions(
 
 def evaluate_stored(experiment: Experiment, variables: Params, clips) -> Predictions:
     """Evaluate the network in its stored dtype alone, computed with in float32."""
-    rounded = precision.cast(variables, experiment.config.precision.stored)
-    deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)
+    deployed = precision.deployed(variables, experiment.config.precision.stored)
     return make_evaluator(experiment)(deployed, clips)
 
 
 def require_finite(logits: np.ndarray, what: str) -> None:
-    """Refuse logits `[n_clips, n_scenes]` of which some are no numbers; `what` gave them."""
+    """Raise an error if some of the logits `[n_clips, n_scenes]` of `what` are not finite."""
     n_bad = int(np.sum(~np.isfinite(logits).all(axis=-1)))
     if n_bad:
         raise UserError(
             f"{what} gives NaN or inf for {n_bad:,} of {len(logits):,} clips: its training "
-            "diverged or its weights are spoilt. Take --checkpoint best, if there is one, or train "
-            "again at a lower --config.schedule.peak_lr"
+            "diverged or its weights are corrupted. Take --checkpoint best, if there is one, or "
+            "train again at a lower --config.schedule.peak_lr"
         )
 
 

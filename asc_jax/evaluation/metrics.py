@@ -67,7 +67,7 @@ def counts(
 
 
 def tally(log_probs: np.ndarray, labels: np.ndarray, device_id: np.ndarray) -> Metrics:
-    """What `counts` gives, in numpy and float64: exact to the last digits, but not for jit.
+    """Return the sums of `counts` by numpy in float64: exact to the last digits, but not for jit.
 
     Args:
         log_probs: `[n, n_scenes]` float, natural logarithms of probabilities.

@@ -84,7 +84,7 @@ def _import_tensorflow():
     """Import TensorFlow without its log, and keep it off the GPU, whose memory belongs to JAX."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    tf = require("tensorflow", "requirements.txt")
+    tf = require("tensorflow")
     with contextlib.suppress(RuntimeError):  # already in use, by whoever chose its devices
         tf.config.set_visible_devices([], "GPU")
     return tf

@@ -1,4 +1,4 @@
-"""From a waveform to log-mel features, and the augmentation of both."""
+"""Log-mel features of a waveform, and the augmentation of both."""
 
 from asc_jax.features.front_end import (
     LOG_OFFSET,

@@ -1,7 +1,7 @@
 """Training-time augmentation. Every function draws per clip from that clip's own key.
 
 `keys` are one typed key per row, made from the clip's position in the *global* batch (see
-`training_input.clip_keys`): what a clip goes through depends neither on the number of replicas
+`augmentation.clip_keys`): what a clip goes through depends neither on the number of replicas
 nor on the padding around it.
 
 Source: the official baseline; its settings are in `configs/base.py`.
@@ -17,7 +17,7 @@ VARIANCE_OFFSET = 1e-6
 
 
 def roll_shifts(keys: Array, *, max_shift: int) -> Array:
-    """How far each clip is rolled: `[b]` int, samples in ±max_shift, ends included.
+    """Return the roll of each clip: `[b]` int, samples in ±max_shift, ends included.
 
     Args:
       keys: `[b]` typed keys.

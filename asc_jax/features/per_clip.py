@@ -1,4 +1,4 @@
-"""What is done with each clip by itself."""
+"""Apply a function to each clip by itself."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ import jax
 
 
 def clip_by_clip(fn: Callable, *arrays: jax.Array) -> jax.Array:
-    """`fn` of every clip: all together, but on a CPU one after the other.
+    """Return `fn` of every clip: all together, but on a CPU one after the other.
 
-    There what `fn` makes along the way stays in the cache.
+    On a CPU the intermediate values of `fn` then stay in the cache.
 
     Args:
       fn: arrays of one clip → an array.

@@ -1,4 +1,4 @@
-"""What the processes of a run must agree on. With one process nothing here does anything.
+"""Agreement between the processes of a run. With one process these functions do nothing.
 
 Process 0 alone reads and writes the workdir: the others compute the same state, and keep what
 they would write in a folder that is thrown away.
@@ -35,21 +35,21 @@ def own_workdir(workdir) -> Iterator:
 
 
 def any_process(flag) -> bool:
-    """Whether it is true in any process; every process must ask."""
+    """Return whether a value is true in any process; every process must call this."""
     if jax.process_count() == 1:
         return bool(flag)
     return bool(np.any(multihost_utils.process_allgather(np.asarray(bool(flag)))))
 
 
 def first_says(flag: bool) -> bool:
-    """What process 0 says, in every process; every process must ask."""
+    """Return the value of process 0 in every process; every process must call this."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(flag)))
 
 
 def from_first(restored, like):
-    """What process 0 restored, `(state, extra, step)` or None, bit for bit, in every process.
+    """Return what process 0 restored, `(state, extra, step)` or None, bit for bit, everywhere.
 
     Args:
       restored: in process 0; what the others give does not matter.

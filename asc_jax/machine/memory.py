@@ -1,4 +1,4 @@
-"""Memory of a CPU's programs that is used again, or not taken before it is needed."""
+"""Memory of a CPU's programs that is reused, or not taken before it is needed."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ ALIGNMENT = 64  # bytes, of XLA's arrays on a CPU
 
 
 def aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin where XLA's memory would: a CPU's program takes others only as a copy.
+    """Return zeros aligned as XLA's memory is: a CPU's program takes others only as a copy.
 
     Memory that nothing is written to is not taken from the system.
     """
@@ -23,7 +23,7 @@ def aligned_zeros(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 class ScratchMemory:
-    """What the layers of a training step write their results over: see `models.scratch_shapes_of`.
+    """Memory for the results of a training step's layers: see `models.scratch_shapes_of`.
 
     A call takes it, and leaves it for the next one on clips of the same sizes, which waits for
     it. That need not find and clear it again, nor fill results before they are written.
@@ -35,7 +35,7 @@ class ScratchMemory:
         self._audio, self._arrays = None, None
 
     def take(self, batches: Mapping, clips: Mapping | None) -> Scratch:
-        """For a call on these, as `pmap_train` is given them; nobody else then has it."""
+        """Return the memory for a call of `pmap_train` on these arguments, which then owns it."""
         audio, arrays, self._arrays = _audio_of(batches, clips), self._arrays, None
         if arrays is None or audio != self._audio or not _is_sound(arrays):
             self._audio, arrays = audio, None  # gone before the new one comes
@@ -44,7 +44,7 @@ class ScratchMemory:
         return arrays
 
     def leave(self, arrays: Scratch) -> None:
-        """What the call has returned of it."""
+        """Give back what a call has returned of it."""
         self._arrays = arrays
 
 

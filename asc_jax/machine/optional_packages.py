@@ -1,16 +1,25 @@
-"""Packages that only exchange with other frameworks needs: imported late, missed by name."""
+"""Packages that only some commands need: imported late, missed by name."""
 
 import importlib
 import types
 
 from asc_jax.errors import UserError
 
+# Extra of this package → what it installs, by the names that they are imported by.
+EXTRAS = {
+    "data": (
+        *("tensorflow", "tensorflow_datasets", "array_record", "scipy", "soundfile", "requests"),
+        *("yaml", "matplotlib", "jinja2", "flatbuffers"),
+    ),
+    "interop": ("torch", "onnx", "onnxruntime", "ai_edge_litert"),
+}
 
-def require(package: str, file: str = "requirements-interop.txt") -> types.ModuleType:
-    """Import an optional package, which `pip install -r` of a file installs.
+
+def require(package: str) -> types.ModuleType:
+    """Import an optional package.
 
     Raises:
-      UserError: it is not installed.
+      UserError: it is not installed; the message says how to install it.
 
     Example:
       >>> require("json").loads("[1]")
@@ -21,5 +30,23 @@ def require(package: str, file: str = "requirements-interop.txt") -> types.Modul
     except ImportError as error:
         name = package.split(".")[0]
         raise UserError(
-            f"the package {name} cannot be imported ({error}): pip install -r {file}"
+            f"the package {name} cannot be imported ({error}): {how_to_install(name)}"
         ) from error
+
+
+def extra_of(module: str | None) -> str | None:
+    """Return the extra that a module comes with; None if it comes with none."""
+    name = (module or "").split(".")[0]
+    return next((extra for extra, names in EXTRAS.items() if name in names), None)
+
+
+def how_to_install(package: str) -> str:
+    """Return the command that installs what an optional package comes with."""
+    extra = extra_of(package) or "data"
+    return f"pip install 'asc_jax[{extra}]' (in a clone: pip install -r requirements-{extra}.txt)"
+
+
+def missing(module: str, user: str) -> UserError:
+    """Return the error of a command, `user`, that needs a module which is not installed."""
+    name = module.split(".")[0]
+    return UserError(f"{user} needs {name}: {how_to_install(name)}")

@@ -20,12 +20,12 @@ AXIS = "replica"
 
 
 def n_replicas() -> int:
-    """Accelerators of this process."""
+    """Return the number of accelerators of this process."""
     return jax.local_device_count()
 
 
 def replicate(tree, n: int | None = None):
-    """A copy of every leaf per replica: `[…]` → `[replica, …]`.
+    """Return a copy of every leaf per replica: `[…]` → `[replica, …]`.
 
     Through `pmap` itself, so that the copies lie as a step's results do: a step that met two
     layouts of its state would be compiled twice.
@@ -35,7 +35,7 @@ def replicate(tree, n: int | None = None):
 
 
 def share(arrays: Mapping[str, np.ndarray]) -> dict:
-    """Arrays that a whole run reads: `[…]` → `[replica, …]`.
+    """Place arrays that a whole run reads: `[…]` → `[replica, …]`.
 
     As `replicate`, but the replicas of a CPU all read them where they lie, if they begin as
     `aligned_zeros` do. They must not be written to any more.
@@ -50,7 +50,7 @@ def share(arrays: Mapping[str, np.ndarray]) -> dict:
 
 
 def unreplicate(tree):
-    """This process's first replica's copy; they are all equal.
+    """Return the copy of this process's first replica; they are all equal.
 
     Without asking the other replicas: `x[0]` of an array that lies on several would.
     """
@@ -60,7 +60,7 @@ def unreplicate(tree):
 
 
 def own_share(order: np.ndarray, batch_size: int, fill: int) -> tuple[np.ndarray, int]:
-    """What of an epoch this process reads: its replicas' rows of every global batch.
+    """Return the rows of an epoch that this process reads: those of its replicas.
 
     Args:
       order: `[n]` int, clip numbers, ≥ 0.
@@ -203,7 +203,7 @@ def pmap_train(
 
 
 def _place_zeros(shapes, n: int | None):
-    """Zeros `[replica, …]`; of one process, which has yet to compile, not taken from the system.
+    """Return zeros `[replica, …]`; before a program is compiled they take no memory.
 
     They lie in NumPy's memory, which no program writes to: the first one given them takes a copy.
     """
@@ -220,7 +220,7 @@ def pmap_eval(eval_step: Callable, n: int | None = None) -> Callable:
 
 
 def _devices(n: int | None) -> list:
-    """In order of process, so that replicas hold the rows of a batch in order of position."""
+    """Return devices in order of process, so that replicas hold a batch's rows in order."""
     if n is None and jax.process_count() > 1:
         return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return jax.local_devices()[: n or n_replicas()]

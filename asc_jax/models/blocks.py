@@ -1,4 +1,4 @@
-"""What the network is built of: convolution blocks and residual blocks."""
+"""The building blocks of the network: convolution blocks and residual blocks."""
 
 import functools
 from typing import NamedTuple
@@ -124,7 +124,7 @@ class ConvBn(nn.Module):
         return Pending(y, norm(*moments), activation=self.activation), computed
 
     def _keep_scratch(self, results) -> None:
-        """Where a layer has several chunks, for a next step to write over, if it is asked for."""
+        """Keep the results of a layer of several chunks for the next step to write over."""
         # `init` asks for all collections, but nobody wants this one in the parameters' company.
         asked = self.is_mutable_collection("scratch") and not self.is_initializing()
         leaves = jax.tree.leaves(jax.lax.stop_gradient(results))

@@ -92,7 +92,7 @@ class BatchNorm(nn.Module):
 
 
 def unbiased_variance(var: Array, n_values: Array) -> Array:
-    """Of a biased one of so many values."""
+    """Return the unbiased variance, from the biased one of `n` values."""
     return var * n_values / jnp.maximum(n_values - 1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Number formats of pytrees: casting, and what a tree weighs."""
+"""Storage dtypes of pytrees: casting, and the bytes of a tree."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ STORED_DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """What a cast did to one leaf.
+    """The effect of a cast on one leaf.
 
     leaf: its path. max_relative: largest |rounded − value| / |value|; a value that became zero
     has 1. n_subnormal: values that became subnormal numbers, which have fewer digits. n_zero:

@@ -46,16 +46,16 @@ class StepBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last of them may have fewer clips."""
+        """Number of steps of an epoch, of which the last may have fewer clips."""
         return n_batches(self.n_clips, self.batch_size)
 
     @property
     def n_steps(self) -> int:
-        """Of the whole run."""
+        """Number of steps of the whole run."""
         return self.n_epochs * self.steps_per_epoch
 
     def calls(self, clips, step: int, steps_per_call: int) -> Iterator[Call]:
-        """This process's share of what is left to do after so many steps."""
+        """Yield this process's batches of the calls that are left after `step` steps."""
         while step < self.n_steps:
             epoch, first = divmod(step, self.steps_per_epoch)
             order = epoch_order(self.n_clips, self.seed, epoch)
@@ -69,7 +69,7 @@ class StepBatches:
                     step, first, batches = step + len(batches), first + len(batches), []
 
     def filenames(self, clips, step: int) -> list[str]:
-        """Of the clips, of all processes, that a step takes; steps are counted from 0."""
+        """Return the names of the clips, of all processes, that a step takes, counted from 0."""
         epoch, first = divmod(step, self.steps_per_epoch)
         order = epoch_order(self.n_clips, self.seed, epoch)
         batch = next(clips.batches(order, self.batch_size, first=first))

@@ -13,19 +13,19 @@ import signal
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import hosts, replicas
 from asc_jax.machine.signals import stop_signals
-from asc_jax.training.program import Program
 from asc_jax.training.resident import place_clips, resident_steps
 from asc_jax.training.run import Run
 from asc_jax.training.state import TrainState
 
 
 def fit(experiment, clips, test_clips, workdir, **options) -> TrainState:
-    """Train, or go on training, until the last epoch: `fit_seeds` of one run.
+    """Train until the last epoch, resuming a run that was interrupted: `fit_seeds` of one run.
 
     Example:
       fit(experiment.make(config), clips, test_clips, "runs/mine",
@@ -73,7 +73,7 @@ def fit_seeds(
       validation_clips: of training locations held out; if given, they are evaluated on along
         the way in place of the test clips, and `keep_best` selects by them.
       together: in one program, or one run after the other. None: together on a GPU or TPU,
-        which one run does not fill. Runs that stand at different steps go on one by one.
+        which one run does not fill. Runs that stand at different steps are resumed one by one.
 
     Returns:
       The states after the last step, on the host.
@@ -112,9 +112,55 @@ def fit_seeds(
     return _train_all(runs, states, source, held, plan, together)
 
 
+class Program:
+    """The compiled training steps of one run, or of several at once, and their states."""
+
+    def __init__(self, runs: list[Run], states, train: Callable, held, arrays, steps_per_call):
+        self._runs, self._train = runs, train
+        self._memory = [replicas.BatchMemory(steps_per_call) for _ in runs]
+        self._one = len(runs) == 1
+        self._held, self._arrays = held, arrays
+        stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
+        self._state = replicas.replicate(jax.tree.map(stack, *states))
+        keys = [run.key for run in runs]
+        self._key = keys[0] if self._one else jnp.stack(keys)
+
+    def __call__(self, calls) -> list[tuple]:
+        """Run a call of each run and return `(call, metrics)` of each, perhaps not computed yet."""
+        batches = [
+            memory.stack(call.batches) for memory, call in zip(self._memory, calls, strict=True)
+        ]
+        stack = (lambda *x: x[0]) if self._one else (lambda *x: np.stack(x, axis=1))
+        batches = jax.tree.map(stack, *batches)
+        n_steps = len(calls[0].batches)
+        self._state, metrics = self._train(
+            self._state, batches, n_steps, self._key, self._held, self._arrays
+        )
+        for memory in self._memory:
+            memory.used_for(metrics)
+        return [(call, self._of(metrics, k)) for k, call in enumerate(calls)]
+
+    def record(self, pending: list[tuple] | None) -> None:
+        """Wait for the results of a call and add them up in every run; None: there are none yet."""
+        for run, metrics in zip(self._runs, pending or [None] * len(self._runs), strict=True):
+            run.record(metrics)
+
+    def state(self, k: int) -> TrainState:
+        """Return the state of the run with this number, `[replica, …]`."""
+        return self._of(self._state, k)
+
+    def save(self, n_epochs: int) -> None:
+        """Save every run after `n_epochs` whole epochs."""
+        for k, run in enumerate(self._runs):
+            run.save(self.state(k), n_epochs)
+
+    def _of(self, tree, k: int):
+        return tree if self._one else jax.tree.map(lambda x: x[:, k], tree)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """How often what is done, as `fit_seeds` was told."""
+    """The options of `fit_seeds` that say how often something is done."""
 
     eval_every_epochs: int
     checkpoint_every_epochs: int
@@ -125,7 +171,7 @@ class _Plan:
 def _train_all(
     runs: list[Run], states: list[TrainState], source, held: dict | None, plan: _Plan, together
 ) -> list[TrainState]:
-    """Together or one after the other."""
+    """Train the runs together, or one after the other."""
     apart = not together or len({run.step for run in runs}) > 1
     groups = [[k] for k in range(len(runs))] if apart else [list(range(len(runs)))]
     train = replicas.pmap_train(
@@ -148,7 +194,7 @@ def _train_all(
 def _train(
     runs: list[Run], states: list[TrainState], train: Callable, source, held, arrays, plan: _Plan
 ) -> list[TrainState]:
-    """One program for all these runs, which stand at the same step."""
+    """Train runs that stand at the same step in one program."""
     unfinished = [run.is_unfinished(plan.eval_every_epochs) for run in runs]
     if not any(unfinished):
         for run in runs:
@@ -171,7 +217,7 @@ def _train(
 
 
 def _go_on(runs: list[Run], program: Program, plan: _Plan, stopped: list[int]) -> None:
-    """Call after call to the last, or until a signal has come."""
+    """Run one call after another, to the last or until a signal has come."""
     pending = None
     for calls in zip(*(run.calls(plan.steps_per_call) for run in runs), strict=True):
         before, pending = pending, program(calls)

@@ -1,4 +1,4 @@
-"""Where a run must stop for a number that is not finite, and what to tell a person then."""
+"""Detect numbers that are not finite, and report them with the clips that led to them."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MAX_SKIPPED = 40  # steps in a row; so many halvings take any loss scale below 1
 
 
 class StepCheck:
-    """Looks for the first step that went wrong, call after call.
+    """Look for the first faulty step, call after call.
 
     Args:
       n_steps: of the run.
@@ -27,7 +27,7 @@ class StepCheck:
         self._skipped_in_a_row = 0
 
     def find(self, loss: np.ndarray, skipped: np.ndarray, step: int) -> tuple[str, int] | None:
-        """What went wrong, and at which step; None: nothing.
+        """Return a description of the first fault and its step, or None.
 
         Args:
           loss, skipped: `[n]`, of a call's steps.
@@ -53,11 +53,11 @@ class StepCheck:
 def error(
     workdir: pathlib.Path, what: str, *, names: Sequence[str], good: int | None, half: bool
 ) -> UserError:
-    """One line, with some of the batch's files; all of them go to `not_finite.txt`.
+    """Return an error with some of the batch's files; `not_finite.txt` lists all of them.
 
     Args:
       workdir: of the run.
-      what: went wrong, with its step.
+      what: a description of the fault, with its step.
       names: files of the step's clips.
       good: step of the newest checkpoint, None without one.
       half: whether the network computes in float16.

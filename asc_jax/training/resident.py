@@ -63,9 +63,9 @@ def place_clips(clips: Clips, choice: str) -> tuple[Clips, dict | None]:
 
 
 def resident_steps(at_least: int, steps_per_epoch: int) -> int:
-    """How many steps a call on resident clips makes: they cost no memory for batches.
+    """Return the number of steps of a call on resident clips, which need no memory for batches.
 
-    On a CPU they take long, and so do not become more than twice as many: a signal waits for them.
+    On a CPU steps take long, and so become at most twice as many: a signal waits for a call.
     """
     steps = CPU_CALLS * at_least if jax.default_backend() == "cpu" else STEPS
     return max(at_least, min(steps, steps_per_epoch))
@@ -79,7 +79,7 @@ def to_int16(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_all(clips: Clips, *, half: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """All clips in stored order, and their names."""
+    """Return the columns of all clips in stored order, and their names."""
     arrays, filenames, start = {}, [], 0
     for batch in clips.in_order(READ_CLIPS):
         n = int(batch["mask"].sum())

@@ -1,4 +1,4 @@
-"""One run's place in its training: what is left to do, its figures, checkpoints and journal."""
+"""The place of a run in its training: its counters, figures, checkpoints and journal."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,16 +10,42 @@ from asc_jax.errors import UserError
 from asc_jax.machine import hosts, replicas
 from asc_jax.training import not_finite
 from asc_jax.training.batches import Call, StepBatches
-from asc_jax.training.epoch_sums import EpochSums
 from asc_jax.training.state import TrainState, first_layout
 from asc_jax.training.workdir import best, checkpoints, journal, provenance
+
+
+@dataclasses.dataclass
+class EpochSums:
+    """Sums over the steps of an epoch; a checkpoint within an epoch keeps them by these names."""
+
+    loss_sum: float = 0.0
+    n_correct: int = 0
+    n_clips: int = 0
+    n_skipped: int = 0
+
+    def add(self, loss, n_correct, n_clips, skipped) -> None:
+        """Add further steps, an array `[n_steps]` each; `loss` is the mean over a step's clips."""
+        self.loss_sum += float(np.sum(loss.astype(np.float64) * n_clips))
+        self.n_correct += int(n_correct.sum())
+        self.n_clips += int(n_clips.sum())
+        self.n_skipped += int(skipped.sum())
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over the clips."""
+        return self.loss_sum / self.n_clips
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy over the clips, in [0, 1]."""
+        return self.n_correct / self.n_clips
 
 
 class Run:
     """Counters, checkpoints and journal of one seed's training.
 
     Args:
-      experiment: the parts of the run.
+      experiment: the `Experiment` of the run.
       clips, test_clips: see `loop.fit`.
       workdir: of this run.
       n_epochs: passes over the clips.
@@ -46,11 +72,11 @@ class Run:
         self._sums = EpochSums()
 
     def watch(self, kind: str, clips) -> None:
-        """Which clips to evaluate on along the way: "test" or "validation"."""
+        """Choose the clips to evaluate on along the way; `kind` is "test" or "validation"."""
         self.kind, self.watched = kind, clips
 
     def restore(self) -> TrainState:
-        """The newest good checkpoint, or a fresh state."""
+        """Return the state of the newest sound checkpoint, or a fresh one."""
         template = self.experiment.abstract_state()
         restored = self.checkpoints.restore(template, mend=True, older=first_layout)
         restored = hosts.from_first(restored, template)
@@ -65,7 +91,7 @@ class Run:
         return state
 
     def owes_evaluation(self, every_epochs: int) -> bool:
-        """Whether the run was killed after it saved an epoch and before it evaluated it."""
+        """Return whether the run was killed after it saved an epoch and before it evaluated it."""
         epoch, rest = divmod(self.step, self.steps_per_epoch)
         if not (every_epochs and epoch) or rest or self.watched is None:
             return False
@@ -73,12 +99,12 @@ class Run:
         return due and not journal.has(self.workdir, kind=self.kind, step=self.step)
 
     def is_unfinished(self, eval_every_epochs: int) -> bool:
-        """Whether there is something to train or to evaluate."""
+        """Return whether there is something to train or to evaluate."""
         owes = hosts.first_says(self.owes_evaluation(eval_every_epochs))
         return self.step < self.n_steps or owes
 
     def calls(self, steps_per_call: int) -> Iterator[Call]:
-        """What is left to do, cut into calls."""
+        """Return the rest of the training, cut into calls."""
         return self._batches.calls(self.clips, self.step, steps_per_call)
 
     def record(self, pending) -> None:
@@ -177,7 +203,7 @@ class Run:
         self.checkpoints.close()
 
     def _not_finite(self, what: str, step: int) -> UserError:
-        """Names the clips of the step's batch too."""
+        """Return an error that names the clips of the step's batch too."""
         return not_finite.error(
             self.workdir,
             what,

@@ -23,7 +23,7 @@ from asc_jax.errors import Interrupted
 from asc_jax.machine import files, json_object
 from asc_jax.machine.signals import stop_signals
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+COMMAND = (sys.executable, "-m", "asc_jax")  # found as this process found it
 POLL_S = 0.2
 
 
@@ -178,7 +178,7 @@ def train_seeds(group: Sequence[Run]) -> list[str]:
     first = group[0]
     seeds = (f"--config.seed={first.seed}", f"--config.train.n_seeds={len(group)}")
     words = (f"--config={first.config_name}", *_unseeded(first), *seeds)
-    return [sys.executable, str(ROOT / "train.py"), *words, f"--workdir={first.workdir.parent}"]
+    return [*COMMAND, "train", *words, f"--workdir={first.workdir.parent}"]
 
 
 def _train_and_evaluate(
@@ -187,14 +187,15 @@ def _train_and_evaluate(
     """Run both processes; return None if the run is done then, otherwise the reason."""
     workdir = f"--workdir={run.workdir}"
     commands = (
-        ("train.py", f"--config={run.config_name}", *run.overrides, workdir),
-        ("eval.py", workdir),
+        ("train", f"--config={run.config_name}", *run.overrides, workdir),
+        ("eval", workdir),
     )
-    for script, *args in commands:
-        command = [sys.executable, str(ROOT / script), *args]
-        status = _finish(command, log, environment, stopped, lambda: progress.within(run))
+    for verb, *args in commands:
+        status = _finish(
+            [*COMMAND, verb, *args], log, environment, stopped, lambda: progress.within(run)
+        )
         if status:
-            return f"{script} ended with status {status}; {_last_line(log.name)}"
+            return f"{verb} ended with status {status}; {_last_line(log.name)}"
     return unfinished(run)
 
 

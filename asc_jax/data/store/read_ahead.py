@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from asc_jax.errors import UserError
+from asc_jax.machine.optional_packages import how_to_install
 
 PREFETCH = 2  # batches read ahead
 
@@ -40,7 +41,7 @@ def import_tensorflow():
 def not_installed(error: ImportError) -> UserError:
     """What to tell a person who lacks the package."""
     return UserError(
-        f"reading a built data set needs {error.name}: pip install -r requirements.txt. "
+        f"reading a built data set needs {error.name}: {how_to_install(error.name)}. "
         "Arrays in memory do not: asc_jax.data.clips.from_arrays"
     )
 

@@ -26,7 +26,7 @@ def chunk_size(n_clips: int, max_clips: int) -> int:
 
 
 def are_several(n_clips: int, max_clips: int | None) -> bool:
-    """Whether so many clips are cut into chunks."""
+    """Return whether so many clips are cut into chunks."""
     return max_clips is not None and chunk_size(n_clips, max_clips) < n_clips
 
 

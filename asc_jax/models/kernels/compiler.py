@@ -1,4 +1,4 @@
-"""What XLA is told beyond the arithmetic: how exact, what to compute once, in which order.
+"""Instructions to XLA beyond the arithmetic: precision, what to compute once, in which order.
 
 A GPU's compiler fuses what lies between the products; a CPU's has to be told, by barriers, by
 `written_out` and by sums as products.
@@ -12,7 +12,7 @@ EXACT = jax.lax.Precision.HIGHEST
 
 
 def on_cpu() -> bool:
-    """Whether what is traced now will run on a CPU."""
+    """Return whether the function being traced will run on a CPU."""
     return jax.default_backend() == "cpu"
 
 

@@ -169,7 +169,7 @@ def _out_size(shape, strides) -> tuple[int, int]:
 
 
 def _windows(padded: Array, strides, shape) -> list[Array]:
-    """For each of the nine taps, the padded input that it meets: 9 × `[b, f', t', c]`."""
+    """Return the padded input that each of the nine taps meets: 9 × `[b, f', t', c]`."""
     (sf, st), (nf, nt) = strides, _out_size(shape, strides)
     return [
         padded[:, i : i + sf * (nf - 1) + 1 : sf, j : j + st * (nt - 1) + 1 : st] for i, j in TAPS

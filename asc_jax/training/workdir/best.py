@@ -14,7 +14,7 @@ SELECTED_ON = {
 
 
 def keep(workdir: pathlib.Path, state, extra: dict, *, step: int, kind: str, accuracy: float):
-    """Save a state as the best unless there is one as good; killed in between, do it again.
+    """Save a state as the best, unless there is one as good; interrupted, this can be repeated.
 
     What `best.json` says lies in the checkpoint too, and counts: the file may be lost.
 
@@ -49,7 +49,7 @@ def keep(workdir: pathlib.Path, state, extra: dict, *, step: int, kind: str, acc
 
 
 def _read(path: pathlib.Path) -> dict | None:
-    """What the file says; None where it is not there or damaged."""
+    """Return the content of the file; None where it is missing or damaged."""
     try:
         content = json_object.parse(path.read_bytes())
         return content if "macro_accuracy" in content else None

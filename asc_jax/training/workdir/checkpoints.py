@@ -1,4 +1,4 @@
-"""Save and restore: only here is Orbax named.
+"""Save and restore: the only module that imports Orbax.
 
 A workdir holds `checkpoints/<step>/`, and `config.json` (`run_config`). Every checkpoint carries
 a digest of its arrays and a seal over all else it says, so that a damaged one is noticed; the run
@@ -70,7 +70,7 @@ class Checkpoints:
     def restore(
         self, like, *, mend: bool = False, older: Callable | None = None
     ) -> tuple[object, dict, int] | None:
-        """The newest good checkpoint: `(state, extra, step)`, or None if there is none.
+        """Return the newest sound checkpoint, `(state, extra, step)`, or None if there is none.
 
         Args:
           like: a state of the wanted structure, shapes and dtypes.
@@ -110,7 +110,7 @@ class Checkpoints:
         return None
 
     def newest_extra(self) -> dict | None:
-        """What the newest checkpoint says of itself; None if there is none.
+        """Return the metadata of the newest checkpoint; None if there is none.
 
         Raises:
           UserError: it cannot be read.
@@ -153,12 +153,12 @@ class Checkpoints:
         return (convert(state) if convert else state), extra
 
     def _meta(self, step: int) -> dict:
-        """Return what a checkpoint says of itself, unchecked."""
+        """Return the metadata of a checkpoint, unchecked."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["meta"]
 
     def _put_aside(self, steps: list[int]) -> None:
-        """Out of the way of the run, which will save these steps again."""
+        """Move checkpoints out of the way of the run, which will save these steps again."""
         workdir = self.directory.parent
         with files.writing_to(workdir):
             for step in steps:
@@ -176,13 +176,13 @@ class Checkpoints:
 
 
 def _cause(error: Exception) -> str:
-    """What the system said, where Orbax wraps it into names of its own files."""
+    """Return the system's message, which Orbax wraps into names of its own files."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(found[1])) if found else str(error)
 
 
 def digest(tree) -> str:
-    """sha256 over names, shapes, dtypes and bytes of a pytree's leaves."""
+    """Return the sha256 over names, shapes, dtypes and bytes of a pytree's leaves."""
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
@@ -193,7 +193,7 @@ def digest(tree) -> str:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax must not wait for other processes: one of them writes and reads for all."""
+    """Return options by which Orbax waits for no other process: one writes and reads for all."""
     if not jax.distributed.is_initialized():
         return ocp.options.MultiprocessingOptions()
     own = jax.process_index()
@@ -207,13 +207,13 @@ def _shapes(tree) -> list:
 
 
 def _seal(extra: dict, step: int, expected: str) -> str:
-    """sha256 over what a checkpoint says of itself, its step and its arrays' digest."""
+    """Return the sha256 over the metadata of a checkpoint, its step and its arrays' digest."""
     content = json.dumps([step, extra, expected], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _checked(meta: dict, step: int) -> tuple[dict, str]:
-    """What a checkpoint says of itself, and the digest of its arrays."""
+    """Return the metadata of a checkpoint, and the digest of its arrays."""
     extra = dict(meta)
     expected, *seal = extra.pop("digest").split(" ")  # older ones have no seal
     if len(expected) != 64 or seal not in ([], [_seal(extra, step, expected)]):

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: `metrics.jsonl`, TensorBoard event files, a progress bar."""
+"""The records of a run while it runs: `metrics.jsonl`, TensorBoard event files, a progress bar."""
 
 import contextlib
 import importlib
@@ -133,7 +133,7 @@ def _import_tensorboard():
 
 
 def has(workdir: pathlib.Path, *, kind: str, step: int) -> bool:
-    """Whether `metrics.jsonl` has an entry of this kind and step."""
+    """Return whether `metrics.jsonl` has an entry of this kind and step."""
     return any((x.get("kind"), x["step"]) == (kind, step) for x, _ in _entries(workdir / NAME))
 
 

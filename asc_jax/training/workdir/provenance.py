@@ -8,7 +8,7 @@ from asc_jax.training.workdir import run_config
 
 
 def of_run(experiment, clips, n_epochs: int) -> dict:
-    """What a checkpoint says of itself.
+    """Return the metadata of a checkpoint.
 
     Args:
       experiment: the parts of the run.

@@ -1,0 +1,122 @@
+"""Evaluate a trained run on its test split.
+
+usage: asc-jax eval --workdir RUN [options]
+
+Prints the run's row of Table 1 and writes results.json, output.csv, three pictures and
+report.html, which has it all, into RUN, or into RUN/best_checkpoint.
+
+examples:
+  asc-jax eval --workdir runs/splits/5pct
+  asc-jax eval --workdir runs/splits/5pct --checkpoint best --stored bfloat16
+
+exit status: 0 evaluated, 2 wrong input
+"""
+
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from asc_jax import features
+from asc_jax.cli import keep_compiled, reject_words, run
+from asc_jax.cli.shared_flags import define_replica_flags, define_run_flags, start_replicas
+from asc_jax.data import held_out
+from asc_jax.data.clips import official_splits, open_split
+from asc_jax.errors import UserError
+from asc_jax.evaluation import analysis, evaluate, result_files
+from asc_jax.evaluation.report import figures
+from asc_jax.evaluation.report import html as html_report
+from asc_jax.evaluation.report import text as report
+from asc_jax.machine import files
+
+
+def define_flags() -> None:
+    define_run_flags()
+    flags.DEFINE_string(
+        "data_dir", None, "Built data set, if it has moved (default: as in training)"
+    )
+    define_replica_flags()
+
+
+def main(argv) -> None:
+    if flags.FLAGS.workdir is None:
+        raise UserError("which run? For example: asc-jax eval --workdir runs/splits/5pct")
+    reject_words(argv[1:])
+    start_replicas()
+    workdir = pathlib.Path(flags.FLAGS.workdir)
+    checkpoint = flags.FLAGS.checkpoint
+    name, experiment, variables, extra, step = evaluate.open_run(
+        workdir, checkpoint=checkpoint, stored=flags.FLAGS.stored
+    )
+    config = experiment.config
+    data_dir = flags.FLAGS.data_dir or config.data.dir
+    try:
+        clips = open_split(data_dir, config.data.test_split)
+    except UserError as error:
+        raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
+    keep_compiled(workdir)
+    try:
+        summaries, predictions = evaluate.evaluate_precisions(experiment, variables, clips)
+    except UserError as error:
+        raise UserError(f"the network in {workdir}, step {step}: {error}") from error
+    validation = _held_out(experiment, variables, data_dir, extra)
+    results = evaluate.describe(experiment, name, extra, step) | summaries
+    splits = {config.data.train_split, config.data.test_split}
+    results["official_lists"] = splits <= official_splits(data_dir)
+    results["checkpoint"] = checkpoint
+    results["selection"] = (
+        extra["note"] if checkpoint == "best" else "the last epoch: nothing was selected"
+    )
+    results["validation"] = validation and analysis.describe_held_out(validation)
+    results["segments"] = analysis.by_segment(predictions)
+    results["calibration"] = analysis.calibrate(predictions, validation)
+    results["most_confused"] = analysis.most_confused(predictions)
+    print(report.results_table(results))
+    out = evaluate.output_folder(workdir, checkpoint)
+    with files.writing_to(out):
+        over = results["over_budget"]
+        probs = evaluate.softmax(predictions.logits)
+        path = out / "output.csv"
+        result_files.write_output_csv(path, predictions.filenames, probs, over_budget=over)
+        pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
+        curve = next((path for path in pictures if path.stem == "learning_curve"), None)
+        _write_report(results, config, clips, workdir, out, curve)
+        result_files.write_results(results, out)  # last: where it is, all the rest is
+    names = " ".join(path.name for path in pictures)
+    print(f"\nwritten to {out}: results.json output.csv {names} report.html")
+
+
+def _held_out(experiment, variables, data_dir, extra) -> evaluate.Predictions | None:
+    """Predict the training locations that this run held out; None if it trained on all."""
+    data = experiment.config.data
+    if not data.validation_locations:
+        return None
+    clips = open_split(data_dir, data.train_split)
+    trained, clips = held_out.split(clips, data.validation_locations, experiment.config.seed)
+    if len(trained) != extra.get("n_train_clips", len(trained)):
+        raise UserError(
+            f"the run was trained on {extra['n_train_clips']:,} clips, {data.train_split} in "
+            f"{data_dir} now leaves {len(trained):,}: what was held out is not known any more. "
+            "Pass the data set of the training with --data_dir"
+        )
+    return evaluate.evaluate_stored(experiment, variables, clips)
+
+
+def _write_report(results, config, clips, workdir, out, curve) -> None:
+    """Write `report.html`, with the spectrograms of the most confused clips."""
+    numbers = [clip["number"] for clip in results["most_confused"]]
+    log_mels = []
+    for batch in clips.batches(numbers, max(len(numbers), 1)):
+        log_mels = np.asarray(features.log_mel(batch["audio"], **config.features))[..., 0]
+    content = html_report.as_html(
+        results,
+        log_mels,
+        {"duration_s": 1.0, "f_min": config.features.f_min, "f_max": config.features.f_max},
+        metrics_jsonl_path=workdir / "metrics.jsonl",
+        learning_curve=curve,
+    )
+    files.write_atomically(out / "report.html", content)
+
+
+if __name__ == "__main__":
+    run(main, define_flags)
