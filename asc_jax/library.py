@@ -30,8 +30,7 @@ from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.machine import files
 from asc_jax.models import precision
 from asc_jax.prediction.lines import Lines
-from asc_jax.prediction.loop import predict
-from asc_jax.prediction.windows import Predictor
+from asc_jax.prediction.predictor import Predictor, predict
 from asc_jax.types import Params
 
 BATCH_SIZE = 16  # windows computed together

@@ -8,9 +8,8 @@ import numpy as np
 
 from asc_jax import experiment
 from asc_jax.evaluation.evaluate import softmax
-from asc_jax.export import run as exporting
-from asc_jax.export.litert import build as litert
-from asc_jax.export.onnx import build as onnx_graph
+from asc_jax.export import litert, onnx
+from asc_jax.export.run import deploy
 from asc_jax.machine.optional_packages import require
 from asc_jax.models.from_config import log_mel_shape
 from asc_jax.pytorch.weights import from_torch
@@ -45,12 +44,12 @@ def _deployment(config, reference: Mapping):
         for name, value in reference.items()
         if name.startswith("weight|")
     }
-    return exporting.deploy(experiment.make(config), from_torch(weights), "float32", {})
+    return deploy(experiment.make(config), from_torch(weights), "float32", {})
 
 
 def _onnx(spec: Mapping, config, reference: Mapping) -> tuple[Callable, bool]:
     """Our ONNX file."""
-    data = onnx_graph.build(_deployment(config, reference))[ARTEFACTS[spec["source"]]]
+    data = onnx.build(_deployment(config, reference))[ARTEFACTS[spec["source"]]]
     return _session(data, spec["threads"]), spec["source"] == "waveform"
 
 

@@ -20,19 +20,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from asc_jax import features
-from asc_jax.features import augment, filters
+from asc_jax.features import augment, augmentation, filters, front_end
 from asc_jax.models import CPMobile, normalisation
 from asc_jax.models.kernels import (
     convolution,
     shifts,
 )
-from asc_jax.pytorch.parity import front_end as parity_front_end
-from asc_jax.pytorch.parity import table as parity
-from asc_jax.pytorch.parity.front_end import (
-    HOPS,
-    MEL,
-    RATES,
-)
+from asc_jax.pytorch.parity import front_end_stages, table
+from asc_jax.pytorch.parity.front_end_stages import HOPS, MEL, RATES
 from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import optim
 
@@ -103,6 +98,12 @@ def slaney_mel():
     return [(filters, "mel_filterbank", filterbank)]
 
 
+def _in_front_end(**functions):
+    """Replace functions of the front end wherever they are looked up."""
+    modules = (features, front_end, augmentation)
+    return [(module, name, new) for module in modules for name, new in functions.items()]
+
+
 def hop_off_by_one():
     """One sample more between frames."""
     true = features.mel_power
@@ -110,7 +111,7 @@ def hop_off_by_one():
     def mel_power(waveform, *, hop_length, **rest):
         return true(waveform, hop_length=hop_length + 1, **rest)
 
-    return [(features, "mel_power", mel_power)]
+    return _in_front_end(mel_power=mel_power)
 
 
 def symmetric_hann():
@@ -131,16 +132,16 @@ def window_at_the_start():
         bank = filters.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
         return jnp.swapaxes(power @ bank.astype(waveform.dtype), 1, 2)
 
-    return [(features, "mel_power", mel_power)]
+    return _in_front_end(mel_power=mel_power)
 
 
 def mask_on_log():
     """Masks set 0 after the logarithm, which is a loud sound, not silence."""
     true_power, true_log = features.mel_power, features.log_compress
-    return [
-        (features, "mel_power", lambda *a, **k: true_log(true_power(*a, **k))[..., 0]),
-        (features, "log_compress", lambda log_mel: log_mel[..., None]),
-    ]
+    return _in_front_end(
+        mel_power=lambda *a, **k: true_log(true_power(*a, **k))[..., 0],
+        log_compress=lambda log_mel: log_mel[..., None],
+    )
 
 
 def _changed_mask(change):
@@ -248,20 +249,19 @@ def end_to_end(reference):
 
 def stages_of(name):
     """Stages that a fault can reach: each starts from the reference's input of it."""
-    front_end = parity_front_end.FRONT_END
-    if all(module in (features, augment) for module, *_ in FAULTS[name]()):
-        return front_end
-    return [stage for stage in parity.STAGES if stage not in front_end]
+    if all(module in (features, front_end, augment, augmentation) for module, *_ in FAULTS[name]()):
+        return front_end_stages.STAGES
+    return [stage for stage in table.STAGES if stage not in front_end_stages.STAGES]
 
 
 def main():
-    reference = parity.golden_reference(ROOT / "asc_jax/pytorch/parity/golden")
+    reference = table.golden_reference(ROOT / "asc_jax/pytorch/parity/golden")
     expected = end_to_end(reference)
     print("| fault | rows that fail: largest error | logits, end to end |")
     print("|---|---|---|")
     for name in FAULTS:
         with inject(name):
-            rows = parity.run(reference, stages_of(name))
+            rows = table.run(reference, stages_of(name))
             moved = np.abs(end_to_end(reference) - expected).max()
         failed = [
             f"{row.stage}: {row.problem or f'{row.max_abs:.1e}'}" for row in rows if not row.within

@@ -26,8 +26,8 @@ def write_runs(folder):
     workdirs = [folder / f"{percent}pct" for percent in PERCENTS]
     for percent, workdir in zip(PERCENTS, workdirs, strict=True):
         if percent <= 10:
-            parts = write_run(workdir, seed=percent, train__n_epochs=3)
-            write_results(workdir, parts)
+            experiment = write_run(workdir, seed=percent, train__n_epochs=3)
+            write_results(workdir, experiment)
         else:
             shutil.copytree(workdirs[1], workdir)
         split = f"train_{percent}pct"
@@ -39,10 +39,10 @@ def write_runs(folder):
     return workdirs
 
 
-def write_results(workdir, parts):
+def write_results(workdir, experiment):
     """Write `results.json` as `eval.py` does, with accuracies at random."""
     extra = {"epoch": 3, "code_version": version.code_version()}
-    results = evaluate.describe(parts, run_config.load(workdir)[0], extra, 7)
+    results = evaluate.describe(experiment, run_config.load(workdir)[0], extra, 7)
     results |= {"stored_dtype": "float16", "formats": {}, "official_lists": True}
     result_files.write_results(
         results | {"float16": random_summary(), "checkpoint": "last"}, workdir

@@ -12,14 +12,11 @@ from parity_faults import inject
 
 from asc_jax.cli import parity as cli
 from asc_jax.errors import UserError
-from asc_jax.pytorch.parity import front_end as parity_front_end
-from asc_jax.pytorch.parity import live
-from asc_jax.pytorch.parity import network as parity_network
-from asc_jax.pytorch.parity import optim as parity_optim
+from asc_jax.pytorch.parity import front_end_stages, live, training_stages
 from asc_jax.pytorch.parity import table as parity
 
 ROOT = pathlib.Path(__file__).parent.parent
-QUICK = (parity_front_end.mel_filterbank, parity_front_end.log_mel, parity_optim.schedule)
+QUICK = (front_end_stages.mel_filterbank, front_end_stages.log_mel, training_stages.schedule)
 
 
 @pytest.fixture
@@ -81,19 +78,19 @@ def test_shapes_that_differ_are_said_in_table_and_json(run_main):
     [
         pytest.param(
             "SAME padding",
-            parity_network.evaluation,
+            training_stages.evaluation,
             "network in evaluation, float32",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             "biased running variance",
-            parity_network.training,
+            training_stages.training,
             "running statistics",
             marks=pytest.mark.slow,
         ),
-        ("Slaney mel scale", parity_front_end.mel_filterbank, "mel filterbank"),
-        ("hop off by one", parity_front_end.log_mel, "log-mel, hop 472"),
-        ("schedule off by one step", parity_optim.schedule, "schedule"),
+        ("Slaney mel scale", front_end_stages.mel_filterbank, "mel filterbank"),
+        ("hop off by one", front_end_stages.log_mel, "log-mel, hop 472"),
+        ("schedule off by one step", training_stages.schedule, "schedule"),
     ],
 )
 def test_fault_ends_with_1_and_the_last_line_names_the_row(run_main, fault, stage, row):
@@ -184,7 +181,7 @@ def test_live_agrees_with_pytorch_on_a_clip_of_ones_own(run_main, tmp_path):
 
 def test_live_names_the_row_of_a_fault(run_main, tmp_path):
     pytest.importorskip("torch")
-    stages = (parity_front_end.mel_filterbank, live.log_mel_float64, parity_optim.schedule)
+    stages = (front_end_stages.mel_filterbank, live.log_mel_float64, training_stages.schedule)
     with inject("Slaney mel scale"):
         status, out = run_main(stages, live, live=write_wav(tmp_path / "clip.wav"))
     assert status == 1

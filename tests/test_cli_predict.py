@@ -16,10 +16,10 @@ from asc_jax.data.recordings import OpenRecording, open_recording
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
-from asc_jax.prediction import loop as prediction_loop
 from asc_jax.prediction.figure import MAX_COLUMNS, Timeline
 from asc_jax.prediction.lines import KINDS, make_notes
-from asc_jax.prediction.windows import Predictor
+from asc_jax.prediction.predictor import Predictor
+from asc_jax.prediction.predictor import predict as print_prediction
 
 soundfile = pytest.importorskip("soundfile")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -193,7 +193,7 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
     for kind, stamp in (("table", "over budget"), ("csv", "over budget"), ("json", "over_budget")):
         lines = KINDS[kind](2, over_budget=True)
         print(lines.start() or "")
-        prediction_loop.predict(loaded, recording_of(np.ones(8_000)), lines, hop_s=1.0)
+        print_prediction(loaded, recording_of(np.ones(8_000)), lines, hop_s=1.0)
         out = capsys.readouterr().out.lower()
         assert stamp in out
         if kind != "table":
@@ -202,16 +202,14 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
 
 def test_sound_too_loud_for_the_network_is_refused(capsys, loaded):
     loud = recording_of(np.full(8_000, 4e36, np.float32))
-    with pytest.raises(UserError, match="too loud to be told: the loudest sample is 4e.36"):
-        prediction_loop.predict(loaded, loud, KINDS["json"](1), hop_s=1.0)
+    with pytest.raises(UserError, match="too loud to be predicted: the loudest sample is 4e.36"):
+        print_prediction(loaded, loud, KINDS["json"](1), hop_s=1.0)
     assert capsys.readouterr().out == ""
 
 
 def test_without_windows_only_recordings_are_printed(capsys, home, loaded):
     with open_recording(home / "sounds" / "a.wav") as recording:
-        mean = prediction_loop.predict(
-            loaded, recording, KINDS["json"](1), hop_s=1.0, show_windows=False
-        )
+        mean = print_prediction(loaded, recording, KINDS["json"](1), hop_s=1.0, show_windows=False)
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["top"][0]["scene"] == SCENES[mean.argmax()]
 

@@ -2,21 +2,20 @@
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
 import numpy as np
 import pytest
-from exported import builder_of, kinds, moved_variables, save_run
+from exported import kind_of, kinds, moved_variables, save_run
 from small import noise, small_clips, small_config
 
 from asc_jax import experiment
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
-from asc_jax.export import check as export_check
-from asc_jax.export import run as exporting
-from asc_jax.export.c import header as c_header
-from asc_jax.export.c import reader as c_reader
+from asc_jax.export import c_header, check
+from asc_jax.export.graph import ARTEFACTS
+from asc_jax.export.run import KINDS, deploy, export_run, write_together
+from asc_jax.machine import files
 
 FILES = {
     "stablehlo": ["log_mel_to_logits.stablehlo", "waveform_to_probs.stablehlo"],
@@ -39,64 +38,63 @@ def names_in(folder):
 
 @pytest.mark.parametrize("kind", kinds())
 def test_run_is_exported_and_compared(workdir, tmp_path, kind):
-    builder_of(kind)
-    lines = exporting.export_run(workdir, kind, out_dir=tmp_path / "out", clips=small_clips(40))
+    kind_of(kind)
+    lines = export_run(workdir, kind, out_dir=tmp_path / "out", clips=small_clips(40))
     assert names_in(tmp_path / "out") == FILES[kind]
     text = "\n".join(lines)
     for name in FILES[kind]:
         size = (tmp_path / "out" / name).stat().st_size
         assert f"{tmp_path / 'out' / name}: {size:,} bytes" in text
-    assert "256 clips, 216 of them made-up noise" in text  # 40 of the split
+    assert "256 clips, 216 of them synthetic noise" in text  # 40 of the split
     assert text.count("same top scene on 100.00 %") >= 2
     assert "accuracy" in text
 
 
 def test_files_go_into_the_workdir_unless_told_otherwise(workdir):
-    exporting.export_run(workdir, "c", weights="float32")
+    export_run(workdir, "c", weights="float32")
     assert names_in(workdir / "export") == ["asc_model.h"]
 
 
 def test_all_clips_of_a_larger_split_are_compared(workdir, tmp_path):
-    lines = exporting.export_run(workdir, "c", out_dir=tmp_path, clips=small_clips(270))
+    lines = export_run(workdir, "c", out_dir=tmp_path, clips=small_clips(270))
     assert "compared on 270 clips:" in lines
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", "onnx", "c"])
 def test_export_with_one_weight_changed_is_refused(monkeypatch, workdir, tmp_path, kind):
-    build, load = builder_of(kind)
+    build = kind_of(kind).build
 
     def tampered(deployment):
         params = jax.tree.map(np.copy, deployment.params)
         params["head"]["bias"][3] += 0.01
         return build(dataclasses.replace(deployment, params=params))
 
-    monkeypatch.setitem(exporting.KINDS, kind, (tampered, load, ".x"))
+    monkeypatch.setattr(KINDS[kind], "build", tampered)
     with pytest.raises(UserError, match="is not our network: logits differ by up to 0.01"):
-        exporting.export_run(workdir, kind, out_dir=tmp_path / "out")
+        export_run(workdir, kind, out_dir=tmp_path / "out")
     assert names_in(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("fault", ["a folder in the way", "disk full"])
 def test_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatch, fault):
     one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
-    exporting.write_together({one: b"old"})
-    write = pathlib.Path.write_bytes
+    write_together({one: b"old"})
+    write = files.write_atomically
 
-    def full(path, data):
+    def write_until_full(path, data):
         write(path, data[:1])
-        raise OSError(28, "No space left on device")
+        if data == b"22":
+            raise OSError(28, "No space left on device")
 
     if fault == "disk full":
-        write(two, b"old")
-        monkeypatch.setattr(
-            pathlib.Path, "write_bytes", lambda p, d: full(p, d) if d == b"2" else write(p, d)
-        )
+        two.write_bytes(b"old")
+        monkeypatch.setattr(files, "write_atomically", write_until_full)
         expected = "No space left on device; free some space, or choose another --out"
     else:
         two.mkdir()
         expected = "two.onnx is a folder; free some space, or choose another --out"
     with pytest.raises(UserError, match=f"^cannot write to {tmp_path}: {expected}"):
-        exporting.write_together({one: b"1", two: b"2"})
+        write_together({one: b"1", two: b"22"})
     assert names_in(tmp_path) == ["one.onnx", "two.onnx"]
     assert one.read_bytes() == b"old"
 
@@ -104,7 +102,7 @@ def test_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatc
 def test_folder_that_cannot_be_made_is_called_out_not_workdir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="^cannot write to .*file/x: .* choose another --out$"):
-        exporting.write_together({tmp_path / "file" / "x" / "asc_model.h": b"1"})
+        write_together({tmp_path / "file" / "x" / "asc_model.h": b"1"})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,7 @@ def test_network_that_gives_no_numbers_is_refused_by_name(tmp_path, path, value,
     functools.reduce(lambda tree, name: tree[name], path, variables)[..., 0] = value
     save_run(tmp_path, small_config(), variables)
     with pytest.raises(UserError, match=f"^{named}, its BatchNorm folded in, holds NaN or inf"):
-        exporting.export_run(tmp_path, "c")
+        export_run(tmp_path, "c")
     assert not (tmp_path / "export").exists()
 
 
@@ -129,7 +127,7 @@ def test_reference_that_is_no_number_is_said_plainly(spoilt):
     logits[spoilt] = np.full_like(logits[spoilt], np.inf)
     batch = noise(4)[0], np.full(4, -1), np.ones(4, bool)
     with pytest.raises(UserError, match="gives NaN or inf for 4 of 4 clips: its training diverged"):
-        export_check.compare(lambda audio: (audio, *logits.values()), {}, iter([batch]))
+        check.compare(lambda audio: (audio, *logits.values()), {}, iter([batch]))
 
 
 @pytest.mark.parametrize(("n_other", "refused"), [(50, False), (51, True)])
@@ -140,15 +138,15 @@ def test_network_unlike_the_evaluated_one_is_refused(n_other, refused):
     deployed[:n_other] = np.roll(logits[:n_other], 1, axis=1)
     batch = np.zeros((1000, 8), np.float32), np.full(1000, -1), np.ones(1000, bool)
     functions = {
-        "waveform_to_probs": lambda given: evaluate.softmax(logits),
-        "log_mel_to_logits": lambda given: logits,
+        "waveform_to_probs": lambda inputs: evaluate.softmax(logits),
+        "log_mel_to_logits": lambda inputs: logits,
     }
-    tally = export_check.compare(lambda a: (a, logits, deployed), functions, iter([batch]))
+    tally = check.compare(lambda a: (a, logits, deployed), functions, iter([batch]))
     if not refused:
-        export_check.require_agreement(tally)
+        check.require_agreement(tally)
         return
     with pytest.raises(UserError, match="not the one that eval.py evaluates.* 94.90 % of 1,000"):
-        export_check.require_agreement(tally)
+        check.require_agreement(tally)
 
 
 @pytest.mark.parametrize("spoil", [np.nan, np.inf, -np.inf])
@@ -159,10 +157,10 @@ def test_results_that_are_no_numbers_are_refused(spoil):
     def reference(audio):
         return audio, logits, logits
 
-    functions = dict.fromkeys(export_check.ARTEFACTS, lambda given: logits + spoil)
-    tally = export_check.compare(reference, functions, iter([batch]))
+    functions = dict.fromkeys(ARTEFACTS, lambda inputs: logits + spoil)
+    tally = check.compare(reference, functions, iter([batch]))
     with pytest.raises(UserError, match="is not our network: logits are NaN or inf"):
-        export_check.require_agreement(tally)
+        check.require_agreement(tally)
 
 
 def test_another_top_scene_is_refused_even_where_logits_are_near():
@@ -171,25 +169,25 @@ def test_another_top_scene_is_refused_even_where_logits_are_near():
     other = logits.copy()
     other[:2, 5] = 2e-5
     batch = np.zeros((1000, 8), np.float32), np.full(1000, -1), np.ones(1000, bool)
-    functions = dict.fromkeys(export_check.ARTEFACTS, lambda given: np.exp(other))
-    tally = export_check.compare(lambda a: (a, np.exp(logits), logits), functions, iter([batch]))
+    functions = dict.fromkeys(ARTEFACTS, lambda inputs: np.exp(other))
+    tally = check.compare(lambda a: (a, np.exp(logits), logits), functions, iter([batch]))
     assert tally["n_same"]["log_mel_to_logits"] == 998
     tally["gap"]["waveform_to_probs"] = 0.0
     with pytest.raises(UserError, match="the same on 99.80 % of 1,000 clips"):
-        export_check.require_agreement(tally)
+        check.require_agreement(tally)
 
 
 def test_rows_that_fill_a_batch_up_do_not_count():
-    batches = list(export_check.clip_batches(small_clips(40), 32_000))
+    batches = list(check.clip_batches(small_clips(40), 32_000))
     assert sum(mask.sum() for _, _, mask in batches) == 256
     assert sum((mask & (label >= 0)).sum() for _, label, mask in batches) == 40
-    noise_only = list(export_check.clip_batches(None, 32_000))
+    noise_only = list(check.clip_batches(None, 32_000))
     assert sum(mask.sum() for _, _, mask in noise_only) == 256
 
 
-def test_made_up_clips_are_seeded_and_vary_in_loudness():
-    clips = export_check.made_up_clips(np.random.default_rng(0), 64, 4000)
-    again = export_check.made_up_clips(np.random.default_rng(0), 64, 4000)
+def test_synthetic_noise_are_seeded_and_vary_in_loudness():
+    clips = check.synthetic_noise(np.random.default_rng(0), 64, 4000)
+    again = check.synthetic_noise(np.random.default_rng(0), 64, 4000)
     np.testing.assert_array_equal(clips, again)
     loudness = clips.std(axis=1)
     assert 0.0009 < loudness.min() < 0.005
@@ -204,10 +202,10 @@ def test_over_budget_network_is_refused_or_stamped(tmp_path):
     config = small_config(budget__max_bytes=1000)
     save_run(tmp_path / "run", config, experiment_variables())
     with pytest.raises(UserError, match="over the task's budget"):
-        exporting.export_run(tmp_path / "run", "c")
+        export_run(tmp_path / "run", "c")
     config = small_config(budget__max_bytes=1000, budget__enforce=False)
     save_run(tmp_path / "free", config, experiment_variables())
-    lines = exporting.export_run(tmp_path / "free", "c")
+    lines = export_run(tmp_path / "free", "c")
     assert names_in(tmp_path / "free" / "export") == ["asc_model.over_budget.h"]
     assert any(line.startswith("over budget: ") for line in lines)
     text = (tmp_path / "free" / "export" / "asc_model.over_budget.h").read_text()
@@ -217,7 +215,7 @@ def test_over_budget_network_is_refused_or_stamped(tmp_path):
 @pytest.mark.parametrize("arguments", [{"kind": "tflite"}, {"kind": "c", "weights": "bfloat16"}])
 def test_unknown_word_is_refused_and_the_known_ones_are_listed(tmp_path, arguments):
     with pytest.raises(UserError, match="unknown (kind|weights) .*; known: (stablehlo|float16), "):
-        exporting.export_run(tmp_path, **arguments)
+        export_run(tmp_path, **arguments)
 
 
 def test_weight_beyond_float16_is_named(tmp_path):
@@ -225,19 +223,18 @@ def test_weight_beyond_float16_is_named(tmp_path):
     variables["params"]["b2"]["expand"]["kernel"] *= 1e7
     save_run(tmp_path, small_config(), variables)
     with pytest.raises(UserError, match="b2.*more than float16 can"):
-        exporting.export_run(tmp_path, "c")
+        export_run(tmp_path, "c")
 
 
 def test_header_is_read_back_from_its_text(workdir):
     """A digit changed in the file changes what is compared."""
-    parts = experiment.make(small_config())
-    deployment = exporting.deploy(parts, experiment_variables(), "float32", {})
+    deployment = deploy(experiment.make(small_config()), experiment_variables(), "float32", {})
     text = c_header.build(deployment)["asc_model"].decode()
     start = text.index("ASC_VALUES[")
     changed = text[:start] + text[start:].replace("{\n    ", "{\n    9", 1)
     log_mel = np.ones((1, 32, deployment.n_frames, 1), np.float32)
     one, two = (
-        c_reader.load({"asc_model": t.encode()})["log_mel_to_logits"](log_mel)
+        c_header.load({"asc_model": t.encode()})["log_mel_to_logits"](log_mel)
         for t in (text, changed)
     )
     assert np.abs(one - two).max() > 1e-3

@@ -7,15 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from exported import builder_of, kinds, moved_variables, results_in_jax
+from exported import kind_of, kinds, moved_variables, results_in_jax
 from small import noise, small_config
 
 from asc_jax import experiment
 from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
-from asc_jax.export import graph
-from asc_jax.export import run as exporting
-from asc_jax.export.c import header as c_header
+from asc_jax.export import c_header, graph
+from asc_jax.export.run import KINDS, deploy
 from asc_jax.features import filters
 from asc_jax.models import blocks
 from asc_jax.pytorch.weights import from_torch
@@ -24,7 +23,7 @@ MAX_BYTES = 128_000
 
 
 @pytest.fixture(scope="module")
-def report_parts():
+def report_experiment():
     from configs import base
 
     config = base.get_config().unlock()
@@ -38,8 +37,8 @@ def small_deployment():
 
 
 def deploy_small(weights="float16", **overrides):
-    parts = experiment.make(small_config(**overrides))
-    return exporting.deploy(parts, moved_variables(parts), weights, {"config": "small.py"})
+    small = experiment.make(small_config(**overrides))
+    return deploy(small, moved_variables(small), weights, {"config": "small.py"})
 
 
 def assert_same(results, expected, n):
@@ -56,23 +55,23 @@ def assert_same(results, expected, n):
     assert np.array_equal(results["probs"].argmax(-1), top)
 
 
-def run_back(functions, given, n):
+def run_back(functions, inputs, n):
     return {
-        "logits": functions["log_mel_to_logits"](given["log_mel_to_logits"][:n]),
-        "probs": functions["waveform_to_probs"](given["waveform_to_probs"][:n]),
+        "logits": functions["log_mel_to_logits"](inputs["log_mel_to_logits"][:n]),
+        "probs": functions["waveform_to_probs"](inputs["waveform_to_probs"][:n]),
     }
 
 
 @pytest.mark.parametrize("weights", ["float16", "float32"])
 @pytest.mark.parametrize("kind", kinds())
-def test_trained_network_of_the_baseline_keeps_its_logits(golden, report_parts, kind, weights):
-    build, load = builder_of(kind)
+def test_trained_network_of_the_baseline_keeps_its_logits(golden, report_experiment, kind, weights):
+    module = kind_of(kind)
     variables = from_torch(golden("c_state_calib"))
-    deployment = exporting.deploy(report_parts, variables, weights, {})
-    functions = load(build(deployment))
-    given, expected = results_in_jax(deployment, noise(32)[0])
+    deployment = deploy(report_experiment, variables, weights, {})
+    functions = module.load(module.build(deployment))
+    inputs, expected = results_in_jax(deployment, noise(32)[0])
     for n in (1, 3, 32):  # one file for every batch size
-        assert_same(run_back(functions, given, n), expected, n)
+        assert_same(run_back(functions, inputs, n), expected, n)
     if weights == "float32":
         log_mel = golden("b_frontend")["logmel_hop472"][..., None]
         logits = functions["log_mel_to_logits"](log_mel.astype(np.float32))
@@ -88,44 +87,44 @@ def test_trained_network_of_the_baseline_keeps_its_logits(golden, report_parts, 
 @pytest.mark.parametrize("kind", kinds(["onnx", "litert", "c"]))
 def test_every_kind_of_network_keeps_its_logits(kind, overrides):
     """StableHLO is not here: it is traced from the network itself."""
-    build, load = builder_of(kind)
+    module = kind_of(kind)
     deployment = deploy_small(**overrides)
-    given, expected = results_in_jax(deployment, noise(4)[0])
-    assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
+    inputs, expected = results_in_jax(deployment, noise(4)[0])
+    assert_same(run_back(module.load(module.build(deployment)), inputs, 4), expected, 4)
 
 
 @pytest.mark.slow
-def test_header_of_a_network_that_says_the_same_of_every_clip_keeps_its_logits(report_parts):
+def test_header_of_a_network_that_says_the_same_of_every_clip_keeps_its_logits(report_experiment):
     """A head of zeros, which XLA would compute wrongly if it knew them when it compiles."""
-    variables = moved_variables(report_parts)
+    variables = moved_variables(report_experiment)
     variables["params"]["head"]["kernel"][:] = 0
-    deployment = exporting.deploy(report_parts, variables, "float16", {})
-    build, load = builder_of("c")
-    given, expected = results_in_jax(deployment, noise(4)[0])
-    assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
+    deployment = deploy(report_experiment, variables, "float16", {})
+    functions = c_header.load(c_header.build(deployment))
+    inputs, expected = results_in_jax(deployment, noise(4)[0])
+    assert_same(run_back(functions, inputs, 4), expected, 4)
 
 
 @pytest.mark.parametrize("kind", kinds(["stablehlo", "onnx", "c"]))
 def test_front_end_with_an_odd_n_fft_keeps_its_logits(kind):
-    build, load = builder_of(kind)
+    module = kind_of(kind)
     deployment = deploy_small(features__n_fft=4095)  # hop 2000: a frame at the very end
-    given, expected = results_in_jax(deployment, noise(4)[0])
-    assert_same(run_back(load(build(deployment)), given, 4), expected, 4)
+    inputs, expected = results_in_jax(deployment, noise(4)[0])
+    assert_same(run_back(module.load(module.build(deployment)), inputs, 4), expected, 4)
 
 
 @pytest.mark.parametrize("n_fft", [4095, 4000])
 def test_n_fft_that_litert_cannot_transform_is_refused_by_name(n_fft):
     deployment = deploy_small(features__n_fft=n_fft)
     with pytest.raises(UserError, match=f"config.features.n_fft is {n_fft}, and LiteRT's"):
-        exporting.KINDS["litert"][0](deployment)
+        KINDS["litert"].build(deployment)
 
 
-def test_network_in_onnx_is_float16_within_the_budget_and_well_formed(golden, report_parts):
+def test_network_in_onnx_is_float16_within_the_budget_and_well_formed(golden, report_experiment):
     onnx = pytest.importorskip("onnx")
-    build, _ = builder_of("onnx")
+    kind_of("onnx")
     variables = from_torch(golden("c_state_calib"))
-    deployment = exporting.deploy(report_parts, variables, "float16", {"config": "x.py"})
-    for data in build(deployment).values():
+    deployment = deploy(report_experiment, variables, "float16", {"config": "x.py"})
+    for data in KINDS["onnx"].build(deployment).values():
         model = onnx.load_from_string(data)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         halves = [c for c in model.graph.initializer if c.data_type == onnx.TensorProto.FLOAT16]
@@ -139,12 +138,14 @@ def test_network_in_onnx_is_float16_within_the_budget_and_well_formed(golden, re
 
 
 @pytest.mark.slow
-def test_network_in_litert_is_float16_and_of_builtin_operations(report_parts):
-    build, _ = builder_of("litert")
+def test_network_in_litert_is_float16_and_of_builtin_operations(report_experiment):
+    kind_of("litert")
     from ai_edge_litert.interpreter import Interpreter
 
-    variables = moved_variables(report_parts)
-    files = build(exporting.deploy(report_parts, variables, "float16", {"config": "x.py"}))
+    variables = moved_variables(report_experiment)
+    files = KINDS["litert"].build(
+        deploy(report_experiment, variables, "float16", {"config": "x.py"})
+    )
     for data in files.values():
         assert b"Flex" not in data
         assert b'"config": "x.py"' in data
@@ -159,22 +160,22 @@ def test_network_in_litert_is_float16_and_of_builtin_operations(report_parts):
 def test_missing_package_is_named(monkeypatch, small_deployment, kind, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"{package} cannot be imported.*pip install -r"):
-        exporting.KINDS[kind][0](small_deployment)
+        KINDS[kind].build(small_deployment)
 
 
-def test_c_compiler_reads_the_header_and_computes_the_network(tmp_path, golden, report_parts):
+def test_c_compiler_reads_the_header_and_computes_the_network(tmp_path, golden, report_experiment):
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler here")
-    deployment = exporting.deploy(report_parts, from_torch(golden("c_state_calib")), "float16", {})
+    deployment = deploy(report_experiment, from_torch(golden("c_state_calib")), "float16", {})
     (tmp_path / "asc_model.h").write_bytes(c_header.build(deployment)["asc_model"])
     program = tmp_path / "run_model"
     source = pathlib.Path(__file__).parent / "run_model.c"
     flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I", str(tmp_path)]
     unused = ["-Wno-unused-variable", "-Wno-unused-const-variable"]  # the program has no front end
     subprocess.run([compiler, *flags, *unused, str(source), "-o", str(program)], check=True)
-    given, expected = results_in_jax(deployment, noise(1)[0])
-    log_mel = given["log_mel_to_logits"].tobytes()
+    inputs, expected = results_in_jax(deployment, noise(1)[0])
+    log_mel = inputs["log_mel_to_logits"].tobytes()
     printed = subprocess.run([program], input=log_mel, capture_output=True, check=True)
     scenes, logits = zip(*map(str.split, printed.stdout.decode().splitlines()), strict=True)
     assert scenes == taxonomy.SCENES

@@ -13,7 +13,7 @@ from asc_jax import library
 from asc_jax.cli import predict
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.prediction.lines import KINDS
-from asc_jax.prediction.loop import predict as print_lines
+from asc_jax.prediction.predictor import predict as print_lines
 
 
 @pytest.fixture(scope="module")

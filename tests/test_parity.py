@@ -9,36 +9,33 @@ import pytest
 from parity_faults import FAULTS, inject
 
 from asc_jax.errors import UserError
-from asc_jax.pytorch.parity import front_end as parity_front_end
-from asc_jax.pytorch.parity import network as parity_network
-from asc_jax.pytorch.parity import optim as parity_optim
-from asc_jax.pytorch.parity import table as parity
+from asc_jax.pytorch.parity import front_end_stages, table, training_stages
 from asc_jax.pytorch.parity.checks import Check, Tolerance, judge, tolerance_text
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "asc_jax/pytorch/parity/golden"
-CONSTANTS = (parity_front_end.hann_window, parity_front_end.mel_filterbank)
-SPECTRA = (*CONSTANTS, parity_front_end.log_mel)
-MASKS = (parity_front_end.frequency_mask, parity_front_end.masked_log_mel)
+CONSTANTS = (front_end_stages.hann_window, front_end_stages.mel_filterbank)
+SPECTRA = (*CONSTANTS, front_end_stages.log_mel)
+MASKS = (front_end_stages.frequency_mask, front_end_stages.masked_log_mel)
 LOG_MELS = ["log-mel, hop 500", "log-mel, hop 472"]
 # Fault → the stages run under it, and the rows that must fail, all of them and no other.
 EXPECTED = {
-    "biased running variance": ((parity_network.training,), ["running statistics"]),
+    "biased running variance": ((training_stages.training,), ["running statistics"]),
     "biased variance in MixStyle": (
-        (parity_front_end.mixstyle,),
+        (front_end_stages.mixstyle,),
         ["MixStyle", "MixStyle statistics"],
     ),
     "Slaney mel scale": (SPECTRA, ["mel filterbank", *LOG_MELS]),
     "hop off by one": (SPECTRA, LOG_MELS),
     "symmetric Hann window": (SPECTRA, ["Hann window", *LOG_MELS]),
     "window not centred in n_fft": (SPECTRA, LOG_MELS),
-    "masks on the log-mel": ((parity_front_end.log_mel, *MASKS), ["masked log-mel"]),
+    "masks on the log-mel": ((front_end_stages.log_mel, *MASKS), ["masked log-mel"]),
     "masks one bin too wide": (MASKS, ["frequency mask, applied"]),
     "masks one bin further up": (MASKS, ["frequency mask, applied"]),
     "masks on frames": (MASKS, ["frequency mask, applied", "masked log-mel, bands"]),
     "one mask for all clips": (MASKS, ["frequency mask, applied", "masked log-mel, bands"]),
-    "schedule off by one step": ((parity_optim.schedule,), ["schedule"]),
-    "step 0 not at rate 0": ((parity_optim.schedule,), ["schedule"]),
-    "no weight decay on BatchNorm": ((parity_optim.adamw_step,), ["one AdamW step"]),
+    "schedule off by one step": ((training_stages.schedule,), ["schedule"]),
+    "step 0 not at rate 0": ((training_stages.schedule,), ["schedule"]),
+    "no weight decay on BatchNorm": ((training_stages.adamw_step,), ["one AdamW step"]),
 }
 NETWORK_ROWS = [f"network in evaluation, {kind}" for kind in ("float32", "float16", "all float16")]
 NETWORK_FAULTS = ("SAME padding", "padding not counted in the average pool")
@@ -46,7 +43,7 @@ NETWORK_FAULTS = ("SAME padding", "padding not counted in the average pool")
 
 @pytest.fixture(scope="module")
 def reference():
-    return parity.golden_reference(GOLDEN)
+    return table.golden_reference(GOLDEN)
 
 
 def failed(rows):
@@ -57,14 +54,14 @@ def failed(rows):
 def test_fault_fails_the_rows_where_it_is_and_no_other(reference, fault):
     stages, rows = EXPECTED[fault]
     with inject(fault):
-        assert failed(parity.run(reference, stages)) == rows
+        assert failed(table.run(reference, stages)) == rows
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", NETWORK_FAULTS)
 def test_fault_in_the_network_fails_its_logits(reference, fault):
     with inject(fault):
-        assert failed(parity.run(reference, [parity_network.evaluation])) == NETWORK_ROWS
+        assert failed(table.run(reference, [training_stages.evaluation])) == NETWORK_ROWS
 
 
 def test_every_fault_is_tried():
@@ -74,7 +71,7 @@ def test_every_fault_is_tried():
 def test_fault_leaves_nothing_behind(reference):
     with inject("hop off by one"):
         pass
-    assert failed(parity.run(reference, [parity_front_end.log_mel])) == []
+    assert failed(table.run(reference, [front_end_stages.log_mel])) == []
 
 
 def test_second_device_is_run_too_and_its_distance_given(reference):
@@ -86,14 +83,14 @@ def test_second_device_is_run_too_and_its_distance_given(reference):
         return [Check("stage", "number", ours, np.float64(1), Tolerance("equal"))]
 
     devices = jax.devices()[:2]
-    rows = parity.run(reference, [stage, parity_front_end.resampled_waveform], devices)
+    rows = table.run(reference, [stage, front_end_stages.resampled_waveform], devices)
     assert seen == devices
     assert [row.device_gap for row in rows] == [1.0, 0.0]
     assert failed(rows) == []  # the first device is the one that is judged
 
 
 def test_one_device_leaves_the_distance_open(reference):
-    (row,) = parity.run(reference, [parity_front_end.mel_filterbank], jax.devices()[:1])
+    (row,) = table.run(reference, [front_end_stages.mel_filterbank], jax.devices()[:1])
     assert row.device_gap is None
 
 
@@ -144,4 +141,4 @@ def test_missing_or_broken_reference_file_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "d_loss.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"d_loss\.npz .*check it out again"):
-        parity.golden_reference(tmp_path)("d_loss")
+        table.golden_reference(tmp_path)("d_loss")

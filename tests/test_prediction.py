@@ -10,8 +10,9 @@ from asc_jax import features
 from asc_jax.data.clips import from_arrays
 from asc_jax.data.tau.wav import read_resampled
 from asc_jax.evaluation import evaluate
-from asc_jax.prediction import windows as prediction
-from asc_jax.prediction.windows import batched, sparse_resample, top_k, windows
+from asc_jax.features.front_end import sparse_resample
+from asc_jax.prediction.lines import top_k
+from asc_jax.prediction.predictor import Predictor, _resampler, batched, windows
 
 RATE = 10
 
@@ -78,14 +79,14 @@ def test_rates_without_a_common_divisor_keep_a_tone(rate):
     """Their whole kernel would take gigabytes."""
     tone = np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)[None].astype(np.float32)
     expected = np.sin(2 * np.pi * 1000 * np.arange(32_000) / 32_000)
-    resampled = np.asarray(prediction._resampler(rate, 32_000)(tone))[0]
+    resampled = np.asarray(_resampler(rate, 32_000)(tone))[0]
     np.testing.assert_allclose(resampled[100:-100], expected[100:-100], atol=2e-3)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 16_000])
 def test_window_in_a_batch_is_resampled_as_by_itself(rate):
     waveform = np.random.default_rng(1).uniform(-1, 1, (3, rate)).astype(np.float32)
-    together = np.asarray(prediction._resampler(rate, 32_000)(waveform))
+    together = np.asarray(_resampler(rate, 32_000)(waveform))
     for row, one in zip(together, waveform, strict=True):
         alone = np.asarray(features.resample(one[None], rate, 32_000))[0]
         np.testing.assert_allclose(row, alone, atol=1e-6)
@@ -105,13 +106,13 @@ def test_clips_laid_end_to_end_get_what_evaluation_gives_them(tmp_path):
         soundfile.write(tmp_path / f"{number}.wav", clip, 44_100, subtype="PCM_24")
     paths = [tmp_path / f"{number}.wav" for number in range(5)]
     clips = from_arrays(np.stack(list(read_resampled(paths))), np.zeros(5), np.zeros(5))
-    parts = write_run(tmp_path / "run")
-    variables = restored(parts, tmp_path / "run")
-    _, evaluated = evaluate.evaluate_precisions(parts, variables, clips)
+    experiment = write_run(tmp_path / "run")
+    variables = restored(experiment, tmp_path / "run")
+    _, evaluated = evaluate.evaluate_precisions(experiment, variables, clips)
     expected = evaluate.softmax(evaluated.logits)
 
     long = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in paths])
-    predictor = prediction.Predictor(parts, variables, batch_size=2)
+    predictor = Predictor(experiment, variables, batch_size=2)
     ours = []
     for starts, waveform in batched(windows([long], 44_100), 2):
         ours.append(predictor.probs(predictor.resample(waveform, 44_100))[: len(starts)])

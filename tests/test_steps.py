@@ -16,7 +16,7 @@ from asc_jax.features.augmentation import training_input
 from asc_jax.machine import replicas
 from asc_jax.models import CPMobile, apply_training, scratch_shapes_of
 from asc_jax.models.kernels import chunks
-from asc_jax.pytorch.parity.trajectory import losses_by_order
+from asc_jax.pytorch.parity.training_stages import losses_by_order
 from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import losses, optim, state, steps
 

@@ -17,9 +17,9 @@ from small_submission import (
 )
 from submission_rules import check_package
 
-from asc_jax.challenge.submission import check as submission_check
-from asc_jax.challenge.submission import package as submission
+from asc_jax.challenge.submission import package
 from asc_jax.challenge.submission.author import read_author
+from asc_jax.challenge.submission.check import check
 from asc_jax.challenge.submission.package import rank_score, write_package
 from asc_jax.challenge.submission.runs import open_runs
 from asc_jax.errors import UserError
@@ -39,12 +39,12 @@ def made(tmp_path_factory, workdirs):
     Packages made later in this file reuse the compiled network.
     """
     home = tmp_path_factory.mktemp("made")
-    predict = submission._make_predict()
+    predict = package._make_predict()
     author = read_author(write_author(home / "author.yaml"))
     runs = open_runs(workdirs[::-1])
     out = home / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(submission, "_make_predict", lambda: predict)
+        patch.setattr(package, "_make_predict", lambda: predict)
         folder = write_package(author, runs, [evaluation_clips(N_CLIPS)] * 5, out, practice=True)
         assert folder == out / "task1" / LABEL
         yield out, runs
@@ -52,8 +52,8 @@ def made(tmp_path_factory, workdirs):
 
 def test_package_keeps_the_rules_of_the_challenge(made):
     check_package(made[0], N_CLIPS)
-    assert submission_check.check(made[0], practice=True) == []
-    problems = submission_check.check(made[0])
+    assert check(made[0], practice=True) == []
+    problems = check(made[0])
     assert len(problems) == 5
     assert all("12 clips, the evaluation list has 135,730" in problem for problem in problems)
 
@@ -72,7 +72,7 @@ def test_runs_are_put_in_order_and_each_predicts_its_own(made):
 def test_meta_file_says_what_the_runs_say(made):
     out, runs = made
     meta = yaml.safe_load(next(out.rglob("*.yaml")).read_text("utf-8"))
-    cost = runs[0].parts.cost
+    cost = runs[0].experiment.cost
     assert meta["system"]["complexity"] == {
         "total_model_size": cost["bytes"], "total_parameters": cost["n_params"],
         "macs": cost["macs"],
@@ -221,7 +221,7 @@ def test_spoilt_package_is_refused_for_the_right_reason(tmp_path, made, what):
     name, spoil, reason = SPOILT[what]
     out = shutil.copytree(made[0], tmp_path / "out")
     spoil(out / "task1" / LABEL / name)
-    (problem,) = submission_check.check(out, practice=True)
+    (problem,) = check(out, practice=True)
     pattern = reason if ".*" in reason else re.escape(reason)
     assert re.search(pattern, problem), problem
     with pytest.raises((AssertionError, LookupError, TypeError, yaml.YAMLError)):
@@ -229,7 +229,7 @@ def test_spoilt_package_is_refused_for_the_right_reason(tmp_path, made, what):
 
 
 def test_folder_without_an_entry_is_named(tmp_path):
-    (problem,) = submission_check.check(tmp_path)
+    (problem,) = check(tmp_path)
     assert "no entry there, expected task1/<label>/" in problem
 
 
@@ -287,7 +287,7 @@ def test_interrupted_run_is_refused_even_if_it_was_evaluated(tmp_path, workdirs)
     changed = shutil.copytree(workdirs[0], tmp_path / "5pct")
     change_json(changed / "config.json", unfinished)
     change_json(changed / "results.json", lambda results: results.update(n_epochs=150))
-    with pytest.raises(UserError, match="is trained for 3 of 150 epochs: go on with train.py"):
+    with pytest.raises(UserError, match="is trained for 3 of 150 epochs: resume it with train.py"):
         open_runs([changed, *workdirs[1:]])
 
 
@@ -345,7 +345,7 @@ def test_second_entry_stands_beside_the_first_and_may_describe_itself(tmp_path, 
     clips = [evaluation_clips(N_CLIPS)] * 5
     folder = write_package(read_author(path), made[1], clips, out, practice=True)
     assert sorted(path.name for path in (out / "task1").iterdir()) == [LABEL, OTHER_LABEL]
-    assert submission_check.check(out, practice=True) == []
+    assert check(out, practice=True) == []
     meta = yaml.safe_load((folder / f"{OTHER_LABEL}.meta.yaml").read_text("utf-8"))
     assert meta["system"]["description"]["pipeline"] == "pretraining, training"
     assert meta["system"]["description"]["framework"] == "jax"

@@ -30,7 +30,7 @@ from asc_jax.cli import reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError
-from asc_jax.export import run as exporting
+from asc_jax.export.run import KINDS, export_run
 from asc_jax.pytorch import runs as torch_runs
 from asc_jax.training.workdir import run_config
 
@@ -45,7 +45,7 @@ ACTIONS = {
 def define_flags() -> None:
     flags.DEFINE_string("from_torch", None, "PyTorch file to make a run of")
     flags.DEFINE_string("to_torch", None, "PyTorch file to write")
-    flags.DEFINE_enum("to", None, list(exporting.KINDS), "Kind of export")
+    flags.DEFINE_enum("to", None, list(KINDS), "Kind of export")
     flags.DEFINE_string("workdir", None, "Folder of the run, a new one for --from_torch (required)")
     define_config_flag()
     flags.DEFINE_enum("checkpoint", None, ["last", "best"], "Checkpoint of the run (default: last)")
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoint="last"):
-    """Return the lines of `exporting.export_run`, on the run's test clips if they are there."""
+    """Return the lines of `export_run`, on the run's test clips if they are there."""
     config = run_config.load(workdir)[1]
     try:
         clips = open_split(data_dir or config.data.dir, config.data.test_split)
@@ -93,9 +93,7 @@ def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoi
         if data_dir is not None:
             raise
         clips = None
-    return exporting.export_run(
-        workdir, kind, out_dir=out, checkpoint=checkpoint, weights=dtype, clips=clips
-    )
+    return export_run(workdir, kind, out_dir=out, checkpoint=checkpoint, weights=dtype, clips=clips)
 
 
 def _action(values) -> str:

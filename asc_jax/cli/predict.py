@@ -36,8 +36,7 @@ from asc_jax.evaluation import evaluate
 from asc_jax.library import check_hop
 from asc_jax.prediction.figure import Timeline
 from asc_jax.prediction.lines import KINDS
-from asc_jax.prediction.loop import predict, say
-from asc_jax.prediction.windows import Predictor
+from asc_jax.prediction.predictor import Predictor, predict, say
 
 STDIN = "-"
 BATCH_SIZE = 16  # windows computed together

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from asc_jax.challenge.submission import check as submission_check
 from asc_jax.challenge.submission.author import EXAMPLE, read_author
 from asc_jax.challenge.submission.package import rank_score, write_package
-from asc_jax.challenge.submission.runs import Run, open_runs
+from asc_jax.challenge.submission.runs import EvaluatedRun, open_runs
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data.clips import Clips, open_split
 from asc_jax.data.tau.folder import EVALUATION_FOLDER
@@ -126,7 +126,7 @@ class _Counted:
             self.bar.update(int(batch["mask"].sum()))
 
 
-def _print_results(runs: Sequence[Run]) -> None:
+def _print_results(runs: Sequence[EvaluatedRun]) -> None:
     print("\ntraining list     accuracy  log loss   development set, macro average")
     for each in runs:
         accuracy, log_loss = (each.summary[f"macro_{key}"] for key in ("accuracy", "log_loss"))
@@ -134,9 +134,9 @@ def _print_results(runs: Sequence[Run]) -> None:
     print(f"{'mean, the rank':<16}{100 * rank_score(runs):>10.2f}")
 
 
-def _evaluation_clips(run: Run, data_dir: str | None) -> Clips:
+def _evaluation_clips(run: EvaluatedRun, data_dir: str | None) -> Clips:
     try:
-        return open_split(data_dir or run.parts.config.data.dir, "evaluation")
+        return open_split(data_dir or run.experiment.config.data.dir, "evaluation")
     except UserError as error:
         raise UserError(
             f"{error}. To build the evaluation list by itself, unpack {EVALUATION_FOLDER} beside "

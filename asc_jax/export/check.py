@@ -1,4 +1,4 @@
-"""Exported files, run back on clips and held against the same network in JAX."""
+"""Run exported files back on clips and compare them with the same network in JAX."""
 
 import collections
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 
 from asc_jax import features
 from asc_jax.errors import UserError
-from asc_jax.evaluation import evaluate
+from asc_jax.evaluation.evaluate import require_finite, softmax
 from asc_jax.experiment import Experiment
 from asc_jax.export.graph import ARTEFACTS, Deployment
 from asc_jax.models import precision
@@ -18,7 +18,7 @@ from asc_jax.models.from_config import model
 from asc_jax.types import Array, Params
 
 TOLERANCE = 1e-3  # on logits
-MIN_AGREEMENT = 0.999  # share of clips with the same top scene
+MIN_AGREEMENT = 0.999  # fraction of clips with the same top scene
 # The same between two roundings of one network; measured: 100 % for float16, 98 % for bfloat16.
 MIN_DEPLOYED_AGREEMENT = 0.95
 MIN_CLIPS, MAX_CLIPS = 256, 1024
@@ -30,17 +30,16 @@ OURS = "ours"
 Batches = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def make_reference(parts: Experiment, variables: Params, deployment: Deployment) -> Callable:
-    """A compiled `audio [b, n_samples] -> (log_mel, logits, deployed)`.
+def make_reference(experiment: Experiment, variables: Params, deployment: Deployment) -> Callable:
+    """Return a compiled `audio [b, n_samples] -> (log_mel, logits, deployed)`.
 
     `logits [b, n_scenes]` are those of the deployment's parameters in JAX, `deployed` those of
-    what `eval.py` evaluates.
+    the network that `eval.py` evaluates.
     """
-    config = parts.config
+    config = experiment.config
     net = model(config).clone(folded=True)
     params = jax.tree.map(lambda x: x.astype(np.float32), deployment.params)
-    rounded = precision.cast(variables, config.precision.stored)
-    rounded = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), rounded)
+    rounded = precision.deployed(variables, config.precision.stored)
 
     @jax.jit
     def reference(params: Params, rounded: Params, audio: Array):
@@ -48,14 +47,15 @@ def make_reference(parts: Experiment, variables: Params, deployment: Deployment)
         logits = net.apply({"params": params}, log_mel)
         return log_mel, logits, model(config).apply(rounded, log_mel)
 
-    # Arguments, not constants, of which XLA's CPU compiler computes some wrongly: `c_reader.load`.
-    return functools.partial(reference, params, rounded)
+    # Arguments, because XLA's CPU compiler computes some constants wrongly: `c_header.load`.
+    return functools.partial(reference, params, jax.tree.map(jnp.asarray, rounded))
 
 
 def clip_batches(clips, n_samples: int) -> Batches:
-    """`audio [b, n_samples]`, `label [b]` (−1: noise) and `mask [b]`, one batch after the other.
+    """Yield batches of `audio [b, n_samples]`, `label [b]` (-1: noise) and `mask [b]`.
 
-    Of many clips MAX_CLIPS are taken, spread over all; noise makes up for few.
+    Of more than MAX_CLIPS clips that many are taken, evenly spread; fewer than MIN_CLIPS are
+    filled up with noise.
     """
     n_clips = 0 if clips is None else min(len(clips), MAX_CLIPS)
     if n_clips:
@@ -64,12 +64,12 @@ def clip_batches(clips, n_samples: int) -> Batches:
             yield batch["audio"], batch["label"], batch["mask"]
     rng = np.random.default_rng(0)
     for missing in range(MIN_CLIPS - n_clips, 0, -BATCH_SIZE):
-        unlabelled = np.full(BATCH_SIZE, -1)
-        yield made_up_clips(rng, BATCH_SIZE, n_samples), unlabelled, unlabelled.cumsum() >= -missing
+        mask = np.arange(BATCH_SIZE) < missing
+        yield synthetic_noise(rng, BATCH_SIZE, n_samples), np.full(BATCH_SIZE, -1), mask
 
 
-def made_up_clips(rng: np.random.Generator, n_clips: int, n_samples: int) -> np.ndarray:
-    """Noise of varied colour (power falls with frequency to the 0 … 2) and loudness.
+def synthetic_noise(rng: np.random.Generator, n_clips: int, n_samples: int) -> np.ndarray:
+    """Return noise of varied colour (power falls with frequency to the 0 … 2) and loudness.
 
     `[n_clips, n_samples]` float32, root mean square 0.001 … 0.1.
     """
@@ -81,7 +81,7 @@ def made_up_clips(rng: np.random.Generator, n_clips: int, n_samples: int) -> np.
 
 
 def compare(reference: Callable, functions: Mapping[str, Callable], batches: Batches) -> dict:
-    """Run files back and count.
+    """Compute every batch by the files and in JAX, and count.
 
     Args:
       reference: what `make_reference` returns.
@@ -89,39 +89,42 @@ def compare(reference: Callable, functions: Mapping[str, Callable], batches: Bat
       batches: as `clip_batches` gives them.
 
     Returns:
-      `gap`, `n_same`, `n_right`: by artefact, and by "deployed", the largest difference of
+      `gap`, `n_same`, `n_correct`: by artefact, and by "deployed", the largest difference of
       logits (of log probabilities where a file gives those), the clips with our top scene, and
-      those with the right one; `n_right` also for "ours". `n_clips`, `n_labelled`.
+      those with the correct one; `n_correct` also for "ours". `n_clips`, `n_labelled`.
 
     Raises:
       UserError: our own logits are not finite.
     """
-    tally = {name: collections.Counter() for name in ("gap", "n_same", "n_right")}
+    tally = {name: collections.Counter() for name in ("gap", "n_same", "n_correct")}
     tally |= {"n_clips": 0, "n_labelled": 0}
     for audio, label, mask in batches:
         log_mel, logits, deployed = map(np.asarray, reference(audio))
-        evaluate.require_finite(logits[mask], "the network to export")
-        evaluate.require_finite(deployed[mask], "the network as eval.py deploys it")
-        given = dict(zip(ARTEFACTS, (audio, log_mel), strict=True))
-        results = {name: function(given[name]) for name, function in functions.items()}
+        require_finite(logits[mask], "the network to export")
+        require_finite(deployed[mask], "the network as eval.py deploys it")
+        inputs = dict(zip(ARTEFACTS, (audio, log_mel), strict=True))
+        results = {name: function(inputs[name]) for name, function in functions.items()}
         results |= {DEPLOYED: deployed, OURS: logits}
-        known = mask & (label >= 0)
+        labelled = mask & (label >= 0)
         tally["n_clips"] += int(mask.sum())
-        tally["n_labelled"] += int(known.sum())
+        tally["n_labelled"] += int(labelled.sum())
         for name, result in results.items():
             expected = logits
             if name == "waveform_to_probs":
-                result, expected = _log(result), _log(evaluate.softmax(logits))
+                result, expected = _log(result), _log(softmax(logits))
             gap = np.abs(result - expected)[mask].max()
             tally["gap"][name] = np.maximum(tally["gap"][name], gap)  # unlike max, keeps NaN
             top = result.argmax(-1)
             tally["n_same"][name] += int(np.sum(mask & (top == logits.argmax(-1))))
-            tally["n_right"][name] += int(np.sum(known & (top == label)))
+            tally["n_correct"][name] += int(np.sum(labelled & (top == label)))
     return tally
 
 
 def require_agreement(tally: Mapping) -> None:
-    """Hold the comparison of `compare` against what a file must keep.
+    """Check that the files, and what `eval.py` evaluates, agree with our network.
+
+    Args:
+      tally: what `compare` returns.
 
     Raises:
       UserError: the logits of an artefact are too far from ours, or its top scenes; or our top
@@ -149,6 +152,6 @@ def require_agreement(tally: Mapping) -> None:
 
 
 def _log(probs: np.ndarray) -> np.ndarray:
-    """NaN for what is no number: a maximum would make one of -inf."""
-    known = np.where(np.isfinite(probs), probs, np.nan)
-    return np.log(np.maximum(known, SMALLEST_PROB))
+    """Return the logarithm; NaN where a value is not finite, or -inf would count as small."""
+    finite = np.where(np.isfinite(probs), probs, np.nan)
+    return np.log(np.maximum(finite, SMALLEST_PROB))

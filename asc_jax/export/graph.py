@@ -1,7 +1,7 @@
-"""A trained network as plain data: what the writers of ONNX, LiteRT and C walk.
+"""Describe a trained network as plain data, from which the writers of ONNX, LiteRT and C work.
 
 A `Deployment` is all that a file needs. `operations` lists the network in the order of
-computation; every operation names the ones whose results it takes.
+computation; every operation names the operations whose results it takes.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from asc_jax.models.cp_mobile import STAGES
 from asc_jax.types import Params
 
 ARTEFACTS = ("waveform_to_probs", "log_mel_to_logits")
-INPUT = "log_mel"  # name of what the first operation takes
+INPUT = "log_mel"  # name of the input of the first operation
 N_SAMPLES = 32_000  # of a one-second clip
 
 
@@ -23,7 +23,7 @@ N_SAMPLES = 32_000  # of a one-second clip
 class Deployment:
     """A network with everything that is written beside it.
 
-    params: what `folding.fold_batch_norm` returns under "params", numpy, in the dtype of the
+    params: the "params" that `folding.fold_batch_norm` returns, numpy, in the dtype of the
     file. model: keywords of `CPMobile`. features: keywords of `features.log_mel`. metadata:
     text by name, scene names among it.
     """
@@ -35,8 +35,29 @@ class Deployment:
 
     @property
     def n_frames(self) -> int:
-        """Frames of a clip's log-mel."""
+        """Return the number of frames of a clip's log-mel."""
         return features.n_frames(N_SAMPLES, self.features["hop_length"])
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of one clip's input by artefact."""
+        log_mel = self.features["n_mels"], self.n_frames, 1
+        return dict(zip(ARTEFACTS, ((N_SAMPLES,), log_mel), strict=True))
+
+    def operations(self) -> list["Operation"]:
+        """Return the operations of the network in order, from `log_mel` to `logits`."""
+        return operations(self.params, self.model["activation"])
+
+    def mel_bands(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the mel filterbank of the front end as `mel_bands` does."""
+        names = ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")
+        return mel_bands(*(self.features[name] for name in names))
+
+    def window(self) -> np.ndarray:
+        """Return the window of the front end, centred among zeros: `[n_fft]` float32."""
+        n_fft, win_length = self.features["n_fft"], self.features["win_length"]
+        left = (n_fft - win_length) // 2
+        return np.pad(filters.hann_window(win_length), (left, n_fft - win_length - left))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +79,10 @@ class Operation:
 
 
 def operations(params: Params, activation: str) -> list[Operation]:
-    """The folded network in order, from `log_mel` to `logits`.
+    """Return the operations of a folded network in order, from `log_mel` to `logits`.
 
     Args:
-      params: what `folding.fold_batch_norm` returns under "params".
+      params: the "params" that `folding.fold_batch_norm` returns.
       activation: of every convolution but a block's last and the head.
 
     Example:
@@ -72,54 +93,49 @@ def operations(params: Params, activation: str) -> list[Operation]:
       >>> [op.name for op in operations(params, "relu")][2:6]
       ['b1.expand', 'b1.depthwise', 'b1.project', 'b1.add']
     """
-    found = [
+    network = [
         Operation("conv3x3", "stem1", (INPUT,), (2, 2), params["stem1"], activation),
         Operation("conv3x3", "stem2", ("stem1",), (2, 2), params["stem2"], activation),
     ]
     for number, strides in enumerate((s for stage in STAGES for s in stage), 1):
         block = params[f"b{number}"]
-        found += _block(f"b{number}", found[-1].name, block, strides, activation)
-    found.append(Operation("pointwise", "head", (found[-1].name,), arrays=params["head"]))
-    return [*found, Operation("mean", "logits", ("head",))]
+        network += _block(f"b{number}", network[-1].name, block, strides, activation)
+    network.append(Operation("pointwise", "head", (network[-1].name,), arrays=params["head"]))
+    return [*network, Operation("mean", "logits", ("head",))]
 
 
 def _block(name, source, params, strides, activation) -> Iterator[Operation]:
-    """An inverted residual; the activation falls to whichever operation comes last."""
-    expand, depthwise, project = (f"{name}.{part}" for part in ("expand", "depthwise", "project"))
+    """Yield an inverted residual block; its last operation, whichever it is, is activated."""
+    expand, depthwise, project = (f"{name}.{layer}" for layer in ("expand", "depthwise", "project"))
     yield Operation("pointwise", expand, (source,), (1, 1), params["expand"], activation)
     yield Operation("depthwise", depthwise, (expand,), strides, params["depthwise"], activation)
-    rest = [Operation("pointwise", project, (depthwise,), arrays=params["project"])]
+    last = Operation("pointwise", project, (depthwise,), arrays=params["project"])
     if params["expand"]["kernel"].shape[2] == params["project"]["kernel"].shape[3]:
         if strides != (1, 1):
-            rest.insert(0, Operation("avg_pool", f"{name}.shortcut", (source,), strides))
+            yield Operation("avg_pool", f"{name}.shortcut", (source,), strides)
             source = f"{name}.shortcut"
-        rest.append(Operation("add", f"{name}.add", (project, source)))
+        yield last
+        last = Operation("add", f"{name}.add", (project, source))
     if "grn" in params:
-        rest.append(Operation("grn", f"{name}.grn", (rest[-1].name,), arrays=params["grn"]))
-    yield from rest[:-1]
-    yield dataclasses.replace(rest[-1], activation=activation)
-
-
-def padded_window(n_fft: int, win_length: int) -> np.ndarray:
-    """The window of the front end, centred among zeros: `[n_fft]` float32."""
-    left = (n_fft - win_length) // 2
-    return np.pad(filters.hann_window(win_length), (left, n_fft - win_length - left))
+        yield last
+        last = Operation("grn", f"{name}.grn", (last.name,), arrays=params["grn"])
+    yield dataclasses.replace(last, activation=activation)
 
 
 def mel_bands(
     n_fft: int, n_mels: int, sample_rate: int, f_min: float, f_max: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mel filterbank in 3 values per bin: neighbouring triangles overlap in pairs only.
+    """Return the mel filterbank as 3 values for each bin.
 
-    Power of bin k counts `here[k]`-fold in mel band `band[k]` and `below[k]`-fold in the band
-    before it, in no other.
+    Only neighbouring triangles overlap: the power of bin k counts `here[k]`-fold in mel band
+    `band[k]`, `below[k]`-fold in the band before it, and in no other.
 
     Args:
       n_fft, n_mels, sample_rate, f_min, f_max: see `filters.mel_filterbank`.
 
     Returns:
       `band` int32, never falling; `here`, `below` float32; all `[n_fft // 2 + 1]`. The
-      weights are those of the filterbank, bit for bit.
+      weights equal those of the filterbank bit for bit.
     """
     bank = filters.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
     last = np.where(bank != 0, np.arange(n_mels), 0).max(axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import export
 
 from asc_jax import features
-from asc_jax.export.graph import ARTEFACTS, N_SAMPLES, Deployment
+from asc_jax.export.graph import Deployment
 from asc_jax.models import CPMobile
 from asc_jax.types import Array, Params
 
@@ -21,22 +21,21 @@ EXTENSION = ".stablehlo"
 
 
 def build(deployment: Deployment) -> dict[str, bytes]:
-    """`{"waveform_to_probs": …, "log_mel_to_logits": …}`, two serialised functions.
+    """Return `{"waveform_to_probs": …, "log_mel_to_logits": …}`, two serialised functions.
 
-    The one takes `waveform [b, 32000]` and gives `probs [b, n_classes]`, the other `log_mel
+    The first takes `waveform [b, 32000]` and gives `probs [b, n_classes]`, the second `log_mel
     [b, n_mels, n_frames, 1]` and `logits [b, n_classes]`; all float32, any b. The format has no
     place for metadata.
     """
-    functions = (_waveform_to_probs, _log_mel_to_logits)
-    shapes = (N_SAMPLES,), (deployment.features["n_mels"], deployment.n_frames, 1)
+    functions = {"waveform_to_probs": _waveform_to_probs, "log_mel_to_logits": _log_mel_to_logits}
     return {
-        artefact: _export(functools.partial(function, deployment), artefact, shape)
-        for artefact, function, shape in zip(ARTEFACTS, functions, shapes, strict=True)
+        artefact: _export(functools.partial(functions[artefact], deployment), artefact, shape)
+        for artefact, shape in deployment.input_shapes.items()
     }
 
 
 def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """What `build` returned, as functions of numpy arrays."""
+    """Return the files of `build` as functions of numpy arrays."""
     loaded = {
         name: jax.jit(export.deserialize(bytearray(data)).call) for name, data in files.items()
     }
@@ -65,7 +64,7 @@ def _waveform_to_probs(deployment: Deployment, waveform: Array) -> Array:
 
 
 def _log_mel_to_logits(deployment: Deployment, log_mel: Array) -> Array:
-    """The body of `models.ops` is chosen when the file runs, not where it is written."""
+    """Compute the network; the body of its convolutions is chosen where the file runs."""
     params = jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), deployment.params)
 
     def forward(params: Params, log_mel: Array, body: str) -> Array:

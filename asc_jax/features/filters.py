@@ -38,9 +38,30 @@ def resample_kernel(orig_rate: int, new_rate: int, dtype=np.float32) -> np.ndarr
     taps = np.arange(-width, width + orig, dtype=np.float64) / orig
     phase = (np.arange(0, -new, -1, dtype=dtype) / np.asarray(new, dtype)).astype(dtype)
     t = (phase[:, None].astype(np.float64) + taps) * base
+    return (_windowed_sinc(t) * (base / orig)).astype(dtype)
+
+
+def sparse_resample_kernel(orig_rate: int, new_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nonzero taps of `resample_kernel`, for rates with hardly a common divisor.
+
+    Returns:
+      The position of the first tap, `[n_phases]` int64, relative to input sample 0 of a frame;
+      and the values, `[n_phases, n_taps]` float64, of float32 phases as in the dense kernel.
+    """
+    orig, new = reduced_rates(orig_rate, new_rate)
+    base = min(orig, new) * ROLLOFF
+    phase = np.arange(0, -new, -1, dtype=np.float32) / np.float32(new)
+    phase = phase.astype(np.float64)[:, None]
+    reach = LOWPASS_WIDTH * orig / base
+    first = np.ceil(-phase * orig - reach).astype(np.int64)  # [phase, 1]
+    taps = first + np.arange(math.floor(2 * reach) + 1)
+    return first[:, 0], _windowed_sinc((phase + taps / orig) * base) * (base / orig)
+
+
+def _windowed_sinc(t: np.ndarray) -> np.ndarray:
+    """Return sinc(t) under a cos² that ends at LOWPASS_WIDTH zero crossings."""
     t = np.clip(t, -LOWPASS_WIDTH, LOWPASS_WIDTH)
-    window = np.cos(t * np.pi / LOWPASS_WIDTH / 2) ** 2
-    return (np.sinc(t) * window * (base / orig)).astype(dtype)
+    return np.sinc(t) * np.cos(t * np.pi / LOWPASS_WIDTH / 2) ** 2
 
 
 def reduced_rates(orig_rate: int, new_rate: int) -> tuple[int, int]:

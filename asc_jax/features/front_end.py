@@ -67,6 +67,25 @@ def resample(
     return _banded_dot(frames, kernel.T, banded).reshape(-1, n_frames * new)[:, :n_out]
 
 
+def sparse_resample(waveform: Array, orig_rate: int, new_rate: int) -> Array:
+    """Change the sample rate as `resample` does, for rates with hardly a common divisor.
+
+    For 44,101 → 32,000 Hz the dense kernel takes 5.6 GB, but only about 17 of the 44,119 taps of a
+    phase lie under its window.
+
+    Args, returns: as `resample`.
+    """
+    orig, new = filters.reduced_rates(orig_rate, new_rate)
+    n_out = -(-waveform.shape[1] * new // orig)
+    first, kernel = filters.sparse_resample_kernel(orig_rate, new_rate)  # [phase], [phase, tap]
+    frame, phase = np.divmod(np.arange(n_out), new)
+    taps = (frame * orig + first[phase])[:, None] + np.arange(kernel.shape[1])  # [out, tap]
+    inside = (taps >= 0) & (taps < waveform.shape[1])
+    weights = jnp.asarray(np.where(inside, kernel[phase], 0).astype(waveform.dtype))
+    taps = jnp.asarray(np.clip(taps, 0, waveform.shape[1] - 1))
+    return jax.lax.map(lambda clip: jnp.sum(clip[taps] * weights, axis=-1), waveform)
+
+
 def mel_power(
     waveform: Array,
     *,

@@ -1,0 +1,1 @@
+"""Predict the scenes of recordings of any length and rate."""

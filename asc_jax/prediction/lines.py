@@ -1,7 +1,8 @@
-"""Predictions as lines: a table for people, CSV and JSON Lines for programs.
+"""Format predictions as lines: a table for people, CSV and JSON Lines for programs.
 
-Each kind is a class with the same three methods, called in the order of a recording: `head`,
-`window` for each window, `whole`. They return text without the last newline, or None.
+Each format is a class with the same methods, called in this order: `start` once; for each
+recording `head`, `window` for each window, `whole`. They return text without the last newline, or
+None.
 """
 
 import csv
@@ -15,30 +16,33 @@ import numpy as np
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import SCENES
-from asc_jax.prediction.windows import top_k
 
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-    """k: how many scenes a line names. over_budget: stamp it on what is written."""
+    """The base of the formats.
+
+    k: number of scenes in a line. over_budget: stamp the lines with it.
+    """
 
     k: int
     over_budget: bool = False
 
     def top(self, probs: np.ndarray) -> list[tuple[str, float]]:
+        """Return the `k` most probable scenes with their probabilities."""
         return [(SCENES[i], p) for i, p in top_k(probs, self.k)]
 
     def start(self) -> str | None:
-        """Before the first recording."""
+        """Return the text before the first recording."""
         return None
 
     def head(self, name: str) -> str | None:
-        """Before the windows of a recording."""
+        """Return the text before the windows of a recording."""
         return None
 
 
 class Table(Lines):
-    """Aligned columns, percent."""
+    """Format as aligned columns, probabilities in percent."""
 
     def start(self):
         return OVER_BUDGET if self.over_budget else None
@@ -59,7 +63,7 @@ class Table(Lines):
 
 
 class Csv(Lines):
-    """A line per window and, with what = recording, one per recording; probabilities as numbers."""
+    """Format as a line for each window and one (what = recording) for each recording."""
 
     def start(self):
         ranks = [f"{what}_{i}" for i in range(1, self.k + 1) for what in ("scene", "p")]
@@ -76,7 +80,7 @@ class Csv(Lines):
 
 
 class Json(Lines):
-    """One object a line: `what` is "window" or "recording", `top` the scenes, best first."""
+    """Format as one object a line, with the most probable scene first in `top`."""
 
     def window(self, name, start_s, end_s, probs, what="window", **more):
         top = [{"scene": scene, "p": float(f"{p:.9g}")} for scene, p in self.top(probs)]
@@ -93,7 +97,7 @@ KINDS = {"table": Table, "csv": Csv, "json": Json}
 
 
 def make_notes(recording: OpenRecording, n_heard: int, peak: float, sample_rate: int) -> list[str]:
-    """What was done to a recording, and what about it makes its scene doubtful."""
+    """Return what was done to a recording, and what about it makes its scene doubtful."""
     rate, notes = recording.rate, []
     if recording.n_channels > 1:
         notes.append(f"{recording.n_channels} channels averaged to one")
@@ -110,6 +114,17 @@ def make_notes(recording: OpenRecording, n_heard: int, peak: float, sample_rate:
     if peak > 1:
         notes.append(f"loudest sample {peak:.3g}, expected at most 1: is it scaled right?")
     return notes
+
+
+def top_k(probs: np.ndarray, k: int) -> list[tuple[int, float]]:
+    """Return the `k` most probable scenes of `[n_scenes]`, as (id, probability), the best first.
+
+    Example:
+      >>> top_k(np.array([0.2, 0.5, 0.3]), 2)
+      [(1, 0.5), (2, 0.3)]
+    """
+    order = np.argsort(-probs, kind="stable")[:k]
+    return [(int(i), float(probs[i])) for i in order]
 
 
 def _csv_line(cells: Sequence[str]) -> str:

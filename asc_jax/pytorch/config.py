@@ -1,4 +1,4 @@
-"""The config that a PyTorch checkpoint was made with, as far as its file tells."""
+"""Infer the config that a PyTorch checkpoint was made with from its file."""
 
 import math
 from collections.abc import Mapping
@@ -31,18 +31,18 @@ def infer(
     config: ml_collections.ConfigDict,
     overrides: Mapping[str, object],
 ) -> tuple[ml_collections.ConfigDict, dict[str, str]]:
-    """Complete a config with what a checkpoint says.
+    """Complete a config with the values that a checkpoint's file tells.
 
-    Tensor shapes and stored buffers decide; then comes what was given explicitly, then the
-    checkpoint's hyper-parameters, then `config`.
+    Tensor shapes and stored buffers come first, then `overrides`, then the checkpoint's
+    hyper-parameters, then `config`.
 
     Args:
-      file: as `torch_files.read` gives it.
+      file: as `files.read` returns it.
       config: for all that the file does not tell; `overrides` are already in it.
-      overrides: keys that were given explicitly, such as `"features.hop_length"`.
+      overrides: keys that were set explicitly, such as `"features.hop_length"`.
 
     Returns:
-      A new locked config, and for every key that the file told, what in it did.
+      A new locked config, and where in the file each key that it tells was found.
 
     Raises:
       UserError: an override contradicts the tensors, a hyper-parameter is of another type or
@@ -50,63 +50,62 @@ def infer(
     """
     _require_recordings(file.hyper_parameters)
     config = config.copy_and_resolve_references().unlock()
-    told = {
+    hyper_parameters = {
         key: file.hyper_parameters[name]
         for key, name in HYPER_PARAMETERS.items()
         if file.hyper_parameters.get(name) is not None and key not in overrides
     }
-    sources = {key: "hyper-parameters" for key in told}
-    for key, value in told.items():
+    for key, value in hyper_parameters.items():
         _set(config, key, value, f"the hyper-parameter {HYPER_PARAMETERS[key]}")
     buffer_sizes = _buffer_sizes(_buffers(file), config.features.n_fft)
-    sources |= dict.fromkeys(buffer_sizes, "stored buffers")
     wanted = {name: config.model[name] for name in ("width_multiplier", "expansion")}
     network = infer_config(file.state_dict, **wanted)
     n_classes = network.pop("n_classes")
     if n_classes != taxonomy.N_SCENES:
         raise UserError(f"the network tells {n_classes} scenes apart, not {taxonomy.N_SCENES}")
-    facts = {f"model.{name}": value for name, value in network.items()}
-    sources |= dict.fromkeys(facts, "tensor shapes")
-    for key, value in (facts | buffer_sizes).items():
+    network = {f"model.{name}": value for name, value in network.items()}
+    for key, value in (network | buffer_sizes).items():
         if key in overrides and overrides[key] != value:
             raise UserError(
                 f"config.{key} is {overrides[key]!r}, but the tensors in the file say {value!r}: "
                 "leave it out"
             )
         _set(config, key, value, "the file")
+    sources = dict.fromkeys(hyper_parameters, "hyper-parameters")
+    sources |= dict.fromkeys(buffer_sizes, "stored buffers")
+    sources |= dict.fromkeys(network, "tensor shapes")
     return config.lock(), sources
 
 
 def check_front_end(file: TorchFile, f: ml_collections.ConfigDict) -> None:
-    """Hold the stored constants of a front end against ours for these features.
+    """Compare the stored constants of a front end with ours for these features.
 
     Args:
-      file: as `torch_files.read` gives it.
+      file: as `files.read` returns it.
       f: section `features` of a config that `experiment.make` accepts.
 
     Raises:
       UserError: they are those of another front end.
     """
     rate = f.sample_rate
-    ours_of = {
-        FRONT_END_BUFFERS[0]: lambda: filters.resample_kernel(ORIG_RATE, rate),
-        FRONT_END_BUFFERS[1]: lambda: filters.hann_window(f.win_length),
-        FRONT_END_BUFFERS[2]: lambda: filters.mel_filterbank(
-            f.n_fft, f.n_mels, rate, f.f_min, f.f_max
-        ),
-    }
+    constants = (  # functions, because a resampling kernel that nobody needs can be gigabytes
+        lambda: filters.resample_kernel(ORIG_RATE, rate),
+        lambda: filters.hann_window(f.win_length),
+        lambda: filters.mel_filterbank(f.n_fft, f.n_mels, rate, f.f_min, f.f_max),
+    )
+    constants = dict(zip(FRONT_END_BUFFERS, constants, strict=True))
     for name, stored in _buffers(file).items():
-        ours = ours_of[name]()
+        ours = constants[name]()
         # Two machines' sines differ in the last bit; 16 bits round to 2⁻⁸ of a value at worst.
         tolerance = 1e-6 if stored.dtype.itemsize >= 4 else 2**-8
         theirs = np.asarray(stored, np.float64).reshape(-1)
         if theirs.size != ours.size:
             problem = f"has shape {stored.shape}, expected {ours.shape}"
-        elif not np.max(np.abs(theirs - ours.reshape(-1))) <= tolerance:
-            largest = np.max(np.abs(theirs - ours.reshape(-1)))
-            problem = f"differs from ours by up to {largest:.2g}"
         else:
-            continue
+            largest = np.max(np.abs(theirs - ours.reshape(-1)))
+            if largest <= tolerance:
+                continue
+            problem = f"differs from ours by up to {largest:.2g}"
         raise UserError(
             f"the file was made with another front end: {name} {problem} for {rate} Hz, "
             f"n_fft {f.n_fft}, win_length {f.win_length}, n_mels {f.n_mels}, {f.f_min:g} to "
@@ -115,7 +114,7 @@ def check_front_end(file: TorchFile, f: ml_collections.ConfigDict) -> None:
 
 
 def _require_recordings(hyper_parameters: Mapping) -> None:
-    """Refuse a network of recordings at another rate than those that data sets are made of."""
+    """Reject a network of recordings at another rate than those that data sets are made of."""
     rate = hyper_parameters.get("orig_sample_rate")
     if rate is not None and not (isinstance(rate, int | float) and rate == ORIG_RATE):
         raise UserError(
@@ -140,13 +139,13 @@ def _set(config, key: str, value, whose: str) -> None:
 
 
 def _buffers(file: TorchFile) -> dict[str, np.ndarray]:
-    """The front end's stored constants, by name."""
+    """Return the front end's stored constants by name."""
     tensors = plain_names(file.state_dict)
     return {name: tensors[name] for name in FRONT_END_BUFFERS if name in tensors}
 
 
 def _buffer_sizes(buffers: Mapping[str, np.ndarray], n_fft: int) -> dict[str, int]:
-    """Lengths of the front end that the shapes of its constants give away.
+    """Return the lengths of the front end that the shapes of its constants tell.
 
     An odd and an even n_fft have as many bins; `n_fft` is kept where it has the right number.
     """

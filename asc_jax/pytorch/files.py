@@ -1,7 +1,7 @@
-"""PyTorch's files ↔ arrays by name; code that a file may carry is never run."""
+"""Read and write PyTorch's files as arrays by name; code that a file may carry is never run."""
 
 import argparse
-import contextlib
+import io
 import os
 import pathlib
 import re
@@ -14,18 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
+from asc_jax.machine.files import write_atomically
 from asc_jax.machine.optional_packages import require
 
 
 class TorchFile(NamedTuple):
-    """state_dict: arrays by name. hyper_parameters: what a Lightning checkpoint says of itself."""
+    """The content of a file.
+
+    state_dict: arrays by name. hyper_parameters: those that a Lightning checkpoint was made with.
+    """
 
     state_dict: dict[str, np.ndarray]
     hyper_parameters: dict
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The tensors of a file: `read(path).state_dict`."""
+    """Return the tensors of a file: `read(path).state_dict`."""
     return read(path).state_dict
 
 
@@ -40,7 +44,7 @@ def read(path: str | os.PathLike) -> TorchFile:
 
     Raises:
       UserError: PyTorch is not installed; the file is missing, damaged, or no state dict; or it
-        asks for more than tensors and plain values, which could run code and is not done.
+        asks for more than tensors and plain values, which could run code.
     """
     content, hyper_parameters = _load(pathlib.Path(path)), None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -58,38 +62,34 @@ def read(path: str | os.PathLike) -> TorchFile:
 
 
 def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Write a file for `torch.load`: all of it or nothing.
+    """Write a file for `torch.load` atomically.
 
     Args:
-      path: its folder is made if need be; a file that is there is replaced.
+      path: of the file; its folder is made if need be, and a file that is there is replaced.
       state_dict: arrays by name; dtypes are kept.
 
     Raises:
       UserError: PyTorch is not installed, or the file cannot be written.
     """
     torch = require("torch")
-    path = pathlib.Path(path)
-    part = path.with_name(path.name + ".part")
+    path, content = pathlib.Path(path), io.BytesIO()
     tensors = {
         name: torch.from_numpy(np.array(value, order="C")) for name, value in state_dict.items()
     }
     try:
+        torch.save(tensors, content)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            torch.save(tensors, file)
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # PyTorch says RuntimeError when the disk is full
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
+        write_atomically(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 _EXPECTED = "expected a state dict or a Lightning checkpoint: tensors by name"
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # how PyTorch names what it refused to call
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # how PyTorch names what it did not call
 
 
 def _by_name(path, hyper_parameters) -> dict:
-    """Hyper-parameters as Lightning keeps them: a mapping, a `Namespace` or nothing."""
+    """Return hyper-parameters, which Lightning keeps in a mapping or a `Namespace`, by name."""
     if isinstance(hyper_parameters, argparse.Namespace):
         return vars(hyper_parameters)
     if hyper_parameters is not None and not isinstance(hyper_parameters, Mapping):
@@ -102,7 +102,7 @@ def _by_name(path, hyper_parameters) -> dict:
 
 
 def _load(path: pathlib.Path):
-    """What the file holds, of tensors, plain values and `argparse.Namespace`."""
+    """Return the content of a file of tensors, plain values and `argparse.Namespace`."""
     torch = require("torch")
     try:
         with path.open("rb") as file:
@@ -122,7 +122,7 @@ def _load(path: pathlib.Path):
             return content
     except Exception as error:  # a damaged file makes PyTorch raise whatever comes to hand
         wanted = _GLOBAL.search(str(error))
-        if wanted and not (mmap and _is_damaged(path)):  # where a name may be a spoilt one
+        if wanted and not (mmap and _is_damaged(path)):  # where a name may be a corrupted one
             raise UserError(
                 f"{path} asks for {wanted[1]}, which could run code; nothing was run. Where it "
                 "comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
@@ -134,7 +134,7 @@ def _load(path: pathlib.Path):
 
 
 def _is_damaged(path: pathlib.Path) -> bool:
-    """Whether a part of the file does not match its checksum, which PyTorch does not look at."""
+    """Check the parts of the file against their checksums, which PyTorch does not look at."""
     try:
         with zipfile.ZipFile(path) as file:
             parts = file.infolist()
@@ -147,7 +147,7 @@ def _is_damaged(path: pathlib.Path) -> bool:
 
 
 def _to_array(path, name: str, tensor) -> np.ndarray:
-    """A copy, so that the file can be closed or replaced."""
+    """Copy a tensor to an array, so that the file can be closed or replaced."""
     torch = require("torch")
     try:
         if tensor.dtype == torch.bfloat16:  # numpy has no such type of its own

@@ -1,4 +1,4 @@
-"""A PyTorch file → a run that can be evaluated and trained on, and a run → a PyTorch file."""
+"""Convert a PyTorch file to a run that can be evaluated and trained, and a run to such a file."""
 
 import contextlib
 import hashlib
@@ -11,18 +11,18 @@ import jax
 import ml_collections
 import numpy as np
 
-from asc_jax import experiment
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
-from asc_jax.machine import files, version
+from asc_jax.experiment import make as make_experiment
+from asc_jax.machine import version
+from asc_jax.machine.files import writing_to
 from asc_jax.models import precision
-from asc_jax.pytorch import config as torch_config
-from asc_jax.pytorch import files as torch_files
 from asc_jax.pytorch import weights
-from asc_jax.pytorch.layout import counter_names
+from asc_jax.pytorch.config import check_front_end, infer
+from asc_jax.pytorch.files import read, write_state_dict
 from asc_jax.training.workdir import checkpoints, run_config
 
-RUN = ("config.json", "checkpoints")  # what makes a workdir a run
+RUN_PATHS = ("config.json", "checkpoints")  # a workdir with one of them holds a run
 
 
 def run_from_torch(
@@ -39,24 +39,23 @@ def run_from_torch(
       path: state dict or Lightning checkpoint.
       workdir: of the new run; must not hold one.
       name: of `config`; None: base.py, provided that the file tells its hop_length.
-      config: for what the file does not tell.
-      overrides: keys of `config` that were given explicitly, with their values.
+      config: for the values that the file does not tell.
+      overrides: keys of `config` that were set explicitly, with their values.
 
     Returns:
-      Lines for a person: what was read, each value of network and front end and where it comes
-      from.
+      Lines to print: what was read, each value of network and front end and where it comes from.
 
     Raises:
-      UserError: the file or the workdir will not do, or the network is over budget. Nothing
-        is left behind then.
+      UserError: the file cannot be read or does not fit, the workdir holds a run or cannot be
+        written, or the network is over the budget. Nothing is left behind then.
     """
     workdir, path, overrides = pathlib.Path(workdir), pathlib.Path(path), overrides or {}
-    for part in RUN:
-        if (workdir / part).exists():
-            raise UserError(f"{workdir} already holds a run ({part}): choose another --workdir")
-    file = torch_files.read(path)
+    for found in RUN_PATHS:
+        if (workdir / found).exists():
+            raise UserError(f"{workdir} already holds a run ({found}): choose another --workdir")
+    file = read(path)
     variables, rounding = _to_float32(weights.from_torch(file.state_dict))
-    config, sources = torch_config.infer(file, config or _base_config(), overrides)
+    config, sources = infer(file, config or _base_config(), overrides)
     if name is None and "features.hop_length" not in sources:
         raise UserError(
             f"{path} does not tell its hop_length: pass --config base.py for the baseline's 500, "
@@ -64,19 +63,19 @@ def run_from_torch(
             "--config.features.hop_length=N"
         )
     name = name or "base.py"
-    parts = experiment.make(config)
-    torch_config.check_front_end(file, config.features)
+    experiment = make_experiment(config)
+    check_front_end(file, config.features)
     extra = _origin(path) | {
-        "over_budget": not parts.within_budget,
+        "over_budget": not experiment.within_budget,
         "batch_counters": weights.read_counters(file.state_dict),
     }
-    state = parts.new_state(variables, parts.tx(1))
-    with _whole_or_nothing(workdir):
+    state = experiment.new_state(variables, experiment.tx(1))
+    with _removed_on_failure(workdir):
         _require_room(workdir, precision.tree_bytes(state)["total"])
         with contextlib.closing(checkpoints.Checkpoints(workdir)) as manager:
             manager.save(0, state, extra)
-        run_config.save(workdir, name, config, over_budget=not parts.within_budget)
-    head = f"{path} → {workdir}: {parts.cost['n_params']:,} parameters, {rounding}"
+        run_config.save(workdir, name, config, over_budget=not experiment.within_budget)
+    head = f"{path} → {workdir}: {experiment.cost['n_params']:,} parameters, {rounding}"
     return [head, *_provenance(config, sources, overrides, name)]
 
 
@@ -96,23 +95,22 @@ def run_to_torch(
       dtype: "float32" or "float16".
 
     Returns:
-      Lines for a person.
+      Lines to print.
 
     Raises:
-      UserError: there is no such run, the file cannot be written, the network is over budget, or
-        a value overflows float16.
+      UserError: there is no such run, the file cannot be written, the network is over the budget,
+        or a value overflows float16.
     """
     if pathlib.Path(path).exists():
         raise UserError(f"{path} is already there: choose another name")
-    parts = experiment.make(run_config.load(workdir)[1])
+    experiment = make_experiment(run_config.load(workdir)[1])
     folder = "best" if checkpoint == "best" else "checkpoints"
-    state, extra, step = evaluate.restore(parts, workdir, name=folder)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    state, extra, step = evaluate.restore(experiment, workdir, name=folder)
     before = extra.get("batch_counters", {})
-    counters = {name: before.get(name, 0) + step for name in counter_names()}
-    tensors = weights.to_torch(precision.cast(variables, dtype), counters)
-    torch_files.write_state_dict(path, tensors)
-    over = "" if parts.within_budget else "; OVER BUDGET"
+    counters = {name: before.get(name, 0) + step for name in weights.counter_names()}
+    tensors = weights.to_torch(precision.cast(state.variables, dtype), counters)
+    write_state_dict(path, tensors)
+    over = "" if experiment.within_budget else "; OVER BUDGET"
     return [f"{workdir}, step {step:,} → {path}: {len(tensors)} tensors in {dtype}{over}"]
 
 
@@ -123,21 +121,21 @@ def _base_config():
 
 
 @contextlib.contextmanager
-def _whole_or_nothing(workdir: pathlib.Path) -> Iterator[None]:
-    """Take a run that was not finished away again: it would be in the way of the next try."""
+def _removed_on_failure(workdir: pathlib.Path) -> Iterator[None]:
+    """Remove an unfinished run, which would be in the way of the next try."""
     was_there = workdir.exists()
     try:
         yield
     except BaseException:
-        for path in [workdir / part for part in RUN] if was_there else [workdir]:
+        for path in [workdir / name for name in RUN_PATHS] if was_there else [workdir]:
             shutil.rmtree(path, ignore_errors=True)
         raise
 
 
 def _require_room(workdir: pathlib.Path, n_bytes: int) -> None:
-    """Orbax's threads go on, and say much, where a disk is full: try with a plain file first."""
+    """Try with a plain file first: Orbax's threads continue, and print much, on a full disk."""
     probe = workdir / "room.part"
-    with files.writing_to(workdir):
+    with writing_to(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(bytes(2 * n_bytes))
@@ -146,7 +144,7 @@ def _require_room(workdir: pathlib.Path, n_bytes: int) -> None:
 
 
 def _to_float32(variables) -> tuple[dict, str]:
-    """Variables as a run keeps them, and what that cost in words."""
+    """Return variables in float32, as a run keeps them, and what rounding cost, in words."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = jax.tree.map(lambda leaf: leaf.astype(np.float32), variables)
     for path, leaf in jax.tree_util.tree_leaves_with_path(narrow):
@@ -168,7 +166,7 @@ def _to_float32(variables) -> tuple[dict, str]:
 
 
 def _origin(path: pathlib.Path) -> dict:
-    """What the checkpoint, and so `results.json`, says of where it comes from."""
+    """Return what the checkpoint, and so `results.json`, says about its source."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
@@ -180,13 +178,13 @@ def _origin(path: pathlib.Path) -> dict:
 
 
 def _provenance(config, sources: Mapping[str, str], overrides: Mapping, name: str) -> list[str]:
-    """A line for each value of network and front end, and where it comes from."""
+    """Return a line for each value of network and front end, with its source."""
     rows = []
     for section in ("model", "features"):
         for key, value in config[section].items():
             key = f"{section}.{key}"
-            given = "command line" if key in overrides else name
-            rows.append((key, str(value), sources.get(key, given)))
+            fallback = "command line" if key in overrides else name
+            rows.append((key, str(value), sources.get(key, fallback)))
     rows.append(("everything else", "", name))
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return [f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
+    key_width, value_width = (max(len(row[column]) for row in rows) for column in range(2))
+    return [f"  {k:<{key_width}}  {v:<{value_width}}  {source}" for k, v, source in rows]

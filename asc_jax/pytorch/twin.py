@@ -1,10 +1,11 @@
-"""The network once more, in PyTorch, to compare with; nothing else in the package needs it.
+"""Define the network in PyTorch, to compare with; nothing else in the package needs it.
 
 Its `state_dict` has the names and shapes of the official baseline's, so that what loads
 strictly here loads strictly there. Modules are made inside functions: this file can be imported
 without PyTorch.
 """
 
+import collections
 import functools
 
 from asc_jax.errors import UserError
@@ -23,7 +24,7 @@ def make_twin(
     grn: bool = False,
     activation: str = "relu",
 ):
-    """A fresh twin of `CPMobile` with these attributes: `make_twin(**config.model)`.
+    """Return a fresh twin of `CPMobile` with these attributes: `make_twin(**config.model)`.
 
     Args:
       width, width_multiplier, expansion, n_classes, grn, activation: see `CPMobile`.
@@ -58,14 +59,12 @@ def make_twin(
         stages.add_module(f"s{index + 1}", stage)
     head = _conv_bn(c_in, n_classes, 1)
     head.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
-    twin = nn.Sequential()
-    for name, part in (("in_c", stem), ("stages", stages), ("feed_forward", head)):
-        twin.add_module(name, part)
-    return twin
+    modules = {"in_c": stem, "stages": stages, "feed_forward": head}
+    return nn.Sequential(collections.OrderedDict(modules))
 
 
 def _activations() -> dict:
-    """Activation modules by the names that `CPMobile` knows them by."""
+    """Return activation modules by the names that `CPMobile` knows them by."""
     nn = require("torch").nn
     return {
         "relu": nn.ReLU,
@@ -77,7 +76,7 @@ def _activations() -> dict:
 
 
 def _conv_bn(c_in: int, c_out: int, size: int, strides=(1, 1), groups: int = 1, act=None):
-    """Convolution without bias padded by size // 2, batch normalisation, activation."""
+    """Return a convolution without bias padded by size // 2, batch normalisation, activation."""
     nn = require("torch").nn
     conv = nn.Conv2d(c_in, c_out, size, strides, size // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -87,7 +86,7 @@ def _conv_bn(c_in: int, c_out: int, size: int, strides=(1, 1), groups: int = 1, 
 
 @functools.cache
 def _block_class():
-    """The class of the residual blocks, which needs PyTorch to be defined."""
+    """Define and return the class of the residual blocks, which needs PyTorch."""
     torch = require("torch")
     nn = torch.nn
 

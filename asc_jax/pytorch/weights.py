@@ -1,4 +1,4 @@
-"""Weights of the official PyTorch baseline ↔ our variables. No PyTorch is needed.
+"""Convert weights of the official PyTorch baseline to our variables and back, without PyTorch.
 
 A state dict is any mapping from the baseline's tensor names (`in_c.0.0.weight` …) to arrays.
 Convolution kernels turn from `[c_out, c_in, kf, kt]` to `[kf, kt, c_in, c_out]` and back; nothing
@@ -6,35 +6,85 @@ else changes, so that the values stay equal bit for bit. Strides and activation 
 a state dict: they are taken to be the baseline's.
 """
 
-from collections.abc import Iterable, Mapping
+import collections
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from asc_jax.errors import UserError
-from asc_jax.pytorch.layout import attributes, counter_names, layout, torch_names, vote
+from asc_jax.models.blocks import make_divisible
 
-__all__ = [
-    "FRONT_END_BUFFERS",
-    "from_torch",
-    "infer_config",
-    "plain_names",
-    "read_counters",
-    "to_torch",
-    "torch_names",
-]
-
+STAGE_OF_BLOCK = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3}
+LAYERS_OF_BLOCK = ("expand", "depthwise", "project")
+NORM = {  # PyTorch's name → our collection and name
+    "weight": ("params", "scale"),
+    "bias": ("params", "bias"),
+    "running_mean": ("batch_stats", "mean"),
+    "running_var": ("batch_stats", "var"),
+}
 # The front end's constants, which a Lightning checkpoint holds beside the network.
 FRONT_END_BUFFERS = ("mel.0.kernel", "mel.1.spectrogram.window", "mel.1.mel_scale.fb")
 MAX_COUNT = 2**53  # beyond it not every reader of JSON keeps a whole number
 
 
+class Tensor(NamedTuple):
+    """A tensor of the baseline's state dict.
+
+    name: in the state dict. path: in our variables. shape: PyTorch's; every item is a size or the
+    name of a channel count (`stage1`, `inside2` …), which a state dict's own tensors fill in.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    shape: tuple[int | str, ...]
+
+
+def torch_names() -> dict[str, tuple[str, ...]]:
+    """Return our module path by the baseline's module name, for every convolution with its norm.
+
+    Example:
+      >>> torch_names()["stages.s2.b4.block.1"]
+      ('b4', 'depthwise')
+    """
+    names = {f"in_c.{i}": (f"stem{i + 1}",) for i in range(2)}
+    for block, stage in STAGE_OF_BLOCK.items():
+        for i, layer in enumerate(LAYERS_OF_BLOCK):
+            names[f"stages.s{stage}.b{block}.block.{i}"] = (f"b{block}", layer)
+    return names | {"feed_forward": ("head",)}
+
+
+def counter_names() -> list[str]:
+    """Return the names of the 21 tensors that count the training batches a BatchNorm has seen."""
+    return [f"{name}.1.num_batches_tracked" for name in torch_names()]
+
+
+def layout(*, grn: bool) -> list[Tensor]:
+    """Return every tensor but the counters, in the baseline's order."""
+    tensors = []
+    for module, path in torch_names().items():
+        c_out, c_in, size = _sizes_of(path)
+        kernel_shape = c_out, c_in, size, size
+        tensors.append(Tensor(f"{module}.0.weight", ("params", *path, "kernel"), kernel_shape))
+        for name, (collection, leaf) in NORM.items():
+            tensors.append(
+                Tensor(f"{module}.1.{name}", (collection, *path, "norm", leaf), (c_out,))
+            )
+        if grn and path[-1] == "project":
+            prefix = module.replace("block.2", "after_block_norm")
+            for leaf in ("gamma", "beta"):
+                tensors.append(Tensor(f"{prefix}.{leaf}", ("params", path[0], "grn", leaf), (1,)))
+    return tensors
+
+
 def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays by the baseline's own names, which a Lightning module puts `model.` before.
+    """Return the arrays by the baseline's own names, without the `model.` of a Lightning module.
 
     Raises:
-      UserError: a tensor is there with and without it.
+      UserError: a tensor is there with and without the prefix.
     """
     twice = [name for name in state_dict if f"model.{name}" in state_dict]
     if twice:
@@ -47,26 +97,25 @@ def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """The baseline's state dict → `{"params": …, "batch_stats": …}`.
+    """Convert the baseline's state dict to `{"params": …, "batch_stats": …}`.
 
     Args:
       state_dict: tensor name → floating array; a `model.` prefix is accepted. The batch
-        counters and a Lightning checkpoint's three `mel.` buffers are passed over.
+        counters and a Lightning checkpoint's three `mel.` buffers are ignored.
 
     Returns:
       Nested dicts of arrays for `CPMobile.apply`, of the dtypes given.
 
     Raises:
       UserError: a tensor is missing, unknown, not of the shape that the other tensors imply,
-        not floating, not finite or a negative variance (all of them are named), or there with
-        and without prefix, or no `CPMobile` has such shapes.
+        not floating, not finite or a negative variance (all of them are named), or is there
+        with and without prefix, or no `CPMobile` has such shapes.
     """
-    values, _, _ = _match(state_dict)
-    return traverse_util.unflatten_dict(values)
+    return traverse_util.unflatten_dict(_match(state_dict)[0])
 
 
 def to_torch(variables: Mapping, counters: Mapping[str, int] | int = 0) -> dict[str, np.ndarray]:
-    """`{"params": …, "batch_stats": …}` → the baseline's state dict: `from_torch` undone.
+    """Convert `{"params": …, "batch_stats": …}` to the baseline's state dict.
 
     Args:
       variables: of `CPMobile`; dtypes are kept.
@@ -103,7 +152,7 @@ def infer_config(
     width_multiplier: float = 1.8,
     expansion: float = 2.1,
 ) -> dict:
-    """The attributes of the `CPMobile` whose tensors these are.
+    """Return the attributes of the `CPMobile` whose tensors these are.
 
     Channels are rounded, so a range of multipliers and expansions makes the same network.
 
@@ -121,19 +170,20 @@ def infer_config(
     for name, wanted in (("width_multiplier", width_multiplier), ("expansion", expansion)):
         if not 0 < wanted <= 64:
             raise UserError(f"{name} is {wanted!r}, expected a number above 0 and at most 64")
-    _, sizes, grn = _match(state_dict)
-    inferred = attributes(sizes, width_multiplier, expansion)
+    values, sizes = _match(state_dict)
+    inferred = _attributes(sizes, width_multiplier, expansion)
+    grn = ("params", "b1", "grn", "gamma") in values
     return inferred | {"n_classes": sizes["n_classes"], "grn": grn}
 
 
 def read_counters(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Training batches that each BatchNorm has seen, by name; those missing are left out.
+    """Return how many training batches each BatchNorm has seen, for the counters that are there.
 
     Raises:
       UserError: a counter is no whole number from 0 to 2⁵³.
     """
-    found = plain_names(state_dict)
-    counters = {name: found[name] for name in counter_names() if name in found}
+    tensors = plain_names(state_dict)
+    counters = {name: tensors[name] for name in counter_names() if name in tensors}
     for name, value in counters.items():
         if value.shape or not np.issubdtype(value.dtype, np.integer):
             raise UserError(f"{name} is {value.dtype} {value.shape}, expected one whole number")
@@ -142,8 +192,8 @@ def read_counters(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {name: int(value) for name, value in counters.items()}
 
 
-def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, int], bool]:
-    """Our values by path, the channel counts by name, and whether there is response norm."""
+def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, int]]:
+    """Return our values by path, and the channel counts by name."""
     found = plain_names(state_dict)
     for name in (*FRONT_END_BUFFERS, *counter_names()):
         found.pop(name, None)
@@ -154,13 +204,13 @@ def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict
             f"the baseline's network ({tensors[0].name}, {tensors[1].name} …)"
             f"{_prefix_hint(state_dict, tensors[0].name)}"
         )
-    sizes = vote(found, tensors)
+    sizes = _channel_counts(found, tensors)
     values, problems = {}, []
     for tensor in tensors:
         value, shape = found.pop(tensor.name, None), tuple(sizes.get(n, n) for n in tensor.shape)
-        problem = _problem(value, shape, variance=tensor.path[-1] == "var")
+        problem = _problem(tensor, value, shape)
         if problem:
-            problems.append(f"{problem[0]} {tensor.name}{problem[1]}")
+            problems.append(problem)
         else:
             value = value.transpose(2, 3, 1, 0) if len(shape) == 4 else value
             values[tensor.path] = np.asarray(value, order="C")
@@ -169,12 +219,12 @@ def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict
         raise UserError(
             "this is not a state dict of the baseline's network: " + "; ".join(problems)
         )
-    attributes(sizes)
-    return values, sizes, ("params", "b1", "grn", "gamma") in values
+    _attributes(sizes)  # raises an error if no network has these channel counts
+    return values, sizes
 
 
 def _prefix_hint(names: Iterable[str], known: str) -> str:
-    """How to take off what a wrapper put before every name, if that is what is wrong."""
+    """Return how to remove a wrapper's prefix, if every name has one; "" otherwise."""
     prefixes = [name.removesuffix(known) for name in names if name.endswith(f".{known}")]
     if not prefixes:
         return ""
@@ -185,16 +235,88 @@ def _prefix_hint(names: Iterable[str], known: str) -> str:
     )
 
 
-def _problem(value: np.ndarray | None, shape: tuple, *, variance: bool) -> tuple[str, str] | None:
-    """What is wrong with a tensor, as words before and after its name."""
+def _problem(tensor: Tensor, value: np.ndarray | None, shape: tuple[int, ...]) -> str | None:
+    """Return what is wrong with the value of a tensor; None: nothing."""
     if value is None:
-        return "missing", f" of shape {shape}"
+        return f"missing {tensor.name} of shape {shape}"
     if value.shape != shape:
-        return "misshapen", f": {value.shape}, expected {shape}"
+        return f"misshapen {tensor.name}: {value.shape}, expected {shape}"
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        return "not floating", f": {value.dtype}, expected float32, float16, bfloat16 or float64"
+        known = "expected float32, float16, bfloat16 or float64"
+        return f"not floating {tensor.name}: {value.dtype}, {known}"
     n_bad = np.count_nonzero(~np.isfinite(value))
     if n_bad:
-        return "not finite", f": {n_bad} of {value.size} values are NaN or inf"
-    n_bad = np.count_nonzero(value < 0) if variance else 0
-    return ("negative", f": {n_bad} of {value.size} variances are below 0") if n_bad else None
+        return f"not finite {tensor.name}: {n_bad} of {value.size} values are NaN or inf"
+    n_bad = np.count_nonzero(value < 0) if tensor.path[-1] == "var" else 0
+    if n_bad:
+        return f"negative {tensor.name}: {n_bad} of {value.size} variances are below 0"
+    return None
+
+
+def _sizes_of(path: tuple[str, ...]) -> tuple[str, int | str, int]:
+    """Return output channels, input channels of one group and kernel size of a convolution."""
+    if len(path) == 1:
+        stem = {"stem1": ("stem", 1, 3), "stem2": ("stage1", "stem", 3)}
+        return stem.get(path[0], ("n_classes", "stage3", 1))
+    block = int(path[0].removeprefix("b"))
+    before = STAGE_OF_BLOCK.get(block - 1, 1)
+    inside, c_in, c_out = f"inside{before}", f"stage{before}", f"stage{STAGE_OF_BLOCK[block]}"
+    return {
+        "expand": (inside, c_in, 1),
+        "depthwise": (inside, 1, 3),
+        "project": (c_out, inside, 1),
+    }[path[1]]
+
+
+def _channel_counts(found: Mapping[str, np.ndarray], tensors: list[Tensor]) -> dict[str, int]:
+    """Return the channel counts that most tensors agree on, so that an odd one is reported."""
+    votes = collections.defaultdict(collections.Counter)
+    for tensor in tensors:
+        shape = found[tensor.name].shape if tensor.name in found else ()
+        if len(shape) == len(tensor.shape):
+            for name, n in zip(tensor.shape, shape, strict=True):
+                votes[name][n] += 1
+    return {name: votes[name].most_common(1)[0][0] for name in votes if isinstance(name, str)}
+
+
+def _attributes(
+    sizes: Mapping[str, int], width_multiplier: float = 1.8, expansion: float = 2.1
+) -> dict[str, float]:
+    """Return the `width`, `width_multiplier` and `expansion` that make these channel counts.
+
+    Raises:
+      UserError: none do.
+    """
+    width, insides = sizes["stage1"], [sizes["inside1"], sizes["inside2"]]
+    stages = [width, sizes["stage2"], sizes["stage3"]]
+
+    def grows(multiplier):
+        return [make_divisible(width * multiplier**i) for i in range(3)] == stages
+
+    def expands(expansion):
+        return [make_divisible(n * expansion) for n in stages[:2]] == insides
+
+    found = None, None
+    if width and sizes["stem"] == width // 4:
+        found = (
+            _simplest(grows, width_multiplier, stages[1] / width, 8 / width),
+            _simplest(expands, expansion, insides[0] / width, 8 / width),
+        )
+    if None in found:
+        counts = ", ".join(f"{name} {n}" for name, n in sizes.items())
+        raise UserError(
+            f"no width, width_multiplier and expansion make these channel counts: {counts}"
+        )
+    return dict(zip(("width", "width_multiplier", "expansion"), (width, *found), strict=True))
+
+
+def _simplest(fits: Callable, wanted: float, centre: float, reach: float) -> float | None:
+    """Return `wanted` if it fits, or the fitting number near `centre` with fewest decimals."""
+    if fits(wanted):
+        return wanted
+    for scale in (1, 10, 100, 1000, 10_000):
+        low, high = max(1, math.floor((centre - reach) * scale)), (centre + reach) * scale
+        candidates = [i / scale for i in range(low, math.ceil(high) + 1) if fits(i / scale)]
+        if candidates:
+            return min(candidates, key=lambda number: abs(number - wanted))
+    return None

@@ -6,11 +6,9 @@ from random import Random
 
 import numpy as np
 
-from asc_jax.export.c import header as writer
-from asc_jax.export.c import reader as c_reader
+from asc_jax.export import c_header as c_file
 from asc_jax.pytorch import weights
-from asc_jax.pytorch.layout import layout
-from asc_jax.pytorch.parity import table as parity
+from asc_jax.pytorch.parity.table import golden_reference
 
 from . import mutate
 from .judge import Reader
@@ -37,7 +35,10 @@ def _run():
 
 def state_dict(dtype=np.float32) -> dict[str, np.ndarray]:
     """Zeros for every tensor of the baseline's network."""
-    return {t.name: np.zeros([SIZES.get(n, n) for n in t.shape], dtype) for t in layout(grn=False)}
+    return {
+        t.name: np.zeros([SIZES.get(n, n) for n in t.shape], dtype)
+        for t in weights.layout(grn=False)
+    }
 
 
 def torch_file(scratch) -> Reader:
@@ -141,7 +142,7 @@ static const uint16_t ASC_VALUES[20] = {
 
 def c_header(scratch) -> Reader:
     """The text of a header that was exported to C."""
-    return Reader(lambda data: c_reader.load({writer.STEM: data}), mutate.of_bytes, (HEADER,))
+    return Reader(lambda data: c_file.load({c_file.STEM: data}), mutate.of_bytes, (HEADER,))
 
 
 def arrays(scratch) -> Reader:
@@ -158,7 +159,7 @@ def arrays(scratch) -> Reader:
         path.write_bytes(data)
         Spy.ran = False
         try:
-            parity.golden_reference(scratch)("x")
+            golden_reference(scratch)("x")
         finally:
             assert not Spy.ran, "code of a pickle was run"
 

@@ -1,0 +1,1 @@
+"""Make and check the package that DCASE 2024 Task 1 asks for."""

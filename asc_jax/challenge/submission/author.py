@@ -1,4 +1,4 @@
-"""The author file of a submission: what no run can tell."""
+"""Read and check the author file of a submission, which holds what no run can tell."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from asc_jax.errors import UserError, short
 
 LABEL = re.compile(r"[^\W\d_][\w-]*?_[\w-]+?_task1_[1-4]")
 MAX_ABBREVIATION = 10  # characters
-# What reading YAML may raise: its types take some values for granted.
+# Exceptions of reading YAML, whose types do not check every value.
 YAML_ERRORS = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
     yaml.YAMLError,
@@ -50,7 +50,7 @@ external_datasets: []       # name, url and total_audio_length (minutes) of each
 source_code: null           # its address, if it is public
 description: {}             # any field of system.description, in place of what the runs say
 """
-# What an author file holds: True where a value is needed.
+# The keys of an author file: True where a value is needed.
 _SUBMISSION = {"label": True, "name": True, "abbreviation": True, "authors": True}
 _AUTHOR = {
     "lastname": True, "firstname": True, "email": True, "affiliation": True, "corresponding": False,
@@ -60,22 +60,19 @@ _FILE = {"submission": True, "external_datasets": False, "source_code": False, "
 
 
 def read_author(path: str | os.PathLike) -> dict[str, Any]:
-    """Read and check an author file, laid out as `EXAMPLE`.
+    """Read and check an author file with the layout of `EXAMPLE`.
 
     Returns:
       `submission`, `external_datasets` (list), `source_code` and `description` (dict).
 
     Raises:
-      UserError: the file cannot be read, or says what a submission cannot hold; the first such
-        field is named.
+      UserError: the file cannot be read, or a field has a value that a submission cannot hold; the
+        first such field is named.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except YAML_ERRORS as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise UserError(
-            f"author file {path} cannot be read: {reason}. --example_author_file prints one"
-        ) from error
+        content = read_yaml(path)
+    except UserError as error:
+        raise UserError(f"author file {path} {error}. --example_author_file prints one") from error
     problems = author_problems(content)
     if problems:
         raise UserError(f"author file {path}: {problems[0]}. --example_author_file prints one")
@@ -86,8 +83,21 @@ def read_author(path: str | os.PathLike) -> dict[str, Any]:
     }
 
 
+def read_yaml(path: str | os.PathLike) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+      UserError: it cannot be read; the reason is one line, without the path.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text("utf-8"))
+    except YAML_ERRORS as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UserError(f"cannot be read: {reason}") from error
+
+
 def author_problems(content: Any) -> list[str]:
-    """What is wrong with the content of an author file; empty if nothing is."""
+    """Return the problems of the content of an author file, one line each."""
     problems = _fields(content, _FILE, "the file")
     if problems:
         return problems
@@ -99,19 +109,19 @@ def author_problems(content: Any) -> list[str]:
 
 
 def submission_problems(submission: Any) -> list[str]:
-    """What is wrong with the section `submission`, of an author file or of a meta file."""
+    """Return the problems of the section `submission` of an author file or a meta file."""
     problems = _fields(submission, _SUBMISSION, "submission")
     if problems:
         return problems
     label, abbreviation = submission["label"], submission["abbreviation"]
-    if not LABEL.fullmatch(_text(label)):
+    if not LABEL.fullmatch(text(label)):
         problems.append(
             f"submission.label is {short(label)}, expected <LastName>_<INST>_task1_<1..4>, for "
             "example Doe_UNI_task1_1"
         )
-    if len(_text(abbreviation)) > MAX_ABBREVIATION:
+    if len(text(abbreviation)) > MAX_ABBREVIATION:
         problems.append(
-            f"submission.abbreviation {short(abbreviation)} has {len(_text(abbreviation))} "
+            f"submission.abbreviation {short(abbreviation)} has {len(text(abbreviation))} "
             f"characters, expected at most {MAX_ABBREVIATION}"
         )
     authors = submission["authors"]
@@ -131,7 +141,7 @@ def _author_problems(author: Any, where: str) -> list[str]:
     problems = _fields(author, _AUTHOR, where)
     if problems:
         return problems
-    if "@" not in _text(author["email"]):
+    if "@" not in text(author["email"]):
         problems.append(f"{where}: email is {short(author['email'])}, expected an address")
     if author.get("corresponding") not in (None, True, False):
         problems.append(
@@ -140,16 +150,16 @@ def _author_problems(author: Any, where: str) -> list[str]:
     return problems + _fields(author["affiliation"], _AFFILIATION, f"{where}: affiliation")
 
 
-def _text(value: Any) -> str:
-    """Text or a number as text; other values fit nothing."""
+def text(value: Any) -> str:
+    """Return text as it is, and any other value as `short` shows it."""
     return value if isinstance(value, str) else short(value)
 
 
 def _fields(content: Any, known: Mapping[str, bool], where: str) -> list[str]:
-    """Unknown keys and missing values of a mapping."""
+    """Return the unknown keys and the missing values of a mapping, one line for each kind."""
     if not isinstance(content, Mapping):
         return [f"{where} is {short(content)}, expected {', '.join(known)}"]
-    unknown = [key if isinstance(key, str) else short(key) for key in content if key not in known]
+    unknown = [text(key) for key in content if key not in known]
     missing = [key for key, needed in known.items() if needed and content.get(key) in (None, "")]
     problems = []
     if unknown:

@@ -1,4 +1,4 @@
-"""A strict check of a finished submission, which looks at its files and at nothing else.
+"""Check a finished submission strictly, by its files alone.
 
     DIR/task1/<label>/<label>.output.split_{5,10,25,50,100}.csv
     DIR/task1/<label>/<label>.meta.yaml
@@ -7,28 +7,39 @@ Source: the layout and rules of DCASE 2024 Task 1.
 """
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from asc_jax.challenge.submission.author import LABEL
-from asc_jax.challenge.submission.check_meta import SPLITS, check_meta
-from asc_jax.data.tau.taxonomy import N_SCENES, SCENES
-from asc_jax.errors import printable
+from asc_jax.challenge.submission.author import (
+    DESCRIPTION,
+    LABEL,
+    read_yaml,
+    submission_problems,
+    text,
+)
+from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
+from asc_jax.data.tau.taxonomy import DEVICES, N_SCENES, SCENES, TRAIN_PERCENTS
+from asc_jax.errors import UserError, printable, short
 
 N_EVALUATION_CLIPS = 135_730
 COLUMNS = ["filename", "scene_label", *SCENES]
 SUM_TOLERANCE = 1e-5
+SPLITS = tuple(f"split_{percent}" for percent in TRAIN_PERCENTS)
+SYSTEM = ("description", "complexity", "external_datasets", "source_code")
+COMPLEXITY = {"total_model_size": MAX_BYTES, "total_parameters": math.inf, "macs": MAX_MACS}
 
 
 def check(out_dir: Path, *, practice: bool = False) -> list[str]:
-    """Problems of all entries in a folder, one line each; empty if there are none.
+    """Return the problems of all entries in a folder, one line each.
 
     Args:
-      out_dir: holds `task1`.
-      practice: do not ask for the challenge's 135,730 clips.
+      out_dir: the folder that contains `task1`.
+      practice: accept another number of clips than the challenge's 135,730.
     """
     folders = sorted(path for path in (out_dir / "task1").glob("*") if path.is_dir())
     folders = [folder for folder in folders if not folder.name.startswith(".")]
@@ -39,7 +50,7 @@ def check(out_dir: Path, *, practice: bool = False) -> list[str]:
 
 
 def check_entry(folder: Path, *, label: str | None = None, practice: bool = False) -> list[str]:
-    """Problems of one entry; `label` is the folder's name unless given."""
+    """Return the problems of one entry; `label`: its name, None: that of the folder."""
     label = label or folder.name
     problems = []
     if not LABEL.fullmatch(label):
@@ -57,12 +68,12 @@ def check_entry(folder: Path, *, label: str | None = None, practice: bool = Fals
             problems += more
     problems += _same_clips({name: clips for name, clips in names.items() if clips is not None})
     if meta in found:
-        problems += [f"{meta.name}: {problem}" for problem in check_meta(meta, label)]
+        problems += [f"{meta.name}: {problem}" for problem in _check_meta(meta, label)]
     return problems
 
 
 def _check_output(path: Path, practice: bool) -> tuple[list[str] | None, list[str]]:
-    """Names of the clips of one csv file, None if they are in doubt, and what is wrong with it."""
+    """Return the names of the clips of a csv file, None if they are unclear, and its problems."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = [*csv.reader(file, delimiter="\t")] or [[]]
@@ -72,12 +83,11 @@ def _check_output(path: Path, practice: bool) -> tuple[list[str] | None, list[st
         return None, [f"{path.name}: columns {header}, expected, separated by tabs, {COLUMNS}"]
     if not rows:
         return None, [f"{path.name}: holds no clips"]
-    short = [n for n, row in enumerate(rows) if len(row) != len(COLUMNS)]
-    if short:
-        return None, [
-            _in_rows(path, short, f"{len(rows[short[0]])} cells, expected {len(COLUMNS)}")
-        ]
-    names: list[str] | None = [row[0] for row in rows]
+    uneven = [n for n, row in enumerate(rows) if len(row) != len(COLUMNS)]
+    if uneven:
+        cells = f"{len(rows[uneven[0]])} cells, expected {len(COLUMNS)}"
+        return None, [_in_rows(path, uneven, cells)]
+    names = [row[0] for row in rows]
     problems = []
     if not practice and len(rows) != N_EVALUATION_CLIPS:
         problems.append(
@@ -89,14 +99,13 @@ def _check_output(path: Path, practice: bool) -> tuple[list[str] | None, list[st
         problems.append(f"{path.name}: clip {twice[0]} is listed more than once{more}")
     folders = [n for n, name in enumerate(names) if "/" in name or not name]
     if folders:
-        text = f"clip {names[folders[0]]!r}, expected a file name"
-        problems.append(_in_rows(path, folders, text))
-    names = None if twice or folders else names
-    return names, problems + _check_probs(path, rows)
+        problem = f"clip {names[folders[0]]!r}, expected a file name"
+        problems.append(_in_rows(path, folders, problem))
+    return None if twice or folders else names, problems + _check_probs(path, rows)
 
 
 def _check_probs(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
-    """Numbers, sums and labels of the rows."""
+    """Return the problems of numbers, sums and labels of the rows."""
     try:
         probs = np.array([row[2:] for row in rows], np.float64).reshape(-1, N_SCENES)
     except ValueError as error:
@@ -113,25 +122,28 @@ def _check_probs(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
     ids = {scene: i for i, scene in enumerate(SCENES)}
     unknown = [n for n, row in enumerate(rows) if row[1] not in ids]
     if unknown:
-        text = f"scene_label {rows[unknown[0]][1]!r}, expected one of {', '.join(SCENES)}"
-        return [*problems, _in_rows(path, unknown, text)]
+        problem = f"scene_label {rows[unknown[0]][1]!r}, expected one of {', '.join(SCENES)}"
+        return [*problems, _in_rows(path, unknown, problem)]
     label = np.array([ids[row[1]] for row in rows], int)
     other = np.flatnonzero(probs[np.arange(len(rows)), label] < probs.max(1, initial=0))
     if other.size:
         best = SCENES[int(probs[other[0]].argmax())]
-        text = f"scene_label is {rows[other[0]][1]}, but {best} is the most probable"
-        problems.append(_in_rows(path, other, text))
+        problem = f"scene_label is {rows[other[0]][1]}, but {best} is the most probable"
+        problems.append(_in_rows(path, other, problem))
     return problems
 
 
 def _in_rows(path: Path, rows: Sequence[int], what: str) -> str:
-    """`rows` are numbers of rows after the header; the first is named as an editor counts."""
+    """Return a problem with the number of its first row as an editor counts, from 1.
+
+    rows: numbers of rows after the header, from 0.
+    """
     more = f" (and {len(rows) - 1:,} rows more)" if len(rows) > 1 else ""
     return f"{path.name}, row {int(rows[0]) + 2}: {what}{more}"
 
 
 def _same_clips(names: Mapping[str, list[str]]) -> list[str]:
-    """All files must list the same clips in the same order."""
+    """Return the problems of files that do not list the same clips in the same order."""
     first, *others = names or [None]
     problems = []
     for other in others:
@@ -140,3 +152,69 @@ def _same_clips(names: Mapping[str, list[str]]) -> list[str]:
         lacks = sorted({*names[first]} - {*names[other]}) or ["none, their order differs"]
         problems.append(f"{other}: other clips than in {first}; lacks {lacks[0]}")
     return problems
+
+
+def _check_meta(path: Path, label: str) -> list[str]:
+    """Return the problems of a meta file, down to every accuracy and log loss.
+
+    label: of the entry, the name of its folder.
+    """
+    try:
+        meta = read_yaml(path)
+    except UserError as error:
+        return [str(error)]
+    if not isinstance(meta, Mapping):
+        return ["holds no sections"]
+    submission = meta.get("submission")
+    problems = submission_problems(submission)
+    if isinstance(submission, Mapping) and submission.get("label") != label:
+        problems.append(
+            f"submission.label is {short(submission.get('label'))}, its folder is {label}"
+        )
+    for section, keys in (("system", SYSTEM), ("system.description", DESCRIPTION)):
+        missing = [key for key in keys if key not in _mapping_at(meta, section)]
+        problems += [f"{section}: {', '.join(missing)} missing"] * bool(missing)
+    for key, limit in COMPLEXITY.items():
+        value, name = _mapping_at(meta, "system.complexity").get(key), f"system.complexity.{key}"
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            problems.append(f"{name} is {short(value)}, expected a number above 0")
+        elif value > limit:
+            shown = f"{value:,}" if value < 1e15 else short(value)
+            problems.append(f"{name} is {shown}, over the budget of {limit:,}")
+    results = _mapping_at(meta, "results").get("development_dataset")
+    if not isinstance(results, Mapping) or [*results] != [*SPLITS]:
+        found = ", ".join(map(text, results)) if isinstance(results, Mapping) else short(results)
+        expected = f"expected, in this order, {', '.join(SPLITS)}"
+        return [*problems, f"results.development_dataset holds {found or 'nothing'}, {expected}"]
+    for split in SPLITS:
+        problems += [f"results, {split}: {problem}" for problem in _check_results(results, split)]
+    return problems
+
+
+def _check_results(results: Mapping, split: str) -> list[str]:
+    """Return the problems of a split's accuracies (percent) and log losses."""
+    rows = {"overall": _mapping_at(results, f"{split}.overall")}
+    for section, names in (("class_wise", SCENES), ("device_wise", DEVICES)):
+        rows |= {f"{section}.{n}": _mapping_at(results, f"{split}.{section}.{n}") for n in names}
+    problems = []
+    for name, row in rows.items():
+        for key, highest in (("accuracy", 100), ("logloss", math.inf)):
+            value = row.get(key)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and 0 <= value <= highest and value < math.inf):
+                problems.append(f"{name}.{key} is {short(value)}, expected a number")
+                break
+    if problems:
+        return problems
+    mean = math.fsum(rows[f"class_wise.{scene}"]["accuracy"] for scene in SCENES) / N_SCENES
+    overall = rows["overall"]["accuracy"]
+    if abs(mean - overall) > 0.01:
+        return [f"overall.accuracy is {overall}, the mean of the scenes {mean:.2f}"]
+    return []
+
+
+def _mapping_at(tree: Any, path: str) -> Mapping:
+    """Return the mapping at `a.b.c`; an empty one if there is none."""
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree if isinstance(tree, Mapping) else {}

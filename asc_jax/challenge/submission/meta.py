@@ -1,4 +1,4 @@
-"""The meta file of a submission: what the runs are and what they reached.
+"""Write the meta file of a submission: a description of the runs, and their results.
 
 Source: the layout of DCASE 2024 Task 1.
 """
@@ -9,30 +9,30 @@ from typing import Any
 
 import yaml
 
-from asc_jax.challenge.submission.runs import Run
+from asc_jax.challenge.submission.runs import EvaluatedRun
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 
 _FROM_THE_RUN = ("seed", "data.train_split", "data.dir", "train.keep_checkpoints")
 
 
 class _NoAliases(yaml.SafeDumper):
-    """Writes what occurs twice, such as the affiliation of two authors, twice."""
+    """Write what occurs twice, such as the affiliation of two authors, twice."""
 
     def ignore_aliases(self, data):
         return True
 
 
 def to_yaml(meta: Mapping[str, Any]) -> str:
-    """The text of a meta file, in the order of `meta`."""
+    """Return the text of a meta file, in the order of `meta`."""
     return yaml.dump(meta, Dumper=_NoAliases, sort_keys=False, allow_unicode=True, width=96)
 
 
-def make_meta(author: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything of the meta file.
+def make_meta(author: Mapping[str, Any], runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
+    """Return the content of the meta file.
 
     Args:
-      author: as `submission_author.read_author` returns it; its `description` wins.
-      runs: by rising size of their training lists.
+      author: as `author.read_author` returns it; its `description` wins.
+      runs: by rising size of their training splits.
 
     Returns:
       `submission`, `system` and `results`; accuracies in percent, log losses in nats. Of the
@@ -55,29 +55,31 @@ def make_meta(author: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracies in percent and log losses, overall, by scene and by device.
+    """Return accuracies in percent and log losses, overall, by scene and by device.
 
-    Overall stands the mean of the scenes, for both: accuracy is ranked by it.
+    Both overall values are the mean over the scenes, by which the challenge ranks.
     """
-    macro = {key: summary[f"macro_{key}"] for key in ("accuracy", "log_loss")}
+
+    def pair(accuracy: float | None, log_loss: float | None) -> dict[str, float | None]:
+        return {
+            "accuracy": None if accuracy is None else round(100 * accuracy, 4),
+            "logloss": None if log_loss is None else round(log_loss, 4),
+        }
+
+    def pairs(group: str, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+        entries = {name: summary[group][name] for name in names}
+        return {name: pair(e["accuracy"], e["log_loss"]) for name, e in entries.items()}
+
     return {
-        "overall": _pair(macro),
-        "class_wise": {scene: _pair(summary["scenes"][scene]) for scene in SCENES},
-        "device_wise": {device: _pair(summary["devices"][device]) for device in DEVICES},
+        "overall": pair(summary["macro_accuracy"], summary["macro_log_loss"]),
+        "class_wise": pairs("scenes", SCENES),
+        "device_wise": pairs("devices", DEVICES),
     }
 
 
-def _pair(entry: Mapping[str, Any]) -> dict[str, float | None]:
-    accuracy, log_loss = entry["accuracy"], entry["log_loss"]
-    return {
-        "accuracy": None if accuracy is None else round(100 * accuracy, 4),
-        "logloss": None if log_loss is None else round(log_loss, 4),
-    }
-
-
-def describe(runs: Sequence[Run], external_datasets: Sequence) -> dict[str, str | None]:
-    """`system.description`, in the challenge's words as far as it has some; None: none."""
-    config = runs[0].parts.config
+def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[str, str | None]:
+    """Return `system.description`, in the challenge's words where it has some; None: nothing."""
+    config = runs[0].experiment.config
     names = [str(d.get("name", d)) if isinstance(d, Mapping) else str(d) for d in external_datasets]
     held_out = config.data.get("validation_locations", 0)
     adaptations = [f"{held_out:g} of the training locations held out"] * bool(held_out)
@@ -110,17 +112,20 @@ def _augmentation(augment: Mapping) -> Iterator[str]:
             yield known.get(label, label.replace("_", " "))
 
 
-def differences(runs: Sequence[Run]) -> list[str]:
-    """What is not the same in all runs, such as "optim.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)"."""
-    flat = [dict(_flatten(run.parts.config.to_dict())) for run in runs]
+def differences(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """Return the keys that differ between runs, with their values and percents.
+
+    For example "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)".
+    """
+    flat = [dict(_flatten(run.experiment.config.to_dict())) for run in runs]
     lines = []
     for key in flat[0]:
         by_value: dict[str, list[str]] = {}
         for run, values in zip(runs, flat, strict=True):
             by_value.setdefault(json.dumps(values.get(key)), []).append(str(run.percent))
         if len(by_value) > 1 and key not in _FROM_THE_RUN:
-            parts = [f"{value} ({', '.join(which)} %)" for value, which in by_value.items()]
-            lines.append(f"{key}: {', '.join(parts)}")
+            values = [f"{value} ({', '.join(which)} %)" for value, which in by_value.items()]
+            lines.append(f"{key}: {', '.join(values)}")
     return lines
 
 

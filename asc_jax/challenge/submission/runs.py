@@ -1,4 +1,4 @@
-"""The runs of a submission, one for each training list, held against what `eval.py` said."""
+"""Open the runs of a submission, one for each training split, and check their results."""
 
 import dataclasses
 import json
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asc_jax import experiment
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.experiment import Experiment
+from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import files
 from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
@@ -20,38 +20,40 @@ _PERCENTS = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
     """A finished and evaluated run.
 
-    workdir: where it lies. percent: of the training list it was trained on. parts: its
-    `Experiment`, stored as it was evaluated. variables: `{"params", "batch_stats"}` as trained.
-    results: the content of `results.json` (see `report`).
+    workdir: its folder. percent: of the training split it was trained on. experiment: of its
+    config, with the stored dtype that it was evaluated in. variables: `{"params", "batch_stats"}`
+    as trained. results: the content of `results.json`.
     """
 
     workdir: Path
     percent: int
-    parts: Experiment
+    experiment: Experiment
     variables: Params
     results: Mapping[str, Any]
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """Accuracies and log losses with the parameters as stored."""
+        """Return accuracies and log losses with the parameters as stored."""
         return result_files.stored_summary(self.results)
 
 
-def open_runs(workdirs: Sequence[str | os.PathLike], *, practice: bool = False) -> list[Run]:
+def open_runs(
+    workdirs: Sequence[str | os.PathLike], *, practice: bool = False
+) -> list[EvaluatedRun]:
     """Open and check five runs.
 
     Args:
-      workdirs: one for each training list, in any order.
-      practice: take runs on other lists than TAU's own.
+      workdirs: one for each training split, in any order.
+      practice: accept runs on other splits than TAU's own.
 
     Returns:
-      The runs, by rising size of their training lists.
+      The runs, by rising size of their training splits.
 
     Raises:
-      UserError: a list has no run or two, or a run is not trained to its end, not evaluated,
+      UserError: a split has no run or two, or a run is not trained to its end, not evaluated,
         evaluated in another state, or over the budget.
     """
     found = {}
@@ -73,44 +75,41 @@ def open_runs(workdirs: Sequence[str | os.PathLike], *, practice: bool = False) 
     return [_open_run(found[split], practice) for split in _PERCENTS]
 
 
-def _open_run(workdir: Path, practice: bool) -> Run:
+def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     again = f"evaluate it: python eval.py --workdir {workdir}"
     results = _read_results(workdir / "results.json", again)
     name, config = run_config.load(workdir)
     config = config.copy_and_resolve_references()
     config.precision.stored = results["stored_dtype"]
-    parts = experiment.make(config)
-    cost = parts.cost
-    if not parts.within_budget:
+    experiment = make_experiment(config)
+    cost = experiment.cost
+    if not experiment.within_budget:
         raise UserError(
             f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "
             f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be handed in"
         )
-    state, extra, step = evaluate.restore(parts, workdir)
-    _check_fresh(results, evaluate.describe(parts, name, extra, step), workdir, again)
+    state, extra, step = evaluate.restore(experiment, workdir)
+    # `results.json` must describe the run as it is now, and the code it was evaluated with.
+    current = json.loads(json.dumps(evaluate.describe(experiment, name, extra, step)))
+    for key, value in current.items():
+        if results.get(key) != value:
+            raise UserError(
+                f"{workdir} is stale: {key} is {results.get(key)!r} in results.json, but now "
+                f"{value!r}; {again}"
+            )
     epoch, n_epochs = results["epoch"], results["n_epochs"]
     if epoch < n_epochs and "converted_from" not in results:
         raise UserError(
-            f"{workdir} is trained for {epoch} of {n_epochs} epochs: go on with train.py and the "
-            "same --workdir"
+            f"{workdir} is trained for {epoch} of {n_epochs} epochs: resume it with train.py "
+            "and the same --workdir"
         )
     if not practice and not results.get("official_lists"):
         raise UserError(
             f"{workdir} was not trained and tested on TAU's own lists: --practice makes a package "
             "of it that cannot be handed in"
         )
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return Run(workdir, _PERCENTS[config.data.train_split], parts, variables, results)
-
-
-def _check_fresh(results: Mapping, now: Mapping, workdir: Path, again: str) -> None:
-    """`results.json` must describe the run as it is now, to the code it was evaluated with."""
-    for key, value in json.loads(json.dumps(now)).items():
-        if results.get(key) != value:
-            raise UserError(
-                f"{workdir} is stale: {key} is {results.get(key)!r} in results.json, but now "
-                f"{value!r}; {again}"
-            )
+    percent = _PERCENTS[config.data.train_split]
+    return EvaluatedRun(workdir, percent, experiment, state.variables, results)
 
 
 def _read_results(path: Path, again: str) -> dict[str, Any]:

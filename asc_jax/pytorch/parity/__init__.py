@@ -1,0 +1,1 @@
+"""Compare this package with PyTorch, stage by stage: the table of `docs/parity.md`."""

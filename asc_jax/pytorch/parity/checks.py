@@ -1,4 +1,4 @@
-"""One line of the parity table: two arrays, a tolerance and a verdict."""
+"""Compare two arrays within a tolerance: a row of the parity table."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,15 +7,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-# Name of a file of reference arrays, "b_frontend" say → its arrays by name.
+# Name of a file of reference arrays (such as "b_frontend") → its arrays by name.
 Reference = Callable[[str], Mapping[str, np.ndarray]]
 
 
 class Tolerance(NamedTuple):
     """|ours − reference| ≤ absolute + relative · |reference|, value by value, and in the norm.
 
-    basis: where it comes from. absolute: a number, or an array that broadcasts against the
-    values. norm: largest ‖ours − reference‖ / ‖reference‖ besides; None: anything.
+    basis: reason for it. absolute: a number, or an array that broadcasts against the values.
+    norm: largest allowed ‖ours − reference‖ / ‖reference‖ besides; None: any.
     """
 
     basis: str
@@ -25,7 +25,7 @@ class Tolerance(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What a stage hands over: its name, what was compared, the two arrays, the tolerance."""
+    """The result of a stage: its name, words for what is compared, two arrays, the tolerance."""
 
     stage: str
     compared: str
@@ -39,8 +39,8 @@ class Row:
     """One line of the table.
 
     max_abs: largest |ours − reference|. relative: ‖ours − reference‖ / ‖reference‖. Both are
-    None where they are no finite number, and `problem` then says why. device_gap: largest
-    distance of our own values on two devices; None: run on one.
+    None where they are not finite, and `problem` then says why. device_gap: largest distance of
+    our own values on two devices; None: run on one.
     """
 
     stage: str
@@ -56,17 +56,17 @@ class Row:
 
 
 def judge(check: Check) -> Row:
-    """Compare. Shapes that differ, values that are not finite and nothing at all are failures."""
+    """Compare; different shapes, values that are not finite and empty arrays are failures."""
     ours, reference = (np.asarray(x, np.float64) for x in (check.ours, check.reference))
     problem = _problem(ours, reference)
-    max_abs = relative = None
-    within = False
+    max_abs, relative, within = None, None, False
     if problem is None:
-        error = np.abs(ours - reference)
-        scale = np.linalg.norm(reference)
-        max_abs = float(error.max())
-        relative = float(np.linalg.norm(error) / scale) if scale else None
-        within = _within(error, reference, check.tolerance)
+        error, tolerance = np.abs(ours - reference), check.tolerance
+        error_norm, scale = np.linalg.norm(error), np.linalg.norm(reference)
+        max_abs, relative = float(error.max()), float(error_norm / scale) if scale else None
+        allowed = tolerance.absolute + tolerance.relative * np.abs(reference)
+        in_norm = tolerance.norm is None or error_norm <= tolerance.norm * scale
+        within = bool(np.all(error <= allowed) and in_norm)
     return Row(
         stage=check.stage,
         compared=check.compared,
@@ -80,14 +80,14 @@ def judge(check: Check) -> Row:
     )
 
 
-def largest_gap(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Largest distance of two arrays; None where shapes differ or a value is not finite."""
-    one, other = (np.asarray(x, np.float64) for x in (one, other))
-    return None if _problem(one, other) else float(np.abs(one - other).max())
+def largest_gap(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return the largest distance of two arrays; None if shapes or values do not allow one."""
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    return None if _problem(a, b) else float(np.abs(a - b).max())
 
 
 def tolerance_text(tolerance: Tolerance) -> str:
-    """The tolerance in a few characters, the relative part after a `+` and with `·|r|`.
+    """Return the tolerance in a few characters, the relative part after a `+` and with `·|r|`.
 
     Example:
       >>> tolerance_text(Tolerance("rounding", absolute=1e-6, relative=1e-6))
@@ -108,33 +108,22 @@ def tolerance_text(tolerance: Tolerance) -> str:
 
 
 def flat(tree) -> np.ndarray:
-    """Every value of a pytree, one after the other."""
+    """Return every value of a pytree in one flat array."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def joined(pairs) -> tuple[np.ndarray, np.ndarray]:
-    """`[(ours, reference), …]` → all of ours and all of the reference, flat."""
+    """Convert `[(ours, reference), …]` to all of ours and all of the reference, flat."""
     return tuple(flat(column) for column in zip(*pairs, strict=True))
 
 
-def _within(error: np.ndarray, reference: np.ndarray, tolerance: Tolerance) -> bool:
-    allowed = tolerance.absolute + tolerance.relative * np.abs(reference)
-    in_norm = tolerance.norm is None or (
-        np.linalg.norm(error) <= tolerance.norm * np.linalg.norm(reference)
-    )
-    return bool(np.all(error <= allowed) and in_norm)
-
-
 def _problem(ours: np.ndarray, reference: np.ndarray) -> str | None:
-    """Why no error can be stated; None: it can."""
+    """Return why no error can be computed; None: it can."""
     if ours.shape != reference.shape:
-        return f"shape {_shape(ours)}, expected {_shape(reference)}"
+        shapes = ("×".join(map(str, x.shape)) for x in (ours, reference))
+        return "shape {}, expected {}".format(*shapes)
     if ours.size == 0:
         return "no values to compare"
     if not (np.all(np.isfinite(ours)) and np.all(np.isfinite(reference))):
         return "values that are not finite"
     return None
-
-
-def _shape(x: np.ndarray) -> str:
-    return "×".join(map(str, x.shape))

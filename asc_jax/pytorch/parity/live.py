@@ -1,26 +1,29 @@
-"""The parity table's reference computed by the PyTorch that is installed, on given clips.
+"""Compute the parity table's reference by the PyTorch that is installed, on clips of the user.
 
 Arrays come under the golden files' names, so that the same stages run on them. The weights are
-the golden ones; everything made of them is PyTorch's.
+the golden ones; everything computed from them is PyTorch's.
 """
 
 import functools
+import math
+from collections.abc import Mapping
 
+import jax
 import numpy as np
 
 from asc_jax.machine.optional_packages import require
-from asc_jax.pytorch.parity import front_end as parity_front_end
-from asc_jax.pytorch.parity import live_network, live_optim
-from asc_jax.pytorch.parity import network as parity_network
-from asc_jax.pytorch.parity import optim as parity_optim
-from asc_jax.pytorch.parity import trajectory as parity_trajectory
+from asc_jax.pytorch.parity import front_end_stages, training_stages
 from asc_jax.pytorch.parity.checks import Reference
-from asc_jax.pytorch.parity.front_end import HOPS
+from asc_jax.pytorch.parity.front_end_stages import HOPS
 from asc_jax.pytorch.parity.live_front_end import front_end_arrays, torchaudio_or_none
+from asc_jax.pytorch.parity.training_stages import PEAK_LR, WARMUP_STEPS, WEIGHT_DECAY
+from asc_jax.pytorch.twin import make_twin
+
+N_SCENES = 10
 
 
 def versions() -> str:
-    """What computes the reference, for the table's title."""
+    """Return what computes the reference, for the table's title."""
     torch, audio = require("torch"), torchaudio_or_none()
     if audio is None:
         return f"PyTorch {torch.__version__}, front end in plain PyTorch (no torchaudio loads)"
@@ -28,14 +31,15 @@ def versions() -> str:
 
 
 def live_reference(waveform: np.ndarray, golden: Reference) -> Reference:
-    """Reference arrays made here.
+    """Return reference arrays computed here.
 
     Args:
       waveform: `[b, 44100]` float32 in [-1, 1).
-      golden: the golden arrays, for weights, logits to take losses of, and sampled steps.
+      golden: the golden arrays, for weights, logits of which losses are computed, and the steps
+        at which learning rates are compared.
 
     Returns:
-      File name → arrays, as `parity.golden_reference` gives them.
+      File name → arrays, as `table.golden_reference` returns them.
 
     Raises:
       UserError: PyTorch is not installed.
@@ -43,12 +47,12 @@ def live_reference(waveform: np.ndarray, golden: Reference) -> Reference:
     require("torch")
     makers = {
         "b_frontend": lambda read: front_end_arrays(waveform, HOPS),
-        "c_logits_calib": live_network.evaluation_logits,
-        "c_logits": live_network.training_logits,
-        "d_loss": lambda read: live_optim.losses(golden("d_loss")),
-        "f_lr": lambda read: live_optim.rates(golden("f_lr")),
-        "g_trajectory": live_network.first_batch,
-        "g_grads_step0_64": live_network.gradients,
+        "c_logits_calib": _evaluation_logits,
+        "c_logits": _training_logits,
+        "d_loss": lambda read: _losses(golden("d_loss")),
+        "f_lr": lambda read: _learning_rates(golden("f_lr")),
+        "g_trajectory": _first_batch,
+        "g_grads_step0_64": _gradients,
     }
 
     @functools.cache
@@ -59,37 +63,153 @@ def live_reference(waveform: np.ndarray, golden: Reference) -> Reference:
 
 
 def log_mel_float64(reference: Reference):
-    """As the golden stage. Quiet bins magnify the last bit of the window as they do float32's."""
+    """Run the golden stage; quiet bins magnify the last bit of the window as in float32."""
     arrays = reference("b_frontend")
     float32 = [
         np.abs(arrays[f"logmel_hop{hop}"] - arrays[f"logmel64_hop{hop}"]).max(axis=(1, 2))
         for hop in HOPS
     ]
     limits = np.maximum(2e-4, np.max(float32, axis=0) / 100)
-    return parity_front_end.log_mel_float64(reference, limits)
+    return front_end_stages.log_mel_float64(reference, limits)
 
 
 def training(reference: Reference):
-    """As the golden stage. A clip of silence has statistics of almost nothing but rounding."""
-    return parity_network.training(reference, relative=2e-5)
+    """Run the golden stage; the statistics of a silent clip are almost nothing but rounding."""
+    return training_stages.training(reference, relative=2e-5)
 
 
 def adamw_step(reference: Reference):
-    """As the golden stage, against torch.optim.AdamW itself."""
-    return parity_optim.adamw_step(reference, live_optim.updated_by_torch)
+    """Run the golden stage against torch.optim.AdamW itself."""
+    return training_stages.adamw_step(reference, _updated_by_torch)
 
 
 STAGES = (
-    parity_front_end.resample_kernel,
-    parity_front_end.resampled_waveform,
-    parity_front_end.hann_window,
-    parity_front_end.mel_filterbank,
-    parity_front_end.log_mel,
+    front_end_stages.resample_kernel,
+    front_end_stages.resampled_waveform,
+    front_end_stages.hann_window,
+    front_end_stages.mel_filterbank,
+    front_end_stages.log_mel,
     log_mel_float64,
-    parity_network.evaluation,
+    training_stages.evaluation,
     training,
-    parity_trajectory.gradients,
-    parity_optim.focal_loss,
-    parity_optim.schedule,
+    training_stages.gradients,
+    training_stages.focal_loss,
+    training_stages.schedule,
     adamw_step,
 )
+
+
+def _evaluation_logits(read: Reference) -> dict[str, np.ndarray]:
+    """Compute in float32; with weights and input rounded to float16; and all in float16."""
+    torch = require("torch")
+    arrays = {}
+    for kind, stored, computed in (
+        ("", torch.float32, torch.float32),
+        ("_halfweights_f32math", torch.float16, torch.float32),
+        ("_half", torch.float16, torch.float16),
+    ):
+        twin = _twin(read("c_state_calib"), stored).to(computed).eval()
+        for hop in HOPS:
+            log_mel = _image(read("b_frontend")[f"logmel_hop{hop}"], stored).to(computed)
+            with torch.no_grad():
+                arrays[f"logits{kind}_hop{hop}"] = twin(log_mel).numpy()
+    return arrays
+
+
+def _training_logits(read: Reference) -> dict[str, np.ndarray]:
+    """Compute logits with the batch's statistics, and the running statistics after it."""
+    torch = require("torch")
+    arrays = {}
+    for hop in HOPS:
+        twin = _twin(read("c_state3"), torch.float32).train()
+        log_mel = _image(read("b_frontend")[f"logmel_hop{hop}"], torch.float32)
+        with torch.no_grad():
+            arrays[f"train_logits_hop{hop}"] = twin(log_mel).numpy()
+        buffers = {k: v.numpy() for k, v in twin.state_dict().items() if "running" in k}
+        arrays |= {f"train_hop{hop}|{name}": value for name, value in buffers.items()}
+    return arrays
+
+
+def _first_batch(read: Reference) -> dict[str, np.ndarray]:
+    """Return one training batch, as the golden file stores it: 16 times the log-mels."""
+    log_mel = read("b_frontend")[f"logmel64_hop{HOPS[-1]}"]
+    return {"x_q": 16 * log_mel[None], "labels": np.arange(len(log_mel))[None] % N_SCENES}
+
+
+def _gradients(read: Reference) -> dict[str, np.ndarray]:
+    """Compute the gradients of the first batch's focal loss in float64."""
+    torch = require("torch")
+    batch = read("g_trajectory")
+    twin = _twin(read("c_init_state"), torch.float64).train()
+    logits = twin(_image(batch["x_q"][0] / 16, torch.float64))
+    _focal_loss(logits, torch.tensor(batch["labels"][0]), 2.0).mean().backward()
+    return {name: tensor.grad.numpy() for name, tensor in twin.named_parameters()}
+
+
+def _losses(golden: Mapping) -> dict[str, np.ndarray]:
+    """Compute losses and gradients of the golden logits in float64."""
+    torch = require("torch")
+    arrays = dict(golden)
+    for kind in ("rand", "ext"):
+        labels = torch.tensor(golden[f"{kind}_labels"])
+        for name, gamma in (("focal", 2.0), ("ce", 0.0)):
+            logits = torch.tensor(golden[f"{kind}_logits"].astype(np.float64), requires_grad=True)
+            loss = _focal_loss(logits, labels, gamma)
+            loss.mean().backward()
+            arrays[f"{kind}_{name}_per_example64"] = loss.detach().numpy()
+            arrays[f"{kind}_{name}_grad64"] = logits.grad.numpy()
+    return arrays
+
+
+def _focal_loss(logits, labels, gamma: float):
+    """Return `[b]` losses, computed from cross-entropy."""
+    torch = require("torch")
+    ce = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    return (1 - torch.exp(-ce)) ** gamma * ce
+
+
+def _learning_rates(golden: Mapping) -> dict[str, np.ndarray]:
+    """Return the rates at the sampled steps, from an optimiser under LambdaLR."""
+    torch = require("torch")
+    arrays = dict(golden)
+    for batch in (78, 256):
+        n_steps = int(golden[f"bs{batch}_total"])
+
+        def fraction_of_peak(step: int, n_steps=n_steps) -> float:
+            if step < WARMUP_STEPS:
+                return step / WARMUP_STEPS
+            after_warmup = (step - WARMUP_STEPS) / (n_steps - WARMUP_STEPS)
+            return 0.5 + 0.5 * math.cos(math.pi * after_warmup)
+
+        tx = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK_LR)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(tx, fraction_of_peak)
+        used = []
+        for _ in range(n_steps + 1):
+            used.append(tx.param_groups[0]["lr"])
+            tx.step()
+            scheduler.step()
+        arrays[f"bs{batch}_lr"] = np.array(used)[golden[f"bs{batch}_step"]]
+    return arrays
+
+
+def _updated_by_torch(params: dict, grads: dict) -> dict:
+    """Compute one step of torch.optim.AdamW at the peak rate in float64."""
+    torch = require("torch")
+    leaves, treedef = jax.tree.flatten(params)
+    tensors = [torch.nn.Parameter(torch.tensor(leaf)) for leaf in leaves]
+    for tensor, grad in zip(tensors, jax.tree.leaves(grads), strict=True):
+        tensor.grad = torch.tensor(grad)
+    torch.optim.AdamW(tensors, lr=PEAK_LR, weight_decay=WEIGHT_DECAY).step()
+    return jax.tree.unflatten(treedef, [tensor.detach().numpy() for tensor in tensors])
+
+
+def _twin(state_dict: Mapping, dtype):
+    torch = require("torch")
+    twin = make_twin()
+    twin.load_state_dict({k: torch.tensor(v) for k, v in state_dict.items()})
+    return twin.to(dtype)
+
+
+def _image(log_mel: np.ndarray, dtype):
+    """Convert `[b, f, t]` to `[b, 1, f, t]`, PyTorch's layout."""
+    return require("torch").tensor(log_mel)[:, None].to(dtype)

@@ -1,4 +1,4 @@
-"""Waveform → log-mel by torchaudio or, where that cannot be imported, in plain PyTorch.
+"""Compute log-mels by torchaudio or, where that cannot be imported, in plain PyTorch.
 
 torchaudio's extension loads only beside the PyTorch that it was built for.
 """
@@ -9,13 +9,13 @@ import math
 import numpy as np
 
 from asc_jax.machine.optional_packages import require
-from asc_jax.pytorch.parity.front_end import MEL, RATES
+from asc_jax.pytorch.parity.front_end_stages import MEL, RATES
 
 LOG_OFFSET = 1e-5
 
 
 def torchaudio_or_none():
-    """The module; None where it is missing or does not load."""
+    """Return the module; None where it is missing or does not load."""
     try:
         return importlib.import_module("torchaudio")
     except (ImportError, OSError):
@@ -23,7 +23,7 @@ def torchaudio_or_none():
 
 
 def front_end_arrays(waveform: np.ndarray, hops) -> dict[str, np.ndarray]:
-    """What `b_frontend` holds, for these clips.
+    """Return the arrays of the golden file `b_frontend` for these clips.
 
     Args:
       waveform: `[b, 44100]` float32 in [-1, 1).
@@ -49,7 +49,7 @@ def front_end_arrays(waveform: np.ndarray, hops) -> dict[str, np.ndarray]:
 
 
 def _of_torchaudio(audio, dtype):
-    """Kernel, resampling, window, filterbank, mel power as torchaudio has them."""
+    """Return kernel, resampling, window, filterbank and mel power of torchaudio."""
     # By default, as the baseline has it, only the phase of the kernel is rounded to float32.
     wanted = None if dtype == require("torch").float32 else dtype
     resample = audio.transforms.Resample(*RATES, dtype=wanted)
@@ -57,19 +57,13 @@ def _of_torchaudio(audio, dtype):
     def mel(hop):
         return audio.transforms.MelSpectrogram(**MEL, hop_length=hop).to(dtype)
 
-    some = mel(MEL["win_length"])
-    kernel = resample.kernel[:, 0]
-    return (
-        kernel,
-        resample.to(dtype),
-        some.spectrogram.window,
-        some.mel_scale.fb,
-        lambda waveform, hop: mel(hop)(waveform),
-    )
+    kernel, any_hop = resample.kernel[:, 0], mel(MEL["win_length"])
+    window, filterbank = any_hop.spectrogram.window, any_hop.mel_scale.fb
+    return kernel, resample.to(dtype), window, filterbank, lambda x, hop: mel(hop)(x)
 
 
 def _plain(dtype):
-    """The same five from PyTorch's own operations."""
+    """Return the same five, from PyTorch's own operations."""
     torch = require("torch")
     kernel = _resample_kernel(dtype)
     orig, new = (rate // math.gcd(*RATES) for rate in RATES)
@@ -100,7 +94,7 @@ def _plain(dtype):
 
 
 def _resample_kernel(dtype):
-    """`[n_phases, n_taps]`: a sinc under half a period of cos², 6 zero crossings each side."""
+    """Return `[n_phases, n_taps]`: a sinc with 6 zero crossings on each side, under cos²."""
     torch = require("torch")
     orig, new = (rate // math.gcd(*RATES) for rate in RATES)
     cutoff = 0.99 * min(orig, new)
@@ -113,7 +107,7 @@ def _resample_kernel(dtype):
 
 
 def _mel_filterbank():
-    """`[n_bins, n_mels]` float32 triangles, equally spaced on the HTK scale."""
+    """Return `[n_bins, n_mels]` float32 triangles, equally spaced on the HTK scale."""
     torch = require("torch")
     low, high = (2595 * math.log10(1 + MEL[f] / 700) for f in ("f_min", "f_max"))
     edges = 700 * (10 ** (torch.linspace(low, high, MEL["n_mels"] + 2) / 2595) - 1)

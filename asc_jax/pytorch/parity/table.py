@@ -1,7 +1,7 @@
-"""Stage by stage, how far we are from PyTorch: what `asc_jax.cli.parity` prints.
+"""Run the stages of the parity table against the golden arrays of PyTorch.
 
-The reference is a function from the name of a file of arrays to those arrays: the golden ones
-here, PyTorch itself in `interop.live`.
+A reference is a function from the name of a file of arrays to those arrays: the golden ones
+here, computed by PyTorch itself in `live`.
 """
 
 import dataclasses
@@ -13,31 +13,16 @@ import jax
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.pytorch.parity import front_end as parity_front_end
-from asc_jax.pytorch.parity import network as parity_network
-from asc_jax.pytorch.parity import optim as parity_optim
-from asc_jax.pytorch.parity import trajectory as parity_trajectory
-from asc_jax.pytorch.parity.checks import Check, Reference, Row, judge, largest_gap
+from asc_jax.pytorch.parity import front_end_stages, training_stages
+from asc_jax.pytorch.parity.checks import Reference, Row, judge, largest_gap
 
-STAGES = (
-    *parity_front_end.FRONT_END,
-    parity_network.evaluation,
-    parity_network.training,
-    *parity_optim.OPTIMISATION,
-    parity_trajectory.trajectory_float64,
-    parity_trajectory.trajectory_float32,
-)
+STAGES = (*front_end_stages.STAGES, *training_stages.STAGES)
 
 
 def golden_reference(folder: pathlib.Path) -> Reference:
-    """Reference arrays from `.npz` files.
+    """Return a function that reads the golden `.npz` file of a name in a folder.
 
-    Args:
-      folder: of the golden arrays.
-
-    Returns:
-      A function from a file's stem to its arrays; it raises UserError where there is no such
-      file, or not a whole one.
+    It raises a UserError if the file is missing or damaged.
     """
 
     @functools.cache
@@ -59,7 +44,7 @@ def golden_reference(folder: pathlib.Path) -> Reference:
 
 
 def default_devices() -> list[jax.Device]:
-    """What JAX computes on and, if that is not the CPU, the CPU to compare it with."""
+    """Return the device that JAX uses and, if that is not the CPU, the CPU to compare it with."""
     first = jax.devices()[0]
     if first.platform == "cpu":
         return [first]
@@ -74,28 +59,25 @@ def run(
     stages: Sequence[Callable] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> list[Row]:
-    """Run stages and judge them.
+    """Run stages and compare their results with the reference.
 
     Args:
       reference: the arrays to compare with.
       stages: functions of the reference that return checks; None: all of `STAGES`.
-      devices: the first one is judged; a second is run as well and gives each row its
+      devices: the first one is judged; on a second the stages run as well, and each row gets its
         `device_gap`. None: `default_devices()`.
 
     Returns:
       One row per check, in order.
     """
-    one, *rest = [_checks(reference, stages or STAGES, d) for d in devices or default_devices()]
-    rows = [judge(check) for check in one]
-    for other in rest[:1]:
-        gaps = [largest_gap(a.ours, b.ours) for a, b in zip(one, other, strict=True)]
-        rows = [
-            dataclasses.replace(row, device_gap=gap) for row, gap in zip(rows, gaps, strict=True)
-        ]
-    return rows
-
-
-def _checks(reference: Reference, stages: Sequence[Callable], device: jax.Device) -> list[Check]:
-    """Every stage's checks on one device."""
-    with jax.default_device(device):
-        return [check for stage in stages for check in stage(reference)]
+    checks_by_device = []
+    for device in (devices or default_devices())[:2]:
+        with jax.default_device(device):
+            checks = [check for stage in stages or STAGES for check in stage(reference)]
+        checks_by_device.append(checks)
+    rows = [judge(check) for check in checks_by_device[0]]
+    if len(checks_by_device) == 1:
+        return rows
+    pairs = zip(*checks_by_device, strict=True)
+    gaps = [largest_gap(check.ours, other.ours) for check, other in pairs]
+    return [dataclasses.replace(row, device_gap=g) for row, g in zip(rows, gaps, strict=True)]

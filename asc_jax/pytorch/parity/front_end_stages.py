@@ -1,6 +1,6 @@
-"""The parity table's front end and augmentation: one small function per stage.
+"""Compute the parity table's front end and augmentation, one function for each stage.
 
-Each takes the reference arrays by file name, runs our own code on the reference's *input* of
+A stage takes the reference arrays by file name, runs our own code on the reference's *input* of
 that stage, and returns checks. So a fault shows in the row where it is, not in all that follow.
 Tolerances are those that the tests of the same modules pin.
 """
@@ -34,7 +34,7 @@ EQUAL_BITS = Tolerance("equal bits: rounded where torchaudio rounds")
 
 
 def resample_kernel(reference: Reference) -> list[Check]:
-    """Both precisions: the phase is rounded to float32 in one of them only."""
+    """Compute it in both precisions: in one of them the phase is rounded to float32."""
     arrays = reference("b_frontend")
     size = "320 phases × 459 taps"
     ours = filters.resample_kernel(*RATES)
@@ -47,7 +47,7 @@ def resample_kernel(reference: Reference) -> list[Check]:
 
 
 def resampled_waveform(reference: Reference) -> list[Check]:
-    """44.1 → 32 kHz."""
+    """Resample from 44.1 to 32 kHz."""
     arrays = reference("b_frontend")
     ours = features.resample(jnp.asarray(arrays["wave"]), *RATES)
     tolerance = Tolerance("float32 sums of 459 products", absolute=1e-6)
@@ -55,7 +55,7 @@ def resampled_waveform(reference: Reference) -> list[Check]:
 
 
 def hann_window(reference: Reference) -> list[Check]:
-    """Periodic."""
+    """Compute the periodic window."""
     ours = filters.hann_window(MEL["win_length"])
     tolerance = Tolerance("last bit of a float32", absolute=6e-8)
     expected = reference("b_frontend")["hann_window"]
@@ -63,7 +63,7 @@ def hann_window(reference: Reference) -> list[Check]:
 
 
 def mel_filterbank(reference: Reference) -> list[Check]:
-    """HTK mel scale, no norm."""
+    """Compute it on the HTK mel scale, without norm."""
     names = ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")
     ours = filters.mel_filterbank(*(MEL[name] for name in names))
     expected = reference("b_frontend")["mel_fb"]
@@ -71,7 +71,7 @@ def mel_filterbank(reference: Reference) -> list[Check]:
 
 
 def log_mel(reference: Reference) -> list[Check]:
-    """Ours and torchaudio's float32 are both measured against float64, clip by clip."""
+    """Measure our and torchaudio's distance from float64, clip by clip."""
     arrays = reference("b_frontend")
     checks = []
     for hop in HOPS:
@@ -85,7 +85,7 @@ def log_mel(reference: Reference) -> list[Check]:
 
 
 def log_mel_float64(reference: Reference, limits=LOG_MEL64_LIMITS) -> list[Check]:
-    """From 44.1 kHz on, in float64; `limits` per clip, natural logarithm."""
+    """Compute it from 44.1 kHz on in float64; `limits`: per clip, natural logarithm."""
     arrays = reference("b_frontend")
     limits = np.broadcast_to(limits, len(arrays["wave"]))[:, None, None]
     tolerance = Tolerance("storage in float32; last bit of the window", limits)
@@ -101,7 +101,7 @@ def log_mel_float64(reference: Reference, limits=LOG_MEL64_LIMITS) -> list[Check
 
 
 def frequency_mask(reference: Reference) -> list[Check]:
-    """Where the band begins and ends, from the same uniform draws, and what it leaves."""
+    """Compute both ends of a band from the same uniform draws, and what the mask leaves."""
     arrays = reference("b_freqmask")
     uniform = np.stack([np.ravel(arrays["u1"]), np.ravel(arrays["u2"])], axis=1)
     start, width = augment.band_from_uniform(jnp.asarray(uniform), MEL["n_mels"], MAX_FREQ_MASK)
@@ -109,9 +109,7 @@ def frequency_mask(reference: Reference) -> list[Check]:
     expected = np.stack([np.ravel(arrays["start"]), np.ravel(arrays["end"])])
     ones = np.ones((len(start), MEL["n_mels"], 4), np.float32)
     first, end = expected.astype(np.int32)
-    left = augment.mask_band(
-        jnp.asarray(ones), jnp.asarray(first), jnp.asarray(end - first), axis=1
-    )
+    left = augment.mask_band(*map(jnp.asarray, (ones, first, end - first)), axis=1)
     mel_bin = np.arange(MEL["n_mels"])[:, None]
     inside = (mel_bin >= first[:, None, None]) & (mel_bin < end[:, None, None])
     size = "ones, 6 × 256 × 4"
@@ -122,27 +120,24 @@ def frequency_mask(reference: Reference) -> list[Check]:
 
 
 def masked_log_mel(reference: Reference) -> list[Check]:
-    """What a mask changes in our step: to log 1e-5, in one band of mel bins over all frames.
+    """Check that a mask sets one band of mel bins, over all frames, to log 1e-5 in our step.
 
     The clips are of faint noise, which is far from log 1e-5, and from 0, everywhere.
     """
     waveform = 1e-3 * jax.random.normal(jax.random.key(1), (4, RATES[1]))
     batch = {"audio": waveform, "mask": jnp.ones(len(waveform), bool)}
-    plain, masked = (
-        np.asarray(
-            training_input(
-                jax.random.key(0),
-                batch,
-                augmentations=[
-                    Augmentation(
-                        "freq_mask", "mel_power", functools.partial(freq_mask, max_width=width)
-                    )
-                ],
-                features_config={**MEL, "hop_length": HOPS[1]},
-            )["log_mel"]
+
+    def masked_by(max_width: int) -> np.ndarray:
+        masking = functools.partial(freq_mask, max_width=max_width)
+        result = training_input(
+            jax.random.key(0),
+            batch,
+            augmentations=[Augmentation("freq_mask", "mel_power", masking)],
+            features_config={**MEL, "hop_length": HOPS[1]},
         )
-        for width in (0, MAX_FREQ_MASK)
-    )
+        return np.asarray(result["log_mel"])
+
+    plain, masked = masked_by(0), masked_by(MAX_FREQ_MASK)
     changed = np.abs(masked - plain)[..., 0] > 1e-3  # [b, f, t]
     ours = masked[changed]
     expected = np.full_like(ours, np.log(1e-5))
@@ -159,7 +154,7 @@ def masked_log_mel(reference: Reference) -> list[Check]:
 
 
 def mixstyle(reference: Reference) -> list[Check]:
-    """With the reference's shares and partners. Its variance is the unbiased one."""
+    """Mix with the reference's fractions and partners; its variance is the unbiased one."""
     arrays = reference("e_mixstyle")
     log_mel = jnp.moveaxis(jnp.asarray(arrays["x"]), 1, -1)  # [b, c, f, t] -> [b, f, t, c]
     statistics = augment.band_statistics(log_mel)
@@ -189,7 +184,7 @@ def _size(x: np.ndarray) -> str:
     return " × ".join(map(str, x.shape))
 
 
-FRONT_END = (
+STAGES = (
     resample_kernel,
     resampled_waveform,
     hann_window,

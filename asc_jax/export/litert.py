@@ -1,0 +1,225 @@
+"""Write the network for LiteRT (TensorFlow Lite) by TensorFlow's converter, and read it back.
+
+Built-in operations only. The converter writes float32, because its own float16 mode would also
+round the window, the mel weights and the 1e-5 under the logarithm. Here only the weights of the
+convolutions are stored in float16, each with an operation that widens it.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from asc_jax.errors import UserError
+from asc_jax.export.graph import INPUT, N_SAMPLES, Deployment, Operation
+from asc_jax.features.front_end import LOG_OFFSET
+from asc_jax.machine.optional_packages import require, require_tensorflow
+
+EXTENSION = ".tflite"
+METADATA_NAME = "asc_jax"
+
+
+def build(deployment: Deployment) -> dict[str, bytes]:
+    """Return `{"waveform_to_probs": …, "log_mel_to_logits": …}`, two flatbuffers.
+
+    The first takes `waveform [b, 32000]` and gives `probs [b, n_classes]`, the second `log_mel
+    [b, n_mels, n_frames, 1]` and `logits [b, n_classes]`; all float32, any b. The metadata is
+    JSON in the entry "asc_jax".
+
+    Raises:
+      UserError: TensorFlow is not installed, or n_fft is no power of two.
+    """
+    n_fft = deployment.features["n_fft"]
+    if n_fft.bit_count() != 1:
+        raise UserError(
+            f"config.features.n_fft is {n_fft}, and LiteRT's Fourier transform takes powers of two "
+            "only: export to another kind, or train with such an n_fft"
+        )
+    tf = require_tensorflow()
+
+    def waveform_to_probs(waveform):
+        return tf.nn.softmax(_network(tf, deployment, _log_mel(tf, deployment, waveform)))
+
+    def log_mel_to_logits(log_mel):
+        return _network(tf, deployment, log_mel)
+
+    functions = {f.__name__: f for f in (waveform_to_probs, log_mel_to_logits)}
+    return {
+        artefact: _finish(_convert(tf, functions[artefact], shape), deployment)
+        for artefact, shape in deployment.input_shapes.items()
+    }
+
+
+def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return the files of `build` as functions that LiteRT computes.
+
+    Raises:
+      UserError: the package ai-edge-litert is not installed.
+    """
+    interpreter_class = require("ai_edge_litert.interpreter").Interpreter
+
+    def runner(data: bytes):
+        with _silent():
+            interpreter = interpreter_class(model_content=data)
+            interpreter.allocate_tensors()
+        (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+        def run(batch: np.ndarray) -> np.ndarray:
+            if list(interpreter.get_input_details()[0]["shape"]) != list(batch.shape):
+                interpreter.resize_tensor_input(source["index"], batch.shape)
+                interpreter.allocate_tensors()
+            interpreter.set_tensor(source["index"], np.asarray(batch))
+            interpreter.invoke()
+            return interpreter.get_tensor(result["index"])
+
+        return run
+
+    return {artefact: runner(data) for artefact, data in files.items()}
+
+
+def _convert(tf, function: Callable, shape: tuple[int, ...]) -> bytes:
+    module = tf.Module()
+    spec = tf.TensorSpec([None, *shape], tf.float32)
+    module.function = tf.function(function, input_signature=[spec])
+    concrete = module.function.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+    with _silent():
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Discard what C++ libraries print on stderr; what goes wrong is raised anyway."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
+def _log_mel(tf, deployment: Deployment, waveform):
+    """Compute the front end, `[b, 32000]` → `[b, n_mels, n_frames, 1]`."""
+    n_fft, n_mels, hop_length = (deployment.features[n] for n in ("n_fft", "n_mels", "hop_length"))
+    half = n_fft // 2
+    padded = tf.pad(waveform, [[0, 0], [half, n_fft - half]], "REFLECT")
+    starts = range(0, N_SAMPLES + 1, hop_length)
+    frames = tf.stack([padded[:, start : start + n_fft] for start in starts], 1)
+    spectrum = tf.signal.rfft(frames * deployment.window(), [n_fft])
+    power = tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2
+    by_bin = tf.transpose(tf.reshape(power, [-1, half + 1]))  # [bin, b · t]
+    band, here, below = deployment.mel_bands()
+    mel = tf.math.unsorted_segment_sum(by_bin * here[:, None], band, n_mels)
+    mel += tf.math.unsorted_segment_sum(by_bin * below[:, None], band, n_mels + 1)[1:]
+    mel = tf.reshape(tf.transpose(mel), [-1, len(starts), n_mels])
+    return tf.transpose(tf.math.log(mel + LOG_OFFSET), [0, 2, 1])[..., None]
+
+
+def _network(tf, deployment: Deployment, log_mel):
+    """Compute the network, `[b, n_mels, n_frames, 1]` → `[b, n_classes]`."""
+    activations = {
+        None: tf.identity,
+        "relu": tf.nn.relu,
+        "relu6": tf.nn.relu6,
+        "hard_swish": lambda x: x * tf.nn.relu6(x + 3) / 6,
+        "silu": lambda x: x * tf.sigmoid(x),
+        "gelu": lambda x: tf.nn.gelu(x, approximate=True),  # Flax's default
+    }
+    results = {INPUT: log_mel}
+    for op in deployment.operations():
+        out = _operation(tf, op, [results[name] for name in op.inputs])
+        results[op.name] = activations[op.activation](out)
+    return results["logits"]
+
+
+def _operation(tf, op: Operation, inputs):
+    arrays = {name: np.asarray(value, np.float32) for name, value in op.arrays.items()}
+    x, strides = inputs[0], [1, *op.strides, 1]
+    if op.kind == "add":
+        return x + inputs[1]
+    if op.kind == "mean":
+        return tf.reduce_mean(x, [1, 2])
+    if op.kind == "grn":  # see `normalisation.GlobalResponseNorm`
+        norm = tf.sqrt(tf.reduce_sum(x * x, [1, 2], keepdims=True))
+        ratio = norm / (tf.reduce_mean(norm, -1, keepdims=True) + 1e-6)
+        return x + arrays["gamma"] * (x * ratio) + arrays["beta"]
+    # With stride 1 TensorFlow's SAME padding is the wanted one, and one operation less.
+    padding = "SAME" if op.strides == (1, 1) else "VALID"
+    if padding == "VALID":
+        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    if op.kind == "avg_pool":
+        return tf.nn.avg_pool2d(x, 3, strides, padding)
+    if op.kind == "depthwise":
+        kernel = arrays["kernel"].transpose(0, 1, 3, 2)
+        y = tf.nn.depthwise_conv2d(x, kernel, strides, padding)
+    else:
+        y = tf.nn.conv2d(x, arrays["kernel"], strides, padding)
+    return tf.nn.bias_add(y, arrays["bias"])
+
+
+def _finish(data: bytes, deployment: Deployment) -> bytes:
+    """Store weights in float16 where the deployment's are, and add the metadata."""
+    schema = require("tensorflow.lite.python.schema_py_generated")
+    flatbuffers = require("flatbuffers")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    if deployment.params["head"]["kernel"].dtype == np.float16:
+        _store_weights_in_float16(schema, model)
+    text = json.dumps(dict(deployment.metadata)).encode()
+    entry = schema.MetadataT()
+    entry.name = METADATA_NAME
+    entry.buffer = _add_buffer(schema, model, np.frombuffer(text, np.uint8))
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _store_weights_in_float16(schema, model) -> None:
+    """Store kernels and biases of all convolutions in float16, widened by DEQUANTIZE."""
+    graph, kinds = model.subgraphs[0], schema.BuiltinOperator
+    dequantize = schema.OperatorCodeT()
+    dequantize.builtinCode = dequantize.deprecatedBuiltinCode = kinds.DEQUANTIZE
+    dequantize.version = 3  # the first that takes float16
+    model.operatorCodes.append(dequantize)
+    convolutions = {
+        number
+        for number, code in enumerate(model.operatorCodes)
+        if code.builtinCode in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D)
+    }
+    users = [op for op in graph.operators if op.opcodeIndex in convolutions]
+    weights = {i: graph.tensors[i] for i in sorted({int(i) for op in users for i in op.inputs[1:]})}
+    # All are read before any is emptied: tensors of equal values may share a buffer.
+    values = {
+        i: np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.float32)
+        for i, tensor in weights.items()
+    }
+    for tensor in weights.values():
+        model.buffers[tensor.buffer].data = None
+    widenings = []
+    for i, tensor in weights.items():
+        narrow = schema.TensorT()
+        narrow.shape, narrow.type = tensor.shape, schema.TensorType.FLOAT16
+        narrow.name = tensor.name + b".float16"
+        narrow.buffer = _add_buffer(schema, model, values[i].astype(np.float16).view(np.uint8))
+        tensor.buffer = 0  # by convention the empty one
+        widening = schema.OperatorT()
+        widening.opcodeIndex = len(model.operatorCodes) - 1
+        widening.inputs, widening.outputs = [len(graph.tensors)], [i]
+        graph.tensors.append(narrow)
+        widenings.append(widening)
+    graph.operators = widenings + graph.operators
+
+
+def _add_buffer(schema, model, data: np.ndarray) -> int:
+    """Add bytes to a model and return the number of their buffer."""
+    buffer = schema.BufferT()
+    buffer.data = data
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
