@@ -170,6 +170,7 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
 
     A part that reads a column which only the data knows is left to the first training step.
     """
+    model(config, train=True)
     if n_classes != N_SCENES:
         raise UserError(f"config.model gives {n_classes} logits for a clip, expected {N_SCENES}")
     n_samples, (n_mels, n_frames, _) = config.features.sample_rate, log_mel_shape(config)

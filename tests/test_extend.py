@@ -1,13 +1,137 @@
-"""The page "Extend": its files are saved as they stand, trained, resumed and exported."""
+"""The page "Extend": its files are saved as they stand, trained, resumed and converted."""
 
+import importlib
 import pathlib
 import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loop_runs import Stopping
+from small import small_clips
+
+import asc_jax
+from asc_jax import experiment
+from asc_jax.cli.config_flag import make_configs_importable
+from asc_jax.errors import Interrupted, UserError
+from asc_jax.evaluation import evaluate
+from asc_jax.export.run import export_run
+from asc_jax.training import loop
+from asc_jax.training.workdir import run_config
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extend.md"
+OPTIONS = {
+    "make_evaluator": evaluate.make_evaluator,
+    "n_epochs": 2,
+    "eval_every_epochs": 2,
+    "checkpoint_every_epochs": 1,
+    "keep_checkpoints": 1,
+    "keep_best": False,
+    "steps_per_call": 2,
+}
 
 
-def test_page_is_there():
-    assert re.findall(r"## The (?:parts|config): `(\w+\.py)`", PAGE.read_text()) == [
-        "my_parts.py",
-        "my_config.py",
-    ]
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """The page's config, with a front end that is quick, in the folder of the page's files."""
+    folder = tmp_path_factory.mktemp("mine")
+    files = re.findall(r"`(my_\w+\.py)`\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert [name for name, _ in files] == ["my_parts.py", "my_config.py"]
+    for name, code in files:
+        (folder / name).write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        make_configs_importable()
+        config = importlib.import_module("my_config").get_config()
+        config.features.n_mels = 32
+        config.features.hop_length = 2000
+        config.augment.freq_mask.max_width = 8
+        config.data.batch_size = 4
+        yield config
+    del sys.modules["my_parts"], sys.modules["my_config"]
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    """`(experiment, workdir, final state)` of an uninterrupted run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    workdir = tmp_path_factory.mktemp("run")
+    own = experiment.make(config)
+    run_config.save(workdir, "my_config.py", config)
+    yield own, workdir, loop.fit(own, small_clips(10), small_clips(4), workdir, **OPTIONS)
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_own_network_is_counted(config):
+    cost = experiment.make(config).cost
+    assert cost["n_params"] == 27 * 24 + 2 * 24 + 6 * 24 * 24 + 4 * 24 + 24 * 10 + 10
+    convolution, gru, head = 4 * 9 * 27 * 24, 9 * 6 * 24 * 24, 24 * 10
+    assert cost["macs"] == convolution + gru + head
+
+
+def test_own_parts_train_and_a_resumed_run_ends_in_the_same_bits(trained, tmp_path):
+    own, _, whole = trained
+    clips = Stopping(small_clips(10), 4)
+    with pytest.raises(Interrupted):
+        loop.fit(own, clips, small_clips(4), tmp_path, **OPTIONS)
+    resumed = loop.fit(own, small_clips(10), small_clips(4), tmp_path, **OPTIONS)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    moved = jax.tree.map(lambda a, b: np.any(a != b), whole.params, own.variables()["params"])
+    assert all(jax.tree.leaves(moved))
+
+
+def test_own_network_predicts_and_is_converted(trained):
+    own, workdir, whole = trained
+    run = asc_jax.load_run(workdir)
+    jax.tree.map(np.testing.assert_array_equal, run.variables, whole.variables)
+    prediction = run.predict(np.zeros(48_000), 32_000)
+    np.testing.assert_allclose(prediction.probs.sum(-1), [1, 1])
+    lines = export_run(workdir, "stablehlo")
+    assert {path.name for path in (workdir / "export").iterdir()} == {
+        "waveform_to_probs.stablehlo",
+        "log_mel_to_logits.stablehlo",
+    }
+    assert any("same top scene on 100.00 %" in line for line in lines)
+    with pytest.raises(UserError, match="--to onnx writes the network cp_mobile only, .*ConvGru"):
+        export_run(workdir, "onnx")
+
+
+def test_own_augmentation_reads_the_device(config):
+    (gain,) = (a for a in experiment.make(config).augmentations if a.label == "gain")
+    batch = {
+        "audio": jnp.ones((4, 8)),
+        "device_id": jnp.array([0, 1, 0, 5]),
+        "batch_row": jnp.arange(4),
+    }
+    changed = np.asarray(gain(jax.random.key(0), batch, None)["audio"])
+    assert np.all(changed[[1, 3]] == 1)
+    assert np.all(changed[[0, 2]] != 1)
+    assert changed[0, 0] != changed[2, 0]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("model", "name", "my_parts:Missing", "my_parts.py has no Missing"),
+        ("model", "name", "no_such_module:Net", "there is no module no_such_module in .*/mine"),
+        ("model", "wdith", 8, "config.model.wdith: my_parts:ConvGru takes no such value.*width"),
+        (
+            "augment",
+            "gain",
+            {"name": "my_parts:gain_of_device_a", "max_db": "loud"},
+            r"config.augment.gain: TypeError: .* \(my_parts.py, line \d+\)",
+        ),
+        ("optim", "name", "adamw", "config.optim.momentum: adamw takes no such value"),
+        ("augment", "gain", {"name": "my_parts:sgd"}, "not marked with"),
+        ("precision", "compute", "bfloat16", "ConvGru has no attribute dtype"),
+    ],
+)
+def test_mistake_in_an_own_part_is_one_line(config, section, key, value, expected):
+    changed = config.copy_and_resolve_references().unlock()
+    changed[section][key] = value
+    with pytest.raises(UserError, match=expected) as caught:
+        experiment.make(changed.lock())
+    assert "\n" not in str(caught.value)

@@ -28,6 +28,7 @@ from loop_runs import (
 from small import noise, small_clips
 
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import replicas
 from asc_jax.models.kernels import chunks
 from asc_jax.training import loop, run
@@ -362,7 +363,12 @@ def test_seeds_in_one_call_train_as_each_alone(parts, tmp_path, whole, together)
     workdirs = [tmp_path / "0", tmp_path / "1"]
     seeds = [parts, with_seed(parts, 1)]
     states = loop.fit_seeds(
-        seeds, small_clips(N_CLIPS), None, workdirs, **{**OPTIONS, "together": together}
+        seeds,
+        small_clips(N_CLIPS),
+        None,
+        workdirs,
+        make_evaluator=make_evaluator,
+        **{**OPTIONS, "together": together},
     )
     if not together:
         assert_same_end(states[0], workdirs[0], whole)

@@ -13,7 +13,7 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import require_finite, softmax
 from asc_jax.experiment import Experiment
 from asc_jax.export.graph import ARTEFACTS, Deployment
-from asc_jax.models import precision
+from asc_jax.models import evaluation, precision
 from asc_jax.models.from_config import model
 from asc_jax.types import Array, Params
 
@@ -37,18 +37,16 @@ def make_reference(experiment: Experiment, variables: Params, deployment: Deploy
     the network that `eval.py` evaluates.
     """
     config = experiment.config
-    net = model(config).clone(folded=True)
-    params = jax.tree.map(lambda x: x.astype(np.float32), deployment.params)
     rounded = precision.deployed(variables, config.precision.stored)
 
     @jax.jit
-    def reference(params: Params, rounded: Params, audio: Array):
+    def reference(variables: Params, rounded: Params, audio: Array):
         log_mel = features.log_mel(audio, **config.features)
-        logits = net.apply({"params": params}, log_mel)
-        return log_mel, logits, model(config).apply(rounded, log_mel)
+        logits = deployment.apply(variables, log_mel)
+        return log_mel, logits, evaluation(model(config))(rounded, log_mel)
 
     # Arguments, because XLA's CPU compiler computes some constants wrongly: `c_header.load`.
-    return functools.partial(reference, params, jax.tree.map(jnp.asarray, rounded))
+    return functools.partial(reference, deployment.variables, jax.tree.map(jnp.asarray, rounded))
 
 
 def clip_batches(clips, n_samples: int) -> Batches:

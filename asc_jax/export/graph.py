@@ -7,12 +7,15 @@ computation; every operation names the operations whose results it takes.
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import features
 from asc_jax.features import filters
-from asc_jax.models.cp_mobile import STAGES
-from asc_jax.types import Params
+from asc_jax.models.cp_mobile import STAGES, CPMobile
+from asc_jax.types import Array, Params
 
 ARTEFACTS = ("waveform_to_probs", "log_mel_to_logits")
 INPUT = "log_mel"  # name of the input of the first operation
@@ -23,15 +26,31 @@ N_SAMPLES = 32_000  # of a one-second clip
 class Deployment:
     """A network with everything that is written beside it.
 
-    params: the "params" that `folding.fold_batch_norm` returns, numpy, in the dtype of the
-    file. model: keywords of `CPMobile`. features: keywords of `features.log_mel`. metadata:
-    text by name, scene names among it.
+    params: numpy, in the dtype of the file: what `folding.fold_batch_norm` returns, or the
+    parameters of another network than CPMobile, as trained. model: the network's attributes.
+    features: keywords of `features.log_mel`. metadata: text by name, scene names among it.
+    network, batch_stats: of another network than CPMobile.
     """
 
     params: Params
     model: Mapping
     features: Mapping
     metadata: Mapping[str, str]
+    network: nn.Module | None = None
+    batch_stats: Params = dataclasses.field(default_factory=dict)
+
+    @property
+    def variables(self) -> Params:
+        """Return the float32 variables that `apply` takes."""
+        trees = {"params": self.params} | (
+            {"batch_stats": self.batch_stats} if self.network else {}
+        )
+        return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), trees)
+
+    def apply(self, variables: Params, log_mel: Array, body: str = "auto") -> Array:
+        """Return the logits; `body` chooses the convolutions of CPMobile."""
+        network = self.network or CPMobile(**self.model, folded=True, body=body)
+        return network.apply(variables, log_mel, train=False)
 
     @property
     def n_frames(self) -> int:

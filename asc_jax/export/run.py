@@ -24,7 +24,7 @@ from asc_jax.export.graph import ARTEFACTS, Deployment
 from asc_jax.machine import files, version
 from asc_jax.models import precision
 from asc_jax.models.folding import fold_batch_norm
-from asc_jax.models.from_config import attributes
+from asc_jax.models.from_config import attributes, model
 from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
@@ -66,6 +66,11 @@ def export_run(
             raise UserError(f"unknown {name} {value!r}; known: {', '.join(known)}")
     workdir, best = pathlib.Path(workdir), checkpoint == "best"
     name, config = run_config.load(workdir)
+    if kind != "stablehlo" and config.model.name != "cp_mobile":
+        raise UserError(
+            f"--to {kind} writes the network cp_mobile only, and this run's is "
+            f"{config.model.name}: --to stablehlo writes any network"
+        )
     experiment = make_experiment(config)
     state, _, step = evaluate.restore(experiment, workdir, name="best" if best else "checkpoints")
     deployment = deploy(experiment, state.variables, weights, {"config": name, "step": str(step)})
@@ -85,15 +90,19 @@ def export_run(
 def deploy(
     experiment: Experiment, variables: Params, weights: str, metadata: Mapping[str, str]
 ) -> Deployment:
-    """Fold the BatchNorms, round to the dtype `weights`, and add the metadata.
+    """Fold the BatchNorms of CPMobile, round to the dtype `weights`, and add the metadata.
 
     Raises:
       UserError: a value overflows the dtype or is not finite.
     """
-    config = experiment.config
-    with np.errstate(all="ignore"):  # values that are not finite are rejected below
-        folded = fold_batch_norm(variables)["params"]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(folded):
+    config, own = experiment.config, {}
+    if config.model.name == "cp_mobile":
+        with np.errstate(all="ignore"):  # values that are not finite are rejected below
+            params = fold_batch_norm(variables)["params"]
+    else:
+        params, batch_stats = variables["params"], precision.cast(variables["batch_stats"], weights)
+        own = {"network": model(config), "batch_stats": jax.tree.map(np.asarray, batch_stats)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.all(np.isfinite(leaf)):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise UserError(
@@ -101,7 +110,7 @@ def deploy(
                 "or its weights are corrupted. Take --checkpoint best, if there is one, or train "
                 "again"
             )
-    params = precision.cast(folded, weights)
+    params = precision.cast(params, weights)
     metadata = {
         "scenes": " ".join(SCENES),
         "sample_rate": str(config.features.sample_rate),
@@ -118,6 +127,7 @@ def deploy(
         model=attributes(config),
         features=config.features.to_dict(),
         metadata=metadata,
+        **own,
     )
 
 

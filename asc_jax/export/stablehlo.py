@@ -13,8 +13,7 @@ from jax import export
 
 from asc_jax import features
 from asc_jax.export.graph import Deployment
-from asc_jax.models import CPMobile
-from asc_jax.types import Array, Params
+from asc_jax.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 EXTENSION = ".stablehlo"
@@ -65,11 +64,9 @@ def _waveform_to_probs(deployment: Deployment, waveform: Array) -> Array:
 
 def _log_mel_to_logits(deployment: Deployment, log_mel: Array) -> Array:
     """Compute the network; the body of its convolutions is chosen where the file runs."""
-    params = jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), deployment.params)
-
-    def forward(params: Params, log_mel: Array, body: str) -> Array:
-        net = CPMobile(**deployment.model, folded=True, body=body)
-        return net.apply({"params": params}, log_mel)
-
-    bodies = {body: functools.partial(forward, body=body) for body in ("shifts", "lax")}
-    return jax.lax.platform_dependent(params, log_mel, cpu=bodies["shifts"], default=bodies["lax"])
+    if deployment.network is not None:
+        return deployment.apply(deployment.variables, log_mel)
+    bodies = {body: functools.partial(deployment.apply, body=body) for body in ("shifts", "lax")}
+    return jax.lax.platform_dependent(
+        deployment.variables, log_mel, cpu=bodies["shifts"], default=bodies["lax"]
+    )
