@@ -112,7 +112,10 @@ def recording(scratch) -> Reader:
     def change(rng: Random, seed: bytes) -> bytes:
         return mutate.of_bytes(rng, seed, SOUND_WORDS, head=rng.choice((80, 80, 200, 0)))
 
-    kinds = "WAV FLAC OGG AIFF AU CAF W64 RF64 MP3 VOC NIST IRCAM".split()
+    kinds = (
+        *("WAV", "FLAC", "OGG", "AIFF", "AU", "CAF", "W64", "RF64", "MP3"),
+        *("VOC", "NIST", "IRCAM"),
+    )
     seeds = [sound(kind) for kind in kinds]
     seeds += [sound("WAV", s, channels=2) for s in ("FLOAT", "DOUBLE", "IMA_ADPCM", "ULAW")]
     return Reader(read, change, tuple(seeds))
