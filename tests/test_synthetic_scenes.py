@@ -1,4 +1,4 @@
-"""The made-up data set: TAU's layout, the same bytes for a seed, neither silly nor easy."""
+"""The synthetic data set: TAU's layout, the same bytes for a seed, neither silly nor easy."""
 
 import csv
 import filecmp

@@ -20,7 +20,6 @@ from asc_jax.errors import UserError
 from asc_jax.machine.staging import check_room, replacing
 
 tau22 = pytest.importorskip("asc_jax.data.store.dataset")
-from asc_jax.data.store import shards  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +80,7 @@ def test_stored_clip_is_what_tfds_would_store(built):
     serialiser = example_serializer.ExampleSerializer(features.get_serialized_info())
     theirs = serialiser.serialize_example(features.encode_example(fields))
     parse = tf_example_pb2.Example.FromString
-    assert parse(shards.serialise(clip, waveform)) == parse(theirs)
+    assert parse(tau22.serialise(clip, waveform)) == parse(theirs)
 
 
 def test_build_reads_each_clip_once(tau, tmp_path, monkeypatch):

@@ -113,18 +113,8 @@ def recording(scratch) -> Reader:
         return mutate.of_bytes(rng, seed, SOUND_WORDS, head=rng.choice((80, 80, 200, 0)))
 
     kinds = (
-        "WAV",
-        "FLAC",
-        "OGG",
-        "AIFF",
-        "AU",
-        "CAF",
-        "W64",
-        "RF64",
-        "MP3",
-        "VOC",
-        "NIST",
-        "IRCAM",
+        *("WAV", "FLAC", "OGG", "AIFF", "AU", "CAF", "W64", "RF64", "MP3"),
+        *("VOC", "NIST", "IRCAM"),
     )
     seeds = [sound(kind) for kind in kinds]
     seeds += [sound("WAV", s, channels=2) for s in ("FLOAT", "DOUBLE", "IMA_ADPCM", "ULAW")]
@@ -171,17 +161,8 @@ def archive(scratch) -> Reader:
             assert not any(file.is_symlink() for file in folder.rglob("*"))
 
     words = (
-        b"PK\1\2\x14\0\x14\0\0\0\x0e\0",
-        b"PK\1\2",
-        b"PK\3\4",
-        b"PK\5\6",
-        b"PK\6\6",
-        b"../",
-        b"TOP/",
-        b"\\",
-        b"C:",
-        b"/",
-        b"\0",
+        *(b"PK\1\2\x14\0\x14\0\0\0\x0e\0", b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6"),
+        *(b"../", b"TOP/", b"\\", b"C:", b"/", b"\0"),
     )
     return Reader(read, lambda rng, seed: mutate.of_bytes(rng, seed, words), _archives())
 

@@ -34,7 +34,7 @@ from asc_jax.errors import UserError
 TRAIN_SEGMENTS_PER_LOCATION, TEST_SEGMENTS_PER_LOCATION = 2, 1
 FIRST_LOCATION, FIRST_SEGMENT = 1000, 40_000  # numbers as long as the data set's own
 # Devices of a scene's successive training segments: 13 of 20 are a, and every prefix has
-# about that share. Scenes start at different places among the others.
+# about that fraction. Scenes start at different places among the others.
 TRAIN_PATTERN = "a.aa.a.aa.aa.a.aa.aa"
 OTHER_TRAIN_DEVICES = ("b", "s1", "c", "s2", "s3")
 HEADER = ("filename", "scene_label", "identifier", "source_label")

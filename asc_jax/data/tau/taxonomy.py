@@ -7,17 +7,9 @@ Source: the data set's own documentation (Zenodo record 6337421) and the task's 
 """
 
 SCENES = (
-    "airport",
-    "bus",
-    "metro",
-    "metro_station",
-    "park",
-    "public_square",
-    "shopping_mall",
-    "street_pedestrian",
-    "street_traffic",
-    "tram",
-)
+    "airport", "bus", "metro", "metro_station", "park",
+    "public_square", "shopping_mall", "street_pedestrian", "street_traffic", "tram",
+)  # fmt: skip
 DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
 # Real microphones, simulated ones that the training lists contain, and simulated ones that
 # only the test list contains.
@@ -27,17 +19,9 @@ DEVICE_GROUPS = {
     "unseen": ("s4", "s5", "s6"),
 }
 CITIES = (
-    "barcelona",
-    "helsinki",
-    "lisbon",
-    "london",
-    "lyon",
-    "milan",
-    "paris",
-    "prague",
-    "stockholm",
-    "vienna",
-)
+    "barcelona", "helsinki", "lisbon", "london", "lyon",
+    "milan", "paris", "prague", "stockholm", "vienna",
+)  # fmt: skip
 TRAIN_PERCENTS = (5, 10, 25, 50, 100)
 
 N_SCENES = len(SCENES)
