@@ -85,6 +85,7 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
 
 
 _EXPECTED = "expected a state dict or a Lightning checkpoint: tensors by name"
+_SAVE = "torch.save(model.state_dict(), 'weights.pt')"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # how PyTorch names what it did not call
 
 
@@ -95,8 +96,7 @@ def _by_name(path, hyper_parameters) -> dict:
     if hyper_parameters is not None and not isinstance(hyper_parameters, Mapping):
         raise UserError(
             f"{path}: hyper_parameters is of type {type(hyper_parameters).__name__}, expected "
-            "values by name; where the file comes from, save the weights alone: "
-            "torch.save(model.state_dict(), 'weights.pt')"
+            f"values by name; where the file comes from, save the weights alone: {_SAVE}"
         )
     return dict(hyper_parameters or {})
 
@@ -125,11 +125,11 @@ def _load(path: pathlib.Path):
         if wanted and not (mmap and _is_damaged(path)):  # where a name may be a corrupted one
             raise UserError(
                 f"{path} asks for {wanted[1]}, which could run code; nothing was run. Where it "
-                "comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+                f"comes from, save the weights alone: {_SAVE}"
             ) from error
         raise UserError(
             f"{path} is cut short, damaged or not a file of PyTorch's: copy it again, or save it "
-            "again with torch.save(model.state_dict(), 'weights.pt')"
+            f"again with {_SAVE}"
         ) from error
 
 
