@@ -31,7 +31,7 @@ class BadValue(UserError, ValueError):
         super().__init__(f"{name} is {short(value)}, expected {expected}")
 
 
-def require(name: str, value: object, holds: bool, expected: str) -> None:
+def expect(name: str, value: object, holds: bool, expected: str) -> None:
     """Raise `BadValue` unless the condition on a value holds."""
     if not holds:
         raise BadValue(name, value, expected)

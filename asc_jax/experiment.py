@@ -13,7 +13,7 @@ from asc_jax import features
 from asc_jax.complexity import limits
 from asc_jax.complexity.measure import measure
 from asc_jax.data.tau.taxonomy import N_SCENES
-from asc_jax.errors import UserError, require
+from asc_jax.errors import UserError, expect
 from asc_jax.features.augmentation import AUGMENTATIONS, Augmentation, Context, training_input
 from asc_jax.machine.named_parts import bind, errors_named, find, takes
 from asc_jax.models import apply_training, evaluation, scratch_shapes_of
@@ -189,7 +189,7 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
     logits = jax.ShapeDtypeStruct((2, n_classes), float)
     with errors_named("config.loss"), contextlib.suppress(KeyError):
         shape = jax.eval_shape(loss_fn, logits, batch).shape
-        require("name", config.loss.name, shape == (2,), f"a value for each clip, not {shape}")
+        expect("name", config.loss.name, shape == (2,), f"a value for each clip, not {shape}")
 
 
 def train_forward(params, batch_stats, batch, key, scratch=None, *, config, axis_name=None):

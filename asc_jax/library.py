@@ -27,7 +27,7 @@ from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.experiment import Experiment, eval_forward
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 from asc_jax.models import precision
 from asc_jax.prediction.lines import Lines
 from asc_jax.prediction.predictor import Predictor, predict
@@ -112,7 +112,7 @@ class Run:
         best = " --checkpoint best" if self.checkpoint == "best" else ""
         again = f"evaluate the run with `asc-jax eval --workdir {self.workdir}{best}`"
         try:
-            return json_object.parse(path.read_text("utf-8"))
+            return files.parse_json(path.read_text("utf-8"))
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing: {again}") from error
         except (OSError, ValueError) as error:

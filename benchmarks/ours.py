@@ -15,7 +15,7 @@ from asc_jax.complexity import count_macs
 from asc_jax.data.clips import epoch_order, from_arrays, n_batches, open_split
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import make_eval_step
-from asc_jax.machine import distributed, replicas
+from asc_jax.machine import compiler_memory, distributed, replicas
 from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.training.resident import place_clips, resident_steps
 from benchmarks import inputs, ours_data, ours_network
@@ -29,6 +29,7 @@ def set_up(threads: int, n_replicas: int | None = None) -> None:
     """As train.py starts: on a CPU one replica a core, unless the environment says otherwise."""
     del threads, n_replicas  # the process has its cores, the environment its number
     distributed.start()
+    compiler_memory.trim_after_compiling()
 
 
 def model_step(spec: Mapping) -> Job:

@@ -69,7 +69,7 @@ def test_the_seed_alone_chooses():
 def test_choice_stays_what_it_was():
     """Pinned so that a run can be evaluated under later versions of numpy."""
     names = [f"lyon-{k}" for k in range(8)]
-    assert held_out.choose(names, [0] * 8, share=0.3, seed=0) == ["lyon-4", "lyon-6"]
+    assert held_out.choose(names, [0] * 8, fraction=0.3, seed=0) == ["lyon-4", "lyon-6"]
 
 
 def test_more_clips_of_the_same_locations_change_nothing():
@@ -86,7 +86,7 @@ def test_a_location_with_several_scenes_is_not_cut():
     locations = ["a", "a", "b", "b", "c", "c", "d", "d"]
     labels = [0, 1, 0, 1, 0, 0, 0, 0]
     for seed in range(10):
-        chosen = held_out.choose(locations, labels, share=0.5, seed=seed)
+        chosen = held_out.choose(locations, labels, fraction=0.5, seed=seed)
         assert len(chosen) == 2
         assert len({"a", "b"} & set(chosen)) == 1
 

@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import os, pathlib, sys
-from asc_jax import huge_pages
+from asc_jax.machine import huge_pages
 huge_pages.SETTING = pathlib.Path(sys.argv[1])
 huge_pages.start_again()
 print(os.environ.get("GLIBC_TUNABLES"), *sys.argv[2:], sep="|")

@@ -14,7 +14,7 @@ from asc_jax.machine import lock
 
 HOLD = """
 import sys, time
-from asc_jax import lock
+from asc_jax.machine import lock
 with lock.held(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

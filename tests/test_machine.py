@@ -1,10 +1,10 @@
-"""What of this machine a process may use."""
+"""What of this machine a process may use, and files that are written whole."""
 
 import os
 
 import pytest
 
-from asc_jax.machine import resources
+from asc_jax.machine import files, resources
 
 GIB = 2**30
 
@@ -65,3 +65,22 @@ def test_system_that_tells_nothing_has_no_free_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "MEMORY", tmp_path / "none")
     monkeypatch.setattr(resources, "GROUPS", tmp_path / "none")
     assert resources.free_memory() == 0
+
+
+def test_files_written_together_are_all_there_or_none(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    files.write_together({first: "old", second: b"old"})
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(IsADirectoryError):
+        files.write_together({first: "new", second: "new"}, sync=False)
+    assert first.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_block_that_fails_leaves_the_old_file(tmp_path):
+    files.write_atomically(tmp_path / "a", "old")
+    with pytest.raises(TypeError), files.atomic_writer(tmp_path / "a") as file:
+        file.write("text into a binary file")
+    assert (tmp_path / "a").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -106,8 +106,8 @@ def test_shard_that_goes_bad_while_building_is_named(tau, tmp_path, monkeypatch)
     """Here the 10 % split, from which the smaller one is copied."""
     write = tau22.Tau22._write
 
-    def write_and_spoil(self, split, write_all):
-        info = write(self, split, write_all)
+    def write_and_spoil(self, split):
+        info = write(self, split)
         if split == "train_10pct":
             (shard,) = tmp_path.glob(".building/**/*train_10pct.array_record*")
             shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
@@ -117,6 +117,17 @@ def test_shard_that_goes_bad_while_building_is_named(tau, tmp_path, monkeypatch)
     with pytest.raises(UserError, match="written just now, is damaged: is the disk sound?"):
         tau22.build(read_recordings(tau, ["train_5pct", "train_10pct"]), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_split_of_many_shards_is_the_split_of_one(tau, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(tau22, "SHARD_CLIPS", 4)
+    tau22.build(read_recordings(tau), tmp_path)
+    assert len(list(tmp_path.glob("tau22/*/*train_100pct.array_record*"))) == 5
+    for ours, theirs in zip(
+        _examples(tmp_path, "train_100pct"), _examples(built, "train_100pct"), strict=True
+    ):
+        assert ours["filename"] == theirs["filename"]
+        np.testing.assert_array_equal(ours["audio"], theirs["audio"])
 
 
 def test_build_has_all_splits_in_order(built):
@@ -319,36 +330,50 @@ def test_read_wav_takes_any_pcm(tmp_path, subtype):
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
-def test_plain_wav_is_read_as_libsndfile_reads_it(tmp_path, monkeypatch, kind, subtype):
+def test_wav_is_read_as_libsndfile_reads_it(tmp_path, monkeypatch, kind, subtype):
     values = np.random.default_rng(0).integers(-(2**31), 2**31, 44_100).astype(np.int32)
     values[:2] = -(2**31), 2**31 - 1
     soundfile.write(tmp_path / "a.wav", values, 44_100, format=kind, subtype=subtype)
     expected, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
-    monkeypatch.setitem(sys.modules, "soundfile", None)  # not needed for it
+    if kind == "WAV":
+        monkeypatch.setitem(sys.modules, "soundfile", None)  # not needed for it
     np.testing.assert_array_equal(read_wav(tmp_path / "a.wav"), expected)
 
 
-@pytest.mark.parametrize(
-    ("at", "value"), [(4, 0), (22, 2), (24, 0), (28, 1), (32, 4), (34, 16), (40, 0)]
-)
-def test_odd_header_is_left_to_libsndfile(tmp_path, at, value):
-    """One byte of it changed: the answer is libsndfile's, whether sound or refusal."""
-    write_wav(tmp_path / "a.wav", subtype="PCM_24")
-    data = bytearray((tmp_path / "a.wav").read_bytes())
-    data[at] = value
-    (tmp_path / "a.wav").write_bytes(data)
-    assert not wav._read_plain(tmp_path / "a.wav", np.empty(44_100, np.float32))
+def _odd_wavs():
+    """Name → bytes of a good file → those with one byte of the header, or one chunk, changed."""
+    for at, value in ((4, 0), (22, 2), (24, 0), (28, 1), (32, 4), (34, 16), (40, 0)):
+        yield f"byte {at}", lambda data, at=at, value=value: _spliced(data, at, bytes([value]), 1)
+    for kind in (b"fmt ", b"data", b"LIST", b"\0\0\0\0"):
+        chunk = kind + struct.pack("<I", 16) + bytes(range(16))
+        yield f"{kind} before", lambda data, chunk=chunk: _spliced(data, 36, chunk)
+        yield f"{kind} after", lambda data, chunk=chunk: _spliced(data, len(data), chunk)
 
 
-@pytest.mark.parametrize("more", [b"fmt ", b"data", b"\0\0\0\0"])
-@pytest.mark.parametrize("before", [True, False])
-def test_odd_chunk_is_left_to_libsndfile(tmp_path, more, before):
-    write_wav(tmp_path / "a.wav", subtype="PCM_24")
-    data = (tmp_path / "a.wav").read_bytes()
-    at = 36 if before else len(data)
-    data = data[:at] + more + struct.pack("<I", 16) + data[20:36] + data[at:]
-    (tmp_path / "a.wav").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
-    assert not wav._read_plain(tmp_path / "a.wav", np.empty(44_100, np.float32))
+def _spliced(data, at, new, n_replaced=0):
+    data = data[:at] + new + data[at + n_replaced :]
+    return data if n_replaced else data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+@pytest.mark.parametrize(("name", "spoil"), [*_odd_wavs()])
+def test_odd_header_gives_the_samples_written_or_libsndfiles_error(tmp_path, subtype, name, spoil):
+    path = tmp_path / "a.wav"
+    write_wav(path, subtype=subtype)
+    written, _ = soundfile.read(path, dtype="float32")
+    path.write_bytes(spoil(path.read_bytes()))
+    found = _samples_or_error(read_wav, path)
+    if isinstance(found, str):
+        assert found == _samples_or_error(wav._read_any, path)
+    else:
+        np.testing.assert_array_equal(found, written)
+
+
+def _samples_or_error(read, path):
+    try:
+        return read(path)
+    except UserError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,7 @@ from tqdm import tqdm
 from asc_jax.cli import reject_words, run
 from asc_jax.data.clips import DATASET
 from asc_jax.data.tau.download import LISTS_SHA256, download
-from asc_jax.data.tau.fingerprints import fingerprint
-from asc_jax.data.tau.folder import find_lists, read_recordings
+from asc_jax.data.tau.folder import find_lists, fingerprint, read_recordings
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import staging

@@ -3,7 +3,7 @@
 from absl import flags
 
 from asc_jax.evaluation.evaluate import CHECKPOINTS
-from asc_jax.machine import distributed
+from asc_jax.machine import compiler_memory, distributed
 from asc_jax.models.precision import STORED_DTYPES
 
 PROCESS_FLAGS = ("distributed", "coordinator", "n_processes", "process_id", "host_timeout_s")
@@ -48,3 +48,4 @@ def start_replicas() -> None:
     values = flags.FLAGS.flag_values_dict()
     names = [name for name in ("replicas", *PROCESS_FLAGS) if name in values]
     distributed.start(**{name: values[name] for name in names})
+    compiler_memory.trim_after_compiling()

@@ -1,0 +1,1 @@
+"""Clips and recordings: TAU's folders, the built data set, synthetic scenes, batches."""

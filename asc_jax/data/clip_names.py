@@ -1,4 +1,4 @@
-"""What a clip's name says: which ten-second recording it was cut from, and where.
+"""Names of clips: which ten-second recording a clip was cut from, and where.
 
 TAU's names read `audio/<scene>-<city>-<location>-<segment>-<cut>-<device>.wav`.
 
@@ -6,6 +6,7 @@ Source: the data set's documentation (Zenodo record 6337421).
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,35 @@ from asc_jax.errors import UserError
 NAME_FORM = "<scene>-<city>-<location>-<segment>-<cut>-<device>.wav"
 
 
+class ClipName(NamedTuple):
+    """The fields of a clip's name."""
+
+    scene: str
+    city: str
+    location: str
+    segment: str
+    cut: str
+    device: str
+
+
+def parse(filename: str) -> ClipName:
+    """Split a clip's name, with or without its folder, into fields.
+
+    Raises:
+        UserError: it does not follow the data set's form.
+
+    Example:
+        >>> parse("audio/bus-lyon-1200-40200-7-a.wav").segment
+        '40200'
+    """
+    fields = filename.removeprefix("audio/").removesuffix(".wav").split("-")
+    if len(fields) != len(ClipName._fields):
+        raise UserError(f"the clip {filename!r} is not named {NAME_FORM}")
+    return ClipName(*fields)
+
+
 def segment_names(filenames: Iterable[str]) -> np.ndarray:
-    """`[n]` str: the recording each clip was cut from, by one device.
+    """Return the recording each clip was cut from, by one device: `[n]` str.
 
     Raises:
         UserError: a name does not follow the data set's form.
@@ -24,12 +52,12 @@ def segment_names(filenames: Iterable[str]) -> np.ndarray:
         >>> segment_names(["audio/bus-lyon-1200-40200-7-a.wav"]).tolist()
         ['bus-lyon-1200-40200-a']
     """
-    fields = map(_fields, filenames)
-    return np.array([f"{'-'.join(parts[:4])}-{parts[5]}" for parts in fields], dtype=str)
+    names = map(parse, filenames)
+    return np.array(["-".join((*name[:4], name.device)) for name in names], dtype=str)
 
 
 def location_names(filenames: Iterable[str]) -> np.ndarray:
-    """`[n]` str: city and location of each clip, as in the data set's `meta.csv`.
+    """Return city and location of each clip, as in the data set's `meta.csv`: `[n]` str.
 
     Raises:
         UserError: a name does not follow the data set's form.
@@ -38,11 +66,12 @@ def location_names(filenames: Iterable[str]) -> np.ndarray:
         >>> location_names(["audio/bus-lyon-1200-40200-7-a.wav"]).tolist()
         ['lyon-1200']
     """
-    return np.array(["-".join(_fields(name)[1:3]) for name in filenames], dtype=str)
+    names = map(parse, filenames)
+    return np.array([f"{name.city}-{name.location}" for name in names], dtype=str)
 
 
 def means(segments: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean probabilities of each segment's clips.
+    """Return the mean probabilities of each segment's clips.
 
     Args:
         segments: `[n_clips]` str, the segment of each clip.
@@ -58,10 +87,3 @@ def means(segments: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarr
     sums = np.zeros((len(first), probs.shape[1]))
     np.add.at(sums, segment_id, probs)
     return first, sums / n_clips[:, None]
-
-
-def _fields(filename: str) -> list[str]:
-    fields = filename.removesuffix(".wav").split("-")
-    if len(fields) != 6:
-        raise UserError(f"the clip {filename!r} is not named {NAME_FORM}")
-    return [fields[0].removeprefix("audio/"), *fields[1:]]

@@ -25,9 +25,6 @@ ReadBatch = Callable[[np.ndarray], dict[str, np.ndarray]]
 def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
     """Order in which an epoch visits the clips.
 
-    Made from the generator's raw bits, which numpy promises to keep; it does not promise
-    that for `Generator.permutation`.
-
     Args:
       n_clips: number of clips, ≥ 0.
       seed: of the run, ≥ 0.
@@ -40,8 +37,17 @@ def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
       >>> epoch_order(6, seed=0, epoch=1)
       array([2, 3, 1, 0, 4, 5])
     """
-    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,)))
-    return np.argsort(bits.random_raw(n_clips), kind="stable").astype(np.int64)
+    return permutation(n_clips, seed, epoch)
+
+
+def permutation(n: int, seed: int, *stream: int) -> np.ndarray:
+    """Return a permutation of 0 … n − 1, `[n]` int64; other numbers of a stream give another.
+
+    Made from the generator's raw bits, which numpy promises to keep; it does not promise
+    that for `Generator.permutation`.
+    """
+    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream))
+    return np.argsort(bits.random_raw(n), kind="stable").astype(np.int64)
 
 
 def n_batches(n_clips: int, batch_size: int) -> int:

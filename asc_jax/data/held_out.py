@@ -1,46 +1,48 @@
-"""Training locations put aside, so that what is chosen or fitted never sees the test list."""
+"""Training locations put aside, so that what is chosen or fitted never sees the test split."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from asc_jax.data import clip_names
-from asc_jax.data.clips import Clips
+from asc_jax.data.clips import Clips, permutation
 from asc_jax.errors import UserError
 
 READ_AT_ONCE = 64  # clips, while only their names are wanted
-_STREAM = (1, 0)  # spawn key of the draw; those of `pipeline.epoch_order` have one number
+_STREAM = (1, 0)  # of the permutation; those of `clips.epoch_order` have one number
 
 
-def split(clips: Clips, share: float, seed: int) -> tuple[Clips, Clips | None]:
+def split(clips: Clips, fraction: float, seed: int) -> tuple[Clips, Clips | None]:
     """Cut training clips in two, along locations; reads them once, for their names.
 
     Args:
       clips: of a training split, named as the data set names them.
-      share: of every scene's locations to hold out, in [0, 1).
+      fraction: of every scene's locations to hold out, in [0, 1).
       seed: of the run.
 
     Returns:
-      The clips left to train on and those held out, both in stored order. Share 0 reads
+      The clips left to train on and those held out, both in stored order. Fraction 0 reads
       nothing and gives back the same clips and None.
 
     Raises:
       UserError: a clip's name does not say where it was recorded, or no scene has a location
         to spare.
     """
-    if not share:
+    if not fraction:
         return clips, None
     names, labels = [], []
     for batch in clips.in_order(READ_AT_ONCE):
         names += batch["filename"][batch["mask"]].tolist()
         labels += batch["label"][batch["mask"]].tolist()
     locations = clip_names.location_names(names)
-    held_out = np.isin(locations, choose(locations, labels, share, seed))
+    held_out = np.isin(locations, choose(locations, labels, fraction, seed))
     return clips.subset(np.flatnonzero(~held_out)), clips.subset(np.flatnonzero(held_out))
 
 
-def choose(locations: Sequence[str], labels: Sequence[int], share: float, seed: int) -> list[str]:
-    """Which locations to hold out: the nearest number to the share of every scene's.
+def choose(
+    locations: Sequence[str], labels: Sequence[int], fraction: float, seed: int
+) -> list[str]:
+    """Choose the locations to hold out: the nearest number to the fraction of every scene's.
 
     Of a scene's locations at least one is held out and at least one is left, unless it has
     one only, which is left. A location with several scenes counts with those that have the
@@ -49,7 +51,7 @@ def choose(locations: Sequence[str], labels: Sequence[int], share: float, seed: 
     Args:
       locations: `[n_clips]`, where each clip was recorded.
       labels: `[n_clips]` int, its scene.
-      share: in (0, 1).
+      fraction: in (0, 1).
       seed: of the run.
 
     Returns:
@@ -59,29 +61,23 @@ def choose(locations: Sequence[str], labels: Sequence[int], share: float, seed: 
       UserError: every scene has a single location.
 
     Example:
-      >>> choose(["a-1", "a-1", "a-2", "b-3"], [0, 0, 0, 1], share=0.5, seed=0)
+      >>> choose(["a-1", "a-1", "a-2", "b-3"], [0, 0, 0, 1], fraction=0.5, seed=0)
       ['a-2']
     """
     scenes: dict[str, set[int]] = {name: set() for name in sorted(set(locations))}
     for name, label in zip(locations, labels, strict=True):
         scenes[name].add(int(label))
+    names = list(scenes)
     alike: dict[tuple, list[str]] = {}
-    for name in _shuffled(list(scenes), seed):
-        alike.setdefault(tuple(sorted(scenes[name])), []).append(name)
+    for number in permutation(len(names), seed, *_STREAM):
+        alike.setdefault(tuple(sorted(scenes[names[number]])), []).append(names[number])
     chosen = []
-    for names in alike.values():
-        nearest = int(share * len(names) + 0.5)
-        chosen += names[: min(max(nearest, 1), len(names) - 1)]
+    for group in alike.values():
+        nearest = int(fraction * len(group) + 0.5)
+        chosen += group[: min(max(nearest, 1), len(group) - 1)]
     if not chosen:
         raise UserError(
             "no scene has a training location to spare, each has one: take a larger "
             "config.data.train_split, or config.data.validation_locations=0"
         )
     return sorted(chosen)
-
-
-def _shuffled(names: list[str], seed: int) -> list[str]:
-    """From the generator's raw bits, which numpy promises to keep."""
-    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=_STREAM))
-    order = np.argsort(bits.random_raw(len(names)), kind="stable")
-    return [names[i] for i in order]

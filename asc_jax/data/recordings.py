@@ -1,7 +1,7 @@
 """Recordings of any kind → mono waveforms at their own rate, a block at a time.
 
-What libsndfile reads, of any length, rate and channel count; or raw samples from a stream. At no
-time is more than a block in memory.
+Reads what libsndfile reads, of any length, rate and channel count; or raw samples from a stream.
+At no time is more than a block in memory.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.machine.optional_packages import how_to_install
+from asc_jax.machine.optional_packages import require
 
 BLOCK_VALUES = 2**19  # samples of all channels read at once: 2 MiB
 RATES = (1_000, 1_000_000)  # Hz, what is taken for a sound: a second has to fit the memory
@@ -44,17 +44,17 @@ class OpenRecording:
 
 
 def find_recordings(paths: Sequence[str | os.PathLike]) -> list[Path]:
-    """Files as given, and of folders every file below with a suffix in `SUFFIXES`, sorted.
+    """Return files as they are, and of folders every file below with one of `SUFFIXES`, sorted.
 
     Raises:
       UserError: there is no such file or folder, or no recording in a folder.
     """
-    found = []
+    recordings = []
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
         if not path.is_dir():
-            found.append(path)
+            recordings.append(path)
             continue
         inside = [file for file in sorted(path.rglob("*")) if _looks_like_a_recording(file)]
         if not inside:
@@ -62,8 +62,8 @@ def find_recordings(paths: Sequence[str | os.PathLike]) -> list[Path]:
                 f"{path}: no recording in this folder; looked for {' '.join(SUFFIXES)}. "
                 "A file of another name can be given by itself"
             )
-        found += inside
-    return found
+        recordings += inside
+    return recordings
 
 
 def _looks_like_a_recording(path: Path) -> bool:
@@ -78,7 +78,7 @@ def open_recording(path: str | os.PathLike) -> Iterator[OpenRecording]:
     Raises:
       UserError: it cannot be read, is no recording, or has an impossible sample rate.
     """
-    soundfile = _import_soundfile()
+    soundfile = require("soundfile")
     try:
         with open(path, "rb"):
             pass  # the system's own words for what libsndfile only calls a system error
@@ -101,7 +101,7 @@ def open_recording(path: str | os.PathLike) -> Iterator[OpenRecording]:
 def read_stream(
     stream: BinaryIO, *, rate: int, n_channels: int, sample_format: str, name: str = "stdin"
 ) -> OpenRecording:
-    """Raw interleaved samples, little-endian, read as they come.
+    """Read raw interleaved samples, little-endian, as they come.
 
     Args:
       stream: of bytes.
@@ -157,7 +157,7 @@ def check_rate(name: str | os.PathLike, rate: int) -> None:
 
 
 def _file_blocks(path, file, soundfile) -> Iterator[np.ndarray]:
-    """`[n, channel]` float32 each, from where the file stands to its end."""
+    """Yield `[n, channel]` float32, from where the file stands to its end."""
     n_frames = max(1, BLOCK_VALUES // file.channels)
     n_read = 0
     while True:
@@ -174,7 +174,7 @@ def _file_blocks(path, file, soundfile) -> Iterator[np.ndarray]:
 
 
 def _stream_blocks(stream, rate, n_channels, sample_format, name) -> Iterator[np.ndarray]:
-    """`[n, channel]` float32 each, a tenth of a second at most: a listener should not wait."""
+    """Yield `[n, channel]` float32, a tenth of a second at most: a listener should not wait."""
     frame_bytes = n_channels * SAMPLE_FORMATS[sample_format]
     while data := stream.read(frame_bytes * (rate // 10)):
         if len(data) % frame_bytes:
@@ -187,7 +187,7 @@ def _stream_blocks(stream, rate, n_channels, sample_format, name) -> Iterator[np
 
 
 def _decode(data: bytes, sample_format: str) -> np.ndarray:
-    """Little-endian samples → `[n]` float32, integers in [-1, 1)."""
+    """Return little-endian samples as `[n]` float32, integers in [-1, 1)."""
     if sample_format == "f32le":
         return np.frombuffer(data, "<f4").astype(np.float32)
     width = SAMPLE_FORMATS[sample_format]
@@ -197,7 +197,7 @@ def _decode(data: bytes, sample_format: str) -> np.ndarray:
 
 
 def _checked(blocks: Iterable[np.ndarray], name, rate: int) -> Iterator[np.ndarray]:
-    """Channels averaged; refuses what is empty or not finite."""
+    """Average the channels; reject what is empty or not finite."""
     n_read = 0
     for block in blocks:
         with np.errstate(over="ignore", invalid="ignore"):  # told below, by its place
@@ -213,13 +213,3 @@ def _checked(blocks: Iterable[np.ndarray], name, rate: int) -> Iterator[np.ndarr
         yield mono
     if not n_read:
         raise UserError(f"{name}: holds no samples")
-
-
-def _import_soundfile():
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: its library is missing
-        raise UserError(
-            f"reading recordings needs soundfile ({error}): {how_to_install('soundfile')}"
-        ) from error
-    return soundfile

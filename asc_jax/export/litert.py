@@ -16,7 +16,7 @@ import numpy as np
 from asc_jax.errors import UserError
 from asc_jax.export.graph import INPUT, N_SAMPLES, Deployment, Operation
 from asc_jax.features.front_end import LOG_OFFSET
-from asc_jax.machine.optional_packages import require
+from asc_jax.machine.optional_packages import require, require_tensorflow
 
 EXTENSION = ".tflite"
 METADATA_NAME = "asc_jax"
@@ -34,7 +34,7 @@ def build(deployment: Deployment) -> dict[str, bytes]:
             f"config.features.n_fft is {n_fft}, and LiteRT's Fourier transform takes powers of two "
             "only: export to another kind, or train with such an n_fft"
         )
-    tf = _import_tensorflow()
+    tf = require_tensorflow()
 
     def waveform_to_probs(waveform):
         return tf.nn.softmax(_network(tf, deployment, _log_mel(tf, deployment, waveform)))
@@ -74,16 +74,6 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
         return run
 
     return {artefact: runner(data) for artefact, data in files.items()}
-
-
-def _import_tensorflow():
-    """Import TensorFlow without its log, and keep it off the GPU, whose memory belongs to JAX."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    tf = require("tensorflow")
-    with contextlib.suppress(RuntimeError):  # already in use, by whoever chose its devices
-        tf.config.set_visible_devices([], "GPU")
-    return tf
 
 
 def _convert(tf, function: Callable, shape: tuple[int, ...]) -> bytes:

@@ -5,10 +5,8 @@ is parsed and computed in JAX. The results are compared with those of the same p
 and these with what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
 """
 
-import errno
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 
 import jax
@@ -73,7 +71,7 @@ def export_run(
     out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
     over = ".over_budget" if "budget" in deployment.metadata else ""
     contents = {out / f"{stem}{over}{writer.EXTENSION}": data for stem, data in built.items()}
-    write_together(contents)
+    write(contents)
     return summary(kind, deployment, tally, contents, run.experiment.config.precision.stored)
 
 
@@ -116,7 +114,7 @@ def deploy(
     )
 
 
-def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
+def write(contents: Mapping[pathlib.Path, bytes]) -> None:
     """Write files of one folder, which is made if need be: all of them or none.
 
     Raises:
@@ -125,14 +123,7 @@ def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
     (folder,) = {path.parent for path in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export") as staging:
-            for path, data in contents.items():
-                if path.is_dir():  # only this could stop the renaming halfway
-                    raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
-                files.write_atomically(pathlib.Path(staging, path.name), data)
-            for path in contents:
-                os.replace(pathlib.Path(staging, path.name), path)
-        files.sync_folder(folder)
+        files.write_together(contents)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; free some space, or choose "

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax.errors import require
+from asc_jax.errors import expect
 from asc_jax.features import augment
 from asc_jax.features.front_end import log_compress, mel_power
 from asc_jax.features.per_clip import clip_by_clip
@@ -147,7 +147,7 @@ def _key_of(key: Array, label: str, n_keys: int) -> Array:
 @augmentation("waveform")
 def time_roll(key: Array, batch: Batch, *, max_s: float, context: Context) -> Batch:
     """Roll each clip in a circle by up to `max_s` seconds either way, [0, 1); 0 is identity."""
-    require("max_s", max_s, 0 <= max_s < 1, "in [0, 1)")
+    expect("max_s", max_s, 0 <= max_s < 1, "in [0, 1)")
     if max_s == 0:
         return batch
     shifts = augment.roll_shifts(
@@ -171,7 +171,7 @@ def time_mask(key: Array, batch: Batch, *, max_width: int) -> Batch:
 def _masked(mask: Callable, key: Array, batch: Batch, max_width: int, axis: int, unit: str):
     power = batch["mel_power"]
     n_bins = power.shape[axis]
-    require("max_width", max_width, 0 <= max_width <= n_bins, f"in 0 … {n_bins} ({unit})")
+    expect("max_width", max_width, 0 <= max_width <= n_bins, f"in 0 … {n_bins} ({unit})")
     masked = mask(clip_keys(key, batch["batch_row"]), power, max_width=max_width)
     return {**batch, "mel_power": masked}
 
@@ -186,8 +186,8 @@ def freq_mixstyle(key: Array, batch: Batch, *, p: float, alpha: float, context: 
 
     Source: see `augment.mix_band_statistics`.
     """
-    require("p", p, 0 <= p <= 1, "in [0, 1]")
-    require("alpha", alpha, alpha > 0, "above 0")
+    expect("p", p, 0 <= p <= 1, "in [0, 1]")
+    expect("alpha", alpha, alpha > 0, "above 0")
     if p == 0:
         return batch
     (coin, partner, fraction), log_mel = key, batch["log_mel"]

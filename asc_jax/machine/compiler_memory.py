@@ -1,7 +1,7 @@
-"""What XLA's compiler leaves in the heap goes back to the system before the program runs.
+"""Give memory that XLA's compiler leaves in the heap back to the system.
 
-The training step leaves half a gigabyte on a CPU: as much as the step itself needs, on top of
-which it would come. glibc keeps what is freed below something that is not.
+Compiling the training step leaves half a gigabyte on a CPU, as much as the step itself needs: a
+process then holds 1.8 GB in place of 1.2. glibc keeps what is freed below something that is not.
 """
 
 import ctypes
@@ -15,8 +15,8 @@ AT_LEAST_S = 0.2  # a shorter compilation leaves little
 
 
 @functools.cache
-def give_back() -> None:
-    """From now on, whenever something has been compiled; does nothing where glibc is not."""
+def trim_after_compiling() -> None:
+    """From now on trim the heap after each compilation; do nothing where glibc is not."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is None:
         return

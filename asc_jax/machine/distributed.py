@@ -4,20 +4,23 @@
 """
 
 import functools
-import gc
 import os
+import socket
 import sys
+import threading
+import time
+from collections.abc import Callable
 
 import jax
 
 from asc_jax.errors import UserError
-from asc_jax.machine import compiler_memory, process_exit, rendezvous
+from asc_jax.machine import process_exit
 from asc_jax.machine.resources import n_cores
 
 MAX_CPU_REPLICAS = 8
 MAX_PORT = 65_535
 START_TIMEOUT_S = 300  # for all processes to come up
-GC_THRESHOLDS = 50_000, 20, 100  # tracing makes a million objects, which Python would search
+SAY_AFTER_S = 10  # that the others are waited for
 
 
 def start(
@@ -29,10 +32,9 @@ def start(
     process_id: int | None = None,
     host_timeout_s: int = 100,
 ) -> None:
-    """Settle the replicas of this process, and join the other processes of the run.
+    """Set the number of replicas of this process, and join the other processes of the run.
 
-    A CPU computes fastest with one replica a core; accelerators are always all used. From now on
-    Python looks for garbage seldom, and the compiler's goes back to the system.
+    A CPU computes fastest with one replica a core; accelerators are always all used.
 
     Args:
       replicas: how many on a CPU; None: `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS` if they say so,
@@ -53,8 +55,6 @@ def start(
         raise UserError(f"--replicas is {replicas}, expected at least 1")
     if replicas is not None or not _cpu_replicas_are_set():
         jax.config.update("jax_num_cpu_devices", replicas or min(n_cores(), MAX_CPU_REPLICAS))
-    compiler_memory.give_back()
-    gc.set_threshold(*GC_THRESHOLDS)
     if distributed == "auto" or (coordinator, n_processes, process_id) != (None, None, None):
         _check(distributed, coordinator, n_processes, process_id, host_timeout_s)
         _join(distributed, coordinator, n_processes, process_id, host_timeout_s)
@@ -68,15 +68,15 @@ def start(
 
 
 def _check(distributed, coordinator, n_processes, process_id, host_timeout_s) -> None:
-    given = {
+    options = {
         "--coordinator": coordinator,
         "--n_processes": n_processes,
         "--process_id": process_id,
     }
-    missing = [name for name, value in given.items() if value is None]
+    missing = [name for name, value in options.items() if value is None]
     if missing and distributed != "auto":
         raise UserError(
-            f"{' and '.join(missing)} missing: give all of {', '.join(given)}, or "
+            f"{' and '.join(missing)} missing: give all of {', '.join(options)}, or "
             "--distributed=auto to take what is left out from the surroundings"
         )
     port = (coordinator or "host:1").rpartition(":")[2]
@@ -93,15 +93,19 @@ def _check(distributed, coordinator, n_processes, process_id, host_timeout_s) ->
 
 
 def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> None:
-    """`jax.distributed.initialize`, with an end that a person can read."""
-    log = process_exit.divert_native_log()
-    _configure()
+    """Call `jax.distributed.initialize`; its errors become ones that a person can read."""
+    # All stop together because `hosts.any_process` says so, not because JAX's own service does.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # One program at a time on a CPU: those in flight together can wait for each other's threads.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     host = (coordinator or "").rpartition(":")[0]
     local = host == "localhost" or host.startswith("127.")
     if coordinator and process_id == 0:
-        rendezvous.require_free(coordinator, local)
+        _require_free(coordinator, local)
+    process_exit.expect_others(found=False)
     try:
-        rendezvous.wait_for(
+        _call_interruptibly(
             functools.partial(
                 jax.distributed.initialize,
                 coordinator,
@@ -118,20 +122,54 @@ def _join(distributed, coordinator, n_processes, process_id, host_timeout_s) -> 
         raise UserError(
             f"the processes of this run did not find each other: {str(error).splitlines()[0]} "
             "Where the surroundings do not say it, give --coordinator, --n_processes and "
-            f"--process_id. More is in {log}"
+            "--process_id"
         ) from error
-    process_exit.all_are_found()
+    process_exit.expect_others(found=True)
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # process 0 speaks for all  # noqa: SIM115
 
 
-def _configure() -> None:
-    """What several processes need of JAX."""
-    # All stop together because `hosts.any_process` says so, not because JAX's own service does.
-    jax.config.update("jax_enable_preemption_service", False)
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # One program at a time on a CPU: those in flight together can wait for each other's threads.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+def _require_free(coordinator: str, local: bool) -> None:
+    """Raise a UserError if process 0 cannot have the port at which it serves the others.
+
+    JAX's own service would end the process without a word.
+
+    Args:
+      coordinator: `host:port`.
+      local: whether only this machine can reach it.
+    """
+    host, _, port = coordinator.rpartition(":")
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((host if local else "", int(port)))
+        except OSError as error:
+            raise UserError(
+                f"port {port} of --coordinator cannot be had on this machine: {error.strerror}. "
+                "Choose another, or wait for the run that holds it"
+            ) from error
+
+
+def _call_interruptibly(join: Callable[[], None]) -> None:
+    """Call `join` in a thread, so that Ctrl-C stops this one meanwhile; raise what it raises."""
+    errors = []
+
+    def work():
+        try:
+            join()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    say_at = time.monotonic() + SAY_AFTER_S
+    while thread.is_alive():
+        thread.join(0.1)
+        if time.monotonic() > say_at:
+            say_at = float("inf")
+            print("waiting for the other processes of this run …", file=sys.stderr)
+    if errors:
+        raise errors[0]
 
 
 def _require_equal_counts() -> None:
@@ -146,6 +184,6 @@ def _require_equal_counts() -> None:
 
 
 def _cpu_replicas_are_set() -> bool:
-    """Whether the surroundings ask for a number of replicas."""
+    """Return whether the surroundings ask for a number of replicas."""
     flags = os.environ.get("XLA_FLAGS", "")
     return jax.config.jax_num_cpu_devices >= 0 or "host_platform_device_count" in flags

@@ -1,34 +1,64 @@
-"""Files that are there whole or not at all, also after the power failed."""
+"""Atomic writes, JSON objects, and what a failed write is called."""
 
 import contextlib
+import errno
+import json
 import os
 import pathlib
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 from asc_jax.errors import UserError
 
 
-def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Write a whole file or nothing of it, and see it onto the disk.
+@contextlib.contextmanager
+def atomic_writer(path: pathlib.Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Give a file to write to, `<path>.part`, that takes the place of `path` at the end.
+
+    When the block fails, what stood at `path` is untouched and the new file is removed. What a
+    killed process leaves is overwritten by the next one.
 
     Args:
-      path: of the file; what stood there is replaced.
-      content: text is written as UTF-8.
+      path: in an existing folder.
+      sync: see the file onto the disk, so that it survives a power failure.
 
     Raises:
-      OSError: it cannot be written; what stood there is untouched.
+      OSError: it cannot be written.
     """
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
+
+
+def write_atomically(path: pathlib.Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Write a whole file or nothing of it, as `atomic_writer`; text is written as UTF-8."""
+    write_together({path: content}, sync=sync)
+
+
+def write_together(contents: Mapping[pathlib.Path, str | bytes], *, sync: bool = True) -> None:
+    """Write several files as `write_atomically` does one: all of them, or none if one fails.
+
+    Raises:
+      OSError: one cannot be written, or is a folder.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, content in contents.items():
+            if path.is_dir():  # only this could stop the renaming halfway
+                raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
+            file = stack.enter_context(atomic_writer(path, sync=sync))
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
 
 
 def sync_folder(folder: pathlib.Path) -> None:
@@ -40,15 +70,34 @@ def sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def parse_json(text: str | bytes) -> dict:
+    """Read a JSON object from a file that anything may have happened to.
+
+    Raises:
+      ValueError: it is damaged, nested too deeply, or no object.
+
+    Example:
+      >>> parse_json('{"a": 1}')
+      {'a': 1}
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, expected an object")
+    return value
+
+
 def reason(error: OSError) -> str:
-    """The system's words, and the file they are about."""
+    """Return the system's words, and the file they are about."""
     words = error.strerror or str(error)
     return f"{words} ({error.filename})" if error.filename else words
 
 
 @contextlib.contextmanager
-def writing_to(workdir: str | os.PathLike):
-    """What goes wrong while a workdir is written becomes a `UserError`."""
+def writing_to(workdir: str | os.PathLike) -> Iterator[None]:
+    """Raise what goes wrong while a workdir is written as a `UserError`."""
     try:
         yield
     except OSError as error:

@@ -14,7 +14,7 @@ SETTING = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def start_again() -> None:
-    """Start this program again with huge pages, if the system has them for who asks.
+    """Start this program again with huge pages, if the system gives them on request.
 
     To be called first, before anything large is imported. `GLIBC_TUNABLES=glibc.malloc.hugetlb=0`
     in the environment turns it off.

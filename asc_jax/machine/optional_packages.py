@@ -1,6 +1,7 @@
-"""Packages that only some commands need: imported late, missed by name."""
+"""Packages that are imported late, since not every use needs them; a missing one is named."""
 
 import importlib
+import os
 import types
 
 from asc_jax.errors import UserError
@@ -27,7 +28,7 @@ def require(package: str) -> types.ModuleType:
     """
     try:
         return importlib.import_module(package)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library of it is missing
         name = package.split(".")[0]
         raise UserError(
             f"the package {name} cannot be imported ({error}): {how_to_install(name)}"
@@ -50,3 +51,21 @@ def missing(module: str, user: str) -> UserError:
     """Return the error of a command, `user`, that needs a module which is not installed."""
     name = module.split(".")[0]
     return UserError(f"{user} needs {name}: {how_to_install(name)}")
+
+
+def require_tensorflow() -> types.ModuleType:
+    """Import TensorFlow, and keep it quiet and off the GPU, whose memory belongs to JAX.
+
+    Raises:
+      UserError: it is not installed, or was used with a GPU before.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces itself otherwise
+    tensorflow = require("tensorflow")
+    try:
+        tensorflow.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        raise UserError(
+            "TensorFlow already holds the GPU: open the data, or export, before using it otherwise"
+        ) from error
+    return tensorflow

@@ -1,4 +1,4 @@
-"""What of this machine the process may use: cores, memory."""
+"""The cores and the memory of this machine that the process may use."""
 
 import os
 import pathlib
@@ -13,16 +13,16 @@ VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 
 
 def n_cores() -> int:
-    """Cores this process may use; not every system tells them from those there are."""
+    """Return the cores this process may use, or all where the system does not tell them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def free_memory() -> int:
-    """Bytes this process could still take, within the limits of its container or job.
+    """Return the bytes this process could still take, within the limits of its container or job.
 
-    0: nothing tells.
+    0 where the system does not tell them.
     """
     free = [_number(r"^MemAvailable: +(\d+) kB$", _text(MEMORY)) * 1024]
     for line in _text(GROUPS).splitlines():
@@ -35,7 +35,7 @@ def free_memory() -> int:
 
 
 def _left(mount: pathlib.Path, path: str, limit: str, taken: str, files: str) -> list[int]:
-    """What is left of a group's limit, and of those of the groups it is in.
+    """Return what is left of a group's limit, and of those of the groups it is in.
 
     In a container the path may be that outside, and the group itself the mount.
     """
@@ -46,14 +46,14 @@ def _left(mount: pathlib.Path, path: str, limit: str, taken: str, files: str) ->
             break
         most, now = _text(folder / limit).strip(), _text(folder / taken).strip()
         if most.isdecimal() and now.isdecimal():  # "max" where there is no limit
-            given_back = _number(rf"^{files} (\d+)$", _text(folder / "memory.stat"))
-            left.append(max(int(most) - int(now) + given_back, 0))
+            reclaimable = _number(rf"^{files} (\d+)$", _text(folder / "memory.stat"))
+            left.append(max(int(most) - int(now) + reclaimable, 0))
     return left
 
 
 def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(pattern, text, re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def _text(path: pathlib.Path) -> str:

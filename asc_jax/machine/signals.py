@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that a SIGTERM or Ctrl-C puts its number into; a second one stops at once.
+    """Yield a list that a SIGTERM or Ctrl-C puts its number into; a second one stops at once.
 
     In a thread other than the main one nothing is caught, and the list stays empty.
     """

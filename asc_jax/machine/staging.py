@@ -15,7 +15,7 @@ REPLACED = ".replaced"
 
 @contextlib.contextmanager
 def replacing(parent: str | os.PathLike, name: str, n_bytes: int) -> Iterator[Path]:
-    """Give an empty folder; what is made in it as `name` ends up as `parent / name`.
+    """Yield an empty folder; what is made in it as `name` ends up as `parent / name`.
 
     When the block fails or is interrupted, `parent / name` stays as it was and the rest is
     removed. What a killed process leaves behind is removed by the next one.

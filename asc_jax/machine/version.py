@@ -1,4 +1,4 @@
-"""Which code this is."""
+"""The version of this code."""
 
 import functools
 import pathlib
@@ -9,7 +9,7 @@ import asc_jax
 
 @functools.cache
 def code_version() -> str:
-    """Package version, with the commit when the code lies in a git checkout."""
+    """Return the package version, with the commit when the code lies in a git checkout."""
     root = pathlib.Path(asc_jax.__file__).parent.parent
     try:
         described = subprocess.run(

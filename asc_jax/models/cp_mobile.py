@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from asc_jax.errors import require
+from asc_jax.errors import expect
 from asc_jax.models.blocks import ConvBn, InvertedResidual, Pending, make_divisible
 from asc_jax.types import Array
 
@@ -71,10 +71,10 @@ class CPMobile(nn.Module):
         Raises:
           ValueError: training a folded network.
         """
-        require("width", self.width, self.width >= 1, "at least 1")
+        expect("width", self.width, self.width >= 1, "at least 1")
         for name in ("width_multiplier", "expansion"):
             value = getattr(self, name)
-            require(name, value, 0 < value <= 64, "above 0 and at most 64")
+            expect(name, value, 0 < value <= 64, "above 0 and at most 64")
         x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
         if self.folded and train:
             raise ValueError("a folded network has no batch statistics: it cannot be trained")

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from asc_jax.errors import require
+from asc_jax.errors import expect
 from asc_jax.types import Array, Batch
 
 
@@ -33,7 +33,7 @@ def focal_loss(logits: Array, labels: Array, *, gamma: float = 2.0) -> Array:
       >>> round(float(loss[0]), 4)  # ln 10
       2.3026
     """
-    require("gamma", gamma, 0 <= gamma < math.inf, "at least 0")
+    expect("gamma", gamma, 0 <= gamma < math.inf, "at least 0")
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     log_p = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     if gamma == 0:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from asc_jax.errors import require
+from asc_jax.errors import expect
 from asc_jax.types import Array
 
 MAX_LR = 1e6
@@ -39,7 +39,7 @@ def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.S
 
     _require_rate(peak_lr)
     fits = 0 <= warmup_steps <= MAX_WARMUP_STEPS
-    require("warmup_steps", warmup_steps, fits, f"in 0 … {MAX_WARMUP_STEPS:,}")
+    expect("warmup_steps", warmup_steps, fits, f"in 0 … {MAX_WARMUP_STEPS:,}")
 
     # optax.warmup_cosine_decay_schedule differs in the last bits (7e-10 at most), and a run that
     # was started with this one must resume to the same bits.
@@ -71,7 +71,7 @@ def adamw(learning_rate: Array | float, *, weight_decay: float) -> optax.Gradien
 
     Source: the official baseline (torch.optim.AdamW, betas 0.9 and 0.999, eps 1e-8).
     """
-    require("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "at least 0")
+    expect("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "at least 0")
     return optax.adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
 
 
@@ -129,4 +129,4 @@ def skip_step(opt_state: ScheduledState) -> ScheduledState:
 
 
 def _require_rate(peak_lr: float) -> None:
-    require("peak_lr", peak_lr, 0 < peak_lr <= MAX_LR, f"above 0 and at most {MAX_LR:g}")
+    expect("peak_lr", peak_lr, 0 < peak_lr <= MAX_LR, f"above 0 and at most {MAX_LR:g}")

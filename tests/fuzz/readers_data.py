@@ -9,7 +9,7 @@ import numpy as np
 
 from asc_jax.data import recordings
 from asc_jax.data.store import reader
-from asc_jax.data.tau import download, fetch, tables
+from asc_jax.data.tau import download, fetch
 from asc_jax.data.tau import folder as tau
 from asc_jax.data.tau import wav as wav_files
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
@@ -40,7 +40,7 @@ def table(scratch) -> Reader:
 
     def read(data):
         path.write_bytes(data)
-        tables.read_table(path, COLUMNS)
+        tau.read_table(path, COLUMNS)
 
     seeds = (meta_csv(), meta_csv(1).replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + meta_csv(2))
     return Reader(read, mutate.of_bytes, seeds)

@@ -11,7 +11,7 @@ from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.experiment import Experiment
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
@@ -111,7 +111,7 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
 
 def _read_results(path: Path, again: str) -> dict[str, Any]:
     try:
-        results = json_object.parse(path.read_text("utf-8"))
+        results = files.parse_json(path.read_text("utf-8"))
         result_files.stored_summary(results)["macro_accuracy"]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {again}") from error

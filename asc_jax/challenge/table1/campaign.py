@@ -8,7 +8,6 @@ when the command that started it is gone.
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 import subprocess
@@ -16,11 +15,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+import filelock
 import tqdm
 
 from asc_jax.challenge.table1.runs import Run, unfinished
 from asc_jax.errors import Interrupted
-from asc_jax.machine import files, json_object
+from asc_jax.machine import files
 from asc_jax.machine.signals import stop_signals
 
 COMMAND = (sys.executable, "-m", "asc_jax")  # found as this process found it
@@ -91,7 +91,7 @@ def _last_epoch(path: pathlib.Path) -> int:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
-            return int(json_object.parse(file.read().rstrip().splitlines()[-1])["epoch"])
+            return int(files.parse_json(file.read().rstrip().splitlines()[-1])["epoch"])
     except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError):
         return 0
 
@@ -232,21 +232,13 @@ def _locked(run: Run, stopped: list[int], progress: Progress) -> Iterator:
         log = path.open("ab", buffering=0)
     with log:
         waited = False
-        while not _try_lock(log):
+        while not filelock.lock_descriptor(log.fileno(), blocking=False):
             if not waited:
                 progress.say(f"waiting: another process still works on {run.workdir}")
                 waited = True
             time.sleep(POLL_S)
             _check_stop(stopped)
         yield log
-
-
-def _try_lock(log) -> bool:
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _check_stop(stopped: list[int]) -> None:

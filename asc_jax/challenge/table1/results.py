@@ -12,7 +12,7 @@ from asc_jax.data.clip_names import NAME_FORM
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.errors import UserError, short
 from asc_jax.evaluation.result_files import stored_summary
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 
 
 class RunResults(NamedTuple):
@@ -65,7 +65,7 @@ def read_run(workdir: Path) -> RunResults:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        results = json_object.parse(path.read_text("utf-8"))
+        results = files.parse_json(path.read_text("utf-8"))
         _check_fields(results)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: evaluate the run with eval.py") from error

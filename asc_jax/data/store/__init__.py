@@ -1,0 +1,1 @@
+"""The built data set: written by `dataset`, read by `reader`."""

@@ -4,8 +4,8 @@
     build(recordings, "data/tau22")
 
 Only `asc_jax.cli.prepare_data` needs this module; training and evaluation read the result
-through `data.pipeline`. Because of the size of the set (230,350 clips, 38 GB over all splits),
-shards are written by `data.shards` in place of tfds' way, which collects a split in memory first.
+through `data.clips`. Because of the size of the set (230,350 clips, 38 GB over all splits), shards
+are written by `shards` in place of tfds' way, which collects a split in memory first.
 
 Source: the data set's documentation (Zenodo record 6337421) and the task's rules.
 """
@@ -23,18 +23,21 @@ import tensorflow_datasets as tfds  # imports TensorFlow only when it needs it
 from tensorflow_datasets.core import dataset_builder
 
 from asc_jax.data.store import integrity, shards
-from asc_jax.data.store.read_ahead import import_tensorflow
-from asc_jax.data.tau.fingerprints import file_stamps, fingerprint, refuse_changed
-from asc_jax.data.tau.folder import Recording, read_recordings
+from asc_jax.data.tau.folder import (
+    Recording,
+    file_stamps,
+    fingerprint,
+    read_recordings,
+    require_unchanged,
+)
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.data.tau.wav import N_SAMPLES
 from asc_jax.errors import UserError
-from asc_jax.machine import json_object
-from asc_jax.machine.resources import n_cores
+from asc_jax.machine import files
+from asc_jax.machine.optional_packages import require_tensorflow
 from asc_jax.machine.staging import replacing
 
 SHARD_CLIPS = 2048  # 256 MiB
-MANY_CLIPS = 12_288  # from here on, starting more processes takes less time than it saves
 CLIP_BYTES = 128_600  # a stored clip with its names, rounded up
 
 
@@ -66,16 +69,16 @@ class Tau22(dataset_builder.FileReaderBuilder):
         on_clips: Callable[[int], object] = lambda n_clips: None,
         **kwargs,
     ):
-        import_tensorflow()  # before tfds does, who would take the GPU
+        require_tensorflow()  # or tfds imports it, which would take the GPU
         self._tau_dir, self._recordings, self._on_clips = tau_dir, recordings, on_clips
         self._official = list(official)
-        self._checksums: dict[str, array.array] = {}
+        self.checksums: dict[str, array.array] = {}  # of the clips of each split written
         self._stored: dict[Recording, shards.Stored] = {}
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     @functools.cached_property
     def recordings(self) -> dict[str, list[Recording]]:
-        """The checked lists of `tau_dir`; a UserError says what is wrong with them."""
+        """Return the checked lists of `tau_dir`; a UserError says what is wrong with them."""
         if self._recordings is not None:
             return self._recordings
         if self._tau_dir is None:
@@ -105,58 +108,51 @@ class Tau22(dataset_builder.FileReaderBuilder):
             homepage="https://zenodo.org/records/6337421",
         )
 
-    def checksums(self) -> dict[str, Sequence[int]]:
-        """Split name → the checksums of its clips, of the build just done."""
-        return self._checksums
-
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         """Write all splits. tfds' own way takes three times as long over encoding a clip."""
         inputs = {split: fingerprint(clips) for split, clips in self.recordings.items()}
         self.info.metadata.update(inputs=inputs, official=self._official)
+        # The splits lie one within the other: a clip of an earlier one is copied.
         largest_first = sorted(self.recordings, key=lambda split: -len(self.recordings[split]))
-        n_clips = len({clip.filename for clips in self.recordings.values() for clip in clips})
-        n_processes = min(n_cores(), shards.MAX_PROCESSES) if n_clips >= MANY_CLIPS else 1
-        with shards.writers(n_processes) as write_all:
-            written = {split: self._write(split, write_all) for split in largest_first}
+        written = {split: self._write(split) for split in largest_first}
         self.info.set_splits(
             tfds.core.splits.SplitDict([written[split] for split in self.recordings])
         )
 
-    def _write(self, split: str, write_all: Callable) -> tfds.core.SplitInfo:
-        """The splits lie one within the other: a clip of an earlier one is copied."""
+    def _write(self, split: str) -> tfds.core.SplitInfo:
+        """Write the shards of a split."""
         template = self._get_filename_template(split_name=split)
         clips = self.recordings[split]
         parts = [clips[at : at + SHARD_CLIPS] for at in range(0, len(clips), SHARD_CLIPS)]
-        made = []
+        sums, n_bytes = array.array("L"), 0
         for number, part in enumerate(parts):
-            path = template.sharded_filepath(shard_index=number, num_shards=len(parts))
-            stored = [self._stored.get(clip) for clip in part]
-            made.append(shards.Shard(os.fspath(path), part, stored))
-        sums = self._checksums[split] = array.array("L")
-        for shard, checksums in zip(made, write_all(made, self._on_clips), strict=True):
-            sums.extend(checksums)
-            for index, (clip, checksum) in enumerate(zip(shard.clips, checksums, strict=True)):
-                self._stored.setdefault(clip, shards.Stored(shard.path, index, checksum))
+            path = os.fspath(template.sharded_filepath(shard_index=number, num_shards=len(parts)))
+            places = shards.write(path, part, self._stored, self._on_clips)
+            sums.extend(place.checksum for place in places)
+            n_bytes += os.stat(path).st_size
+            for clip, place in zip(part, places, strict=True):
+                self._stored.setdefault(clip, place)
+        self.checksums[split] = sums
         return tfds.core.SplitInfo(
             name=split,
-            shard_lengths=[len(shard.clips) for shard in made],
-            num_bytes=sum(os.stat(shard.path).st_size for shard in made),
+            shard_lengths=list(map(len, parts)),
+            num_bytes=n_bytes,
             filename_template=template,
         )
 
 
 def built_inputs(data_dir: str | os.PathLike) -> dict[str, str] | None:
-    """Split name → fingerprint of the data set in `data_dir`; None if it is not as it was built."""
+    """Return split name → fingerprint of a data set, or None if it is not as it was built."""
     folder = dataset_folder(data_dir)
     try:
         integrity.check(folder)
-        return json_object.parse((folder / "metadata.json").read_bytes())["inputs"]
+        return files.parse_json((folder / "metadata.json").read_bytes())["inputs"]
     except (OSError, ValueError, KeyError):
         return None
 
 
 def dataset_folder(data_dir: str | os.PathLike) -> Path:
-    """Where in `data_dir` the files of this version of the data set lie."""
+    """Return the folder in `data_dir` of the files of this version of the data set."""
     return Path(data_dir) / Tau22.name / str(Tau22.VERSION)
 
 
@@ -166,10 +162,9 @@ def build(
     on_clips: Callable[[int], object] = lambda n_clips: None,
     official: Sequence[str] = (),
 ) -> Path:
-    """Build the data set beside the one that may be there, then put it in its place.
+    """Build the data set beside the one that may be there, then replace that.
 
-    A build that fails or is stopped leaves what was there before. One of MANY_CLIPS or more starts
-    processes that import the script which calls this: it must do so below its `__main__` guard.
+    A build that fails or is stopped leaves what was there before.
 
     Args:
       recordings: split name → what `read_recordings` made of its list.
@@ -194,6 +189,6 @@ def build(
         tfds.disable_progress_bar()  # it counts shards; on_clips counts clips
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself by print
             builder.download_and_prepare(download_config=config)
-        integrity.record(dataset_folder(staging), builder.checksums())
-        refuse_changed(before, file_stamps(recordings))
+        integrity.record(dataset_folder(staging), builder.checksums)
+        require_unchanged(before, file_stamps(recordings))
     return dataset_folder(data_dir)

@@ -1,9 +1,9 @@
-"""What a built data set records of itself, and whether it still is that.
+"""Record what a built data set consists of, and check that it still does.
 
 `integrity.json` lies beside the shards: clips, files and their sizes, the code that built them,
-how the stored clips are made, and a sum over itself. `<split>.crc32` holds a checksum of every
-stored clip, which is looked at each time the clip is read: the check of a whole data set is one
-pass over it (`prepare_data --check`), and opening one costs nothing to speak of.
+how the stored clips are made, and a hash of itself. `<split>.crc32` holds a checksum of every
+stored clip, which is checked each time the clip is read: the check of a whole data set is one
+pass over it (`prepare_data --check`), and opening one costs next to nothing.
 """
 
 import hashlib
@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from asc_jax.data.tau.wav import N_SAMPLES, RESAMPLER, SAMPLE_RATE
-from asc_jax.machine import json_object
-from asc_jax.machine.files import write_atomically
+from asc_jax.machine import files
 from asc_jax.machine.version import code_version
 
 NAME = "integrity.json"
@@ -28,30 +27,30 @@ CLIPS_ARE = {
 
 
 def checksum(record: bytes) -> int:
-    """CRC-32 of a serialised clip: sound, label and names."""
+    """Return the CRC-32 of a serialised clip: sound, label and names."""
     return zlib.crc32(record)
 
 
 def record(folder: Path, checksums: Mapping[str, Sequence[int]]) -> None:
-    """Write what `check` holds the data set against.
+    """Write what `check` compares the data set with.
 
     Args:
       folder: of a data set just built.
       checksums: split name → the checksum of each of its clips, in stored order.
     """
     for split, sums in checksums.items():
-        write_atomically(_table(folder, split), np.asarray(sums, "<u4").tobytes())
+        files.write_atomically(_table(folder, split), np.asarray(sums, "<u4").tobytes())
     content = {
         "clips_are": CLIPS_ARE,
         "made_with": {"code": code_version(), "python": platform.python_version()},
         "n_clips": {split: len(sums) for split, sums in checksums.items()},
         "files": {path.name: _facts(path) for path in sorted(folder.iterdir())},
     }
-    write_atomically(folder / NAME, json.dumps(content | {"sha256": _sum(content)}, indent=1))
+    files.write_atomically(folder / NAME, json.dumps(content | {"sha256": _sum(content)}, indent=1))
 
 
 def check(folder: Path) -> dict:
-    """Hold a data set against its own record; the clips are left to `Reader.read`.
+    """Compare a data set with its own record; the clips are left to `Reader.read`.
 
     Args:
       folder: that holds its files.
@@ -65,7 +64,7 @@ def check(folder: Path) -> dict:
       OSError: a file cannot be read.
     """
     try:
-        content = json_object.parse((folder / NAME).read_bytes())
+        content = files.parse_json((folder / NAME).read_bytes())
         intact = content.pop("sha256") == _sum(content)
     except FileNotFoundError:
         raise ValueError(f"{NAME} is missing") from None
@@ -90,7 +89,7 @@ def check(folder: Path) -> dict:
 
 
 def read_checksums(folder: Path, split: str) -> np.ndarray:
-    """The checksums of a split's clips, `[n_clips]` uint32."""
+    """Read the checksums of a split's clips, `[n_clips]` uint32."""
     return np.frombuffer(_table(folder, split).read_bytes(), "<u4")
 
 
@@ -99,7 +98,7 @@ def _table(folder: Path, split: str) -> Path:
 
 
 def _facts(path: Path) -> dict:
-    """Size, and a sum where that is quick; a shard's clips have their own."""
+    """Return the size, and a hash where that is quick; a shard's clips have checksums."""
     facts = {"n_bytes": path.stat().st_size}
     if SHARD not in path.name:
         facts["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()

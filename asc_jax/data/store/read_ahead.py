@@ -2,48 +2,17 @@
 
 import atexit
 import contextlib
-import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from asc_jax.errors import UserError
-from asc_jax.machine.optional_packages import how_to_install
+from asc_jax.machine.optional_packages import require_tensorflow
 
 PREFETCH = 2  # batches read ahead
 
 _streams: "weakref.WeakSet[Iterator]" = weakref.WeakSet()
-
-
-def import_tensorflow():
-    """Import TensorFlow, keep it quiet and off the GPU, whose memory belongs to JAX.
-
-    Raises:
-      UserError: it is not installed, or was used with a GPU before.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces itself otherwise
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise not_installed(error) from error
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError as error:
-        raise UserError(
-            "TensorFlow already holds the GPU: open the data before using it otherwise"
-        ) from error
-    return tf
-
-
-def not_installed(error: ImportError) -> UserError:
-    """What to tell a person who lacks the package."""
-    return UserError(
-        f"reading a built data set needs {error.name}: {how_to_install(error.name)}. "
-        "Arrays in memory do not: asc_jax.data.clips.from_arrays"
-    )
 
 
 def map_ahead(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
@@ -62,7 +31,7 @@ def map_ahead(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray
 
 
 def _stream(load: Callable, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    tf = import_tensorflow()
+    tf = require_tensorflow()
     loaded: dict[int, dict | Exception] = {}
 
     def load_row(number):

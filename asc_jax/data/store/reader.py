@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from asc_jax.data.store import integrity
-from asc_jax.data.store.read_ahead import import_tensorflow, not_installed
 from asc_jax.errors import UserError
-from asc_jax.machine import json_object
+from asc_jax.machine import files
+from asc_jax.machine.optional_packages import require, require_tensorflow
 
 HOW_TO_BUILD = (
     "build one with `python -m asc_jax.cli.prepare_data --tau_dir DIR --data_dir "
@@ -29,12 +29,13 @@ def open_reader(folder: Path, split: str) -> "Reader":
       UserError: as `pipeline.open_split`.
     """
     version = _newest_version(folder)
-    import_tensorflow()  # before tfds does, who would take the GPU
     try:
-        import tensorflow_datasets as tfds
-        from tensorflow_datasets.core import decode
-    except ImportError as error:
-        raise not_installed(error) from error
+        require_tensorflow()  # before tfds imports it, which would take the GPU
+        tfds = require("tensorflow_datasets")
+    except UserError as error:
+        raise UserError(
+            f"{error}. Arrays in memory do not need it: asc_jax.data.clips.from_arrays"
+        ) from error
     try:
         n_clips = integrity.check(version)["n_clips"]
         builder = tfds.builder_from_directory(version)
@@ -46,7 +47,7 @@ def open_reader(folder: Path, split: str) -> "Reader":
             f"{folder.parent} has no split {split!r}; it has {', '.join(sorted(splits))}. "
             "prepare_data builds the splits whose lists are in split_setup/"
         )
-    raw = decode.DeserializeMethod.RAW_BYTES
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
     records = builder.as_data_source(split, deserialize_method=raw)
     checksums = integrity.read_checksums(version, split)
     if not len(records) == len(checksums) == n_clips[split]:
@@ -70,7 +71,7 @@ def official_splits(folder: Path) -> set[str]:
     """Names of the splits that were built from the published lists."""
     for path in sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/metadata.json"))[-1:]:
         with contextlib.suppress(OSError, ValueError, TypeError):
-            official = json_object.parse(path.read_text("utf-8")).get("official")
+            official = files.parse_json(path.read_text("utf-8")).get("official")
             return {split for split in official if isinstance(split, str)}
     return set()
 

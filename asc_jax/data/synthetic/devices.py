@@ -1,8 +1,8 @@
-"""Nine made-up microphones: what each does to a sound before it is stored.
+"""Nine synthetic microphones: what each does to a sound before it is stored.
 
 A device colours (an octave curve plus a finer ripple of its own), compresses, saturates
 and hisses. `a` is nearly transparent, `b` and `c` are phone-like, `s1` to `s3` are
-rougher, and `s4` to `s6`, which only the test list contains, compress, saturate and hiss
+rougher, and `s4` to `s6`, which only the test split contains, compress, saturate and hiss
 the most and have responses of their own.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from asc_jax.data.synthetic.signals import N_KNOTS, N_SAMPLES, gain, stretch
+from asc_jax.data.synthetic.signals import N_KNOTS, N_SAMPLES, amplitude, gain, stretch
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES
 
 # To tune: these scale each group's curves and ripples in decibels. More for a group takes
@@ -44,7 +44,7 @@ RESPONSES = {
 
 
 def response(device: str) -> np.ndarray:
-    """Amplitude `[220501]` by which a device scales each Fourier bin of a segment.
+    """Return the amplitude `[220501]` by which a device scales each Fourier bin of a segment.
 
     The ripple is drawn once per device and is no part of the data set's seed: a device is
     the same in every data set.
@@ -59,13 +59,13 @@ def response(device: str) -> np.ndarray:
 
 
 def record(spectrum: np.ndarray, device: str, generator: np.random.Generator) -> np.ndarray:
-    """What a device stores of a sound.
+    """Return what a device stores of a sound.
 
     Args:
       spectrum: `[220501]` complex, Fourier transform of ten seconds at 44.1 kHz, amplitudes
         of full scale 1.
-      device: One of `taxonomy.DEVICES`.
-      generator: Draws the device's own noise.
+      device: one of `taxonomy.DEVICES`.
+      generator: draws the device's own noise.
 
     Returns:
       `[441000]` float32, within (-1, 1).
@@ -74,13 +74,13 @@ def record(spectrum: np.ndarray, device: str, generator: np.random.Generator) ->
     waveform = fft.irfft(spectrum * response(device), N_SAMPLES)
     waveform = _compress(waveform, chosen.ratio)
     hiss = generator.standard_normal(N_SAMPLES, np.float32)
-    waveform += np.float32(10 ** (chosen.hiss_dbfs / 20)) * hiss
+    waveform += amplitude(chosen.hiss_dbfs) * hiss
     ceiling = np.float32(chosen.ceiling)
     return ceiling * np.tanh(waveform / ceiling)
 
 
 def _compress(waveform: np.ndarray, ratio: float) -> np.ndarray:
-    """Pulls the loudness of every 10 ms, smoothed over 50, towards the reference."""
+    """Pull the loudness of every 10 ms, smoothed over 50, towards the reference."""
     if ratio == 1.0:
         return waveform
     power = np.mean(np.square(waveform).reshape(N_KNOTS, -1), axis=1)

@@ -1,4 +1,4 @@
-"""How made-up scenes sound: which sources over which bed of noise, and how loud.
+"""The sound of synthetic scenes: which sources over which bed of noise, and how loud.
 
 Ten scenes share the same sources at different strengths, so they overlap. Each location
 draws its own sources, spectrum, room and level; each segment draws what happens in it.
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from asc_jax.data.synthetic.signals import N_SAMPLES, SAMPLE_RATE, noise
+from asc_jax.data.synthetic.signals import N_SAMPLES, SAMPLE_RATE, amplitude, decay, noise
 from asc_jax.data.synthetic.sources import SOURCES
 from asc_jax.data.tau.taxonomy import CITIES, SCENES
 
@@ -54,8 +54,6 @@ BED_DB = {
 # Level of a scene's segments (dBFS) and reverberation time of its rooms (s; 0: outdoors).
 LEVEL_DBFS = dict(zip(SCENES, (-33, -29, -28, -30, -38, -34, -33, -33, -29, -29), strict=True))
 REVERB_S = dict(zip(SCENES, (1.5, 0, 0, 1.3, 0, 0.3, 0.9, 0.3, 0.2, 0), strict=True))
-
-
 # What a generator is for: the first number of its seed after the data set's.
 CITY, PLACE, MOMENT, MICROPHONE = range(4)
 
@@ -70,11 +68,11 @@ class Segment(NamedTuple):
 
 
 def render(segment: Segment, seed: int) -> np.ndarray:
-    """What is to be heard in a segment before any microphone.
+    """Return what is to be heard in a segment before any microphone.
 
     Args:
-      segment: Where and which; equal segments of a seed sound the same.
-      seed: The data set's seed, at least 0.
+      segment: where and which; equal segments of a seed sound the same.
+      seed: the data set's, at least 0.
 
     Returns:
       `[220501]` complex64, the Fourier transform of ten seconds at 44.1 kHz, full scale 1.
@@ -91,7 +89,7 @@ def render(segment: Segment, seed: int) -> np.ndarray:
 
 
 def _bed_curve(segment: Segment, seed: int, place: np.random.Generator) -> np.ndarray:
-    """Octave levels `[10]` of the noise at a location, decibels."""
+    """Return the octave levels `[10]` of the noise at a location, decibels."""
     city = np.random.default_rng((seed, CITY, CITIES.index(segment.city)))
     common = np.mean(list(BED_DB.values()), axis=0)
     curve = common + BED_SEPARATION * (np.asarray(BED_DB[segment.scene]) - common)
@@ -100,20 +98,19 @@ def _bed_curve(segment: Segment, seed: int, place: np.random.Generator) -> np.nd
 
 
 def _room(scene: str, place: np.random.Generator) -> np.ndarray | float:
-    """Frequency response of a location's reverberation, or 1 outdoors."""
+    """Return the frequency response of a location's reverberation, or 1 outdoors."""
     decay_s, wet = REVERB_S[scene] * place.uniform(0.6, 1.4) / 6.9, place.uniform(0.4, 1.2)
     if decay_s == 0:
         return 1.0
     n = int(8 * decay_s * SAMPLE_RATE)
-    tail = place.standard_normal(n, np.float32)
-    tail *= np.exp(-np.arange(n, dtype=np.float32) / (decay_s * SAMPLE_RATE))
+    tail = place.standard_normal(n, np.float32) * decay(n, decay_s)
     return 1 + np.float32(wet) * fft.rfft(tail / np.linalg.norm(tail), N_SAMPLES)
 
 
 def _sources(
     segment: Segment, seed: int, place: np.random.Generator, moment: np.random.Generator
 ) -> np.ndarray:
-    """Sum `[441000]` of the scene's sources, and perhaps of one that strays in."""
+    """Return the sum `[441000]` of the scene's sources, and perhaps of one that strays in."""
     levels = dict(MIX_DB[segment.scene])
     strays = [name for name in SOURCES if name not in levels]
     stray, strays_in = place.choice(strays), place.random() < STRAY_P
@@ -127,5 +124,5 @@ def _sources(
         level_db += LOCATION_SPREAD_DB * character.standard_normal()
         level_db += SEGMENT_SPREAD_DB * moment.standard_normal()
         if moment.random() >= SILENT_P:
-            total += np.float32(10 ** (level_db / 20)) * SOURCES[name](character, moment)
+            total += amplitude(level_db) * SOURCES[name](character, moment)
     return total

@@ -1,11 +1,11 @@
-"""Made-up acoustic scenes, written as a folder laid out like TAU 2022 Mobile.
+"""Synthetic acoustic scenes, written as a folder laid out like TAU 2022 Mobile.
 
 For the demo, the tests and anyone without the 30.5 GB of recordings. Nothing here is
-recorded, so an accuracy on it says nothing about real scenes. The test list has locations
+recorded, so an accuracy on it says nothing about real scenes. The test split has locations
 and devices of its own: a network must generalise to both, as in the challenge.
 
 The README gives the accuracy of the demo (configs/demo.py) on the test list, by group of devices.
-`synthetic_mixtures` and `synthetic_devices` hold the constants that set how hard it is.
+`mixtures` and `devices` hold the constants that set how hard it is.
 
 Everything is a pure function of the seed: a segment's generators are seeded with
 (seed, purpose, number), so the number of threads does not show in the bytes.
@@ -15,6 +15,7 @@ the task's split lists; the sounds are our own invention.
 """
 
 import csv
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,7 @@ OTHER_TRAIN_DEVICES = ("b", "s1", "c", "s2", "s3")
 HEADER = ("filename", "scene_label", "identifier", "source_label")
 
 
-class Recording(NamedTuple):
+class DeviceRecording(NamedTuple):
     """One device's recording of one segment; `rank` counts a scene's, from 0."""
 
     segment: Segment
@@ -55,23 +56,23 @@ def write_dataset(
     n_test_segments: int = 3,
     n_workers: int | None = None,
 ) -> Path:
-    """Writes one-second clips and their lists; `meta.csv` comes last, so it marks the end.
+    """Write one-second clips and their lists; `meta.csv` comes last, so it marks the end.
 
     Args:
-      out_dir: Folder to create; files of the same names are replaced.
-      seed: At least 0. Equal seeds and sizes give equal bytes.
-      n_train_segments: Ten-second segments per scene in the 100 % training list, at least
-        1. Each is recorded by one device (10 clips). The smaller lists hold the first 5,
+      out_dir: folder to create; files of the same names are replaced.
+      seed: at least 0. Equal seeds and sizes give equal bytes.
+      n_train_segments: ten-second segments per scene in the 100 % training split, at least
+        1. Each is recorded by one device (10 clips). The smaller splits hold the first 5,
         10, 25 and 50 % of every scene's segments, at least one.
-      n_test_segments: The same for the test list. Each is recorded by all nine devices (90
+      n_test_segments: the same for the test split. Each is recorded by all nine devices (90
         clips), so that devices are compared on the same sounds.
-      n_workers: Threads; default: one per CPU.
+      n_workers: threads; None: one per CPU.
 
     Returns:
       `out_dir`.
 
     Raises:
-      UserError: A size or the seed is too small.
+      UserError: a size or the seed is too small.
     """
     if seed < 0 or min(n_train_segments, n_test_segments) < 1:
         raise UserError(
@@ -86,21 +87,16 @@ def write_dataset(
     for recording in train + test:
         by_segment.setdefault(recording.segment, []).append(recording.device)
     with ThreadPoolExecutor(n_workers or os.cpu_count()) as pool:
-        jobs = [
-            pool.submit(_write_segment, out_dir, seed, segment, devices)
-            for segment, devices in by_segment.items()
-        ]
-        for job in jobs:
-            job.result()
+        list(pool.map(lambda item: _write_segment(out_dir, seed, *item), by_segment.items()))
     _write_lists(out_dir, train, test, n_train_segments)
     return out_dir
 
 
 def _locate(seed: int, scene: str, first: int, rank: int, n_locations: int) -> Segment:
-    """A scene's segment number `first + rank`; the locations take turns.
+    """Return a scene's segment number `first + rank`; the locations take turns.
 
     So a small split sees as many locations as it can. Locations, too, count from `first`,
-    which keeps those of the two lists apart.
+    which keeps those of the two splits apart.
     """
     scene_id = SCENES.index(scene)
     place = first + rank % n_locations
@@ -113,27 +109,24 @@ def _locate(seed: int, scene: str, first: int, rank: int, n_locations: int) -> S
     )
 
 
-def _plan_train(seed: int, n_segments: int) -> list[Recording]:
-    """The training list, scene by scene in rising rank."""
+def _plan_train(seed: int, n_segments: int) -> list[DeviceRecording]:
+    """Return the training split, scene by scene in rising rank."""
     n_locations = -(-n_segments // TRAIN_SEGMENTS_PER_LOCATION)
     plan = []
     for scene_id, scene in enumerate(SCENES):
-        n_others = scene_id
+        others = itertools.islice(itertools.cycle(OTHER_TRAIN_DEVICES), scene_id, None)
         for rank in range(n_segments):
             device = TRAIN_PATTERN[(rank + scene_id) % len(TRAIN_PATTERN)]
-            if device == ".":
-                device = OTHER_TRAIN_DEVICES[n_others % len(OTHER_TRAIN_DEVICES)]
-                n_others += 1
             segment = _locate(seed, scene, 0, rank, n_locations)
-            plan.append(Recording(segment, device, rank))
+            plan.append(DeviceRecording(segment, next(others) if device == "." else device, rank))
     return plan
 
 
-def _plan_test(seed: int, first: int, n_segments: int) -> list[Recording]:
-    """The test list: every segment by every device, as in the data set."""
+def _plan_test(seed: int, first: int, n_segments: int) -> list[DeviceRecording]:
+    """Return the test split: every segment by every device, as in the data set."""
     n_locations = -(-n_segments // TEST_SEGMENTS_PER_LOCATION)
     return [
-        Recording(_locate(seed, scene, first, rank, n_locations), device, rank)
+        DeviceRecording(_locate(seed, scene, first, rank, n_locations), device, rank)
         for scene in SCENES
         for rank in range(n_segments)
         for device in DEVICES
@@ -141,13 +134,13 @@ def _plan_test(seed: int, first: int, n_segments: int) -> list[Recording]:
 
 
 def _filename(segment: Segment, cut: int, device: str) -> str:
-    """As the data set names its clips, with the folder."""
+    """Return the name of a clip as the data set has it, with the folder."""
     fields = (segment.scene, segment.city, segment.location, segment.number, cut, device)
     return f"audio/{'-'.join(map(str, fields))}.wav"
 
 
 def _write_segment(out_dir: Path, seed: int, segment: Segment, devices: Sequence[str]) -> None:
-    """Renders a segment once and writes each device's ten clips of it."""
+    """Render a segment once and write each device's ten clips of it."""
     spectrum = render(segment, seed)
     for device in devices:
         own = np.random.default_rng((seed, MICROPHONE, segment.number, DEVICES.index(device)))
@@ -157,8 +150,8 @@ def _write_segment(out_dir: Path, seed: int, segment: Segment, devices: Sequence
             soundfile.write(path, clip, SAMPLE_RATE, subtype="PCM_24")
 
 
-def _rows(recordings: Iterable[Recording]) -> list[tuple[str, str, str, str]]:
-    """The `meta.csv` rows of the recordings' clips."""
+def _rows(recordings: Iterable[DeviceRecording]) -> list[tuple[str, str, str, str]]:
+    """Return the `meta.csv` rows of the recordings' clips."""
     return [
         (_filename(s, cut, device), s.scene, f"{s.city}-{s.location}", device)
         for s, device, _ in recordings
@@ -167,12 +160,10 @@ def _rows(recordings: Iterable[Recording]) -> list[tuple[str, str, str, str]]:
 
 
 def _write_lists(
-    out_dir: Path, train: list[Recording], test: list[Recording], n_train_segments: int
+    out_dir: Path, train: list[DeviceRecording], test: list[DeviceRecording], n_train_segments: int
 ) -> None:
-    """The folds as the data set has them, the splits as the task publishes them."""
+    """Write the folds as the data set has them, the splits as the task publishes them."""
     setup, splits = out_dir / "evaluation_setup", out_dir / "split_setup"
-    setup.mkdir(exist_ok=True)
-    splits.mkdir(exist_ok=True)
     _write_csv(setup / "fold1_train.csv", _rows(train), 2)
     _write_csv(setup / "fold1_evaluate.csv", _rows(test), 2)
     _write_csv(setup / "fold1_test.csv", _rows(test), 1)
@@ -185,7 +176,8 @@ def _write_lists(
 
 
 def _write_csv(path: Path, rows: list[tuple[str, ...]], n_columns: int) -> None:
-    """The first columns of the rows under their header, separated by tabs."""
+    """Write the first columns of the rows under their header, separated by tabs."""
+    path.parent.mkdir(exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(HEADER[:n_columns])

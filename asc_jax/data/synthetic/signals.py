@@ -1,4 +1,4 @@
-"""The raw material of made-up sounds: noise, pulses, tones, bursts and slow curves.
+"""The raw material of synthetic sounds: noise, pulses, tones, bursts and slow curves.
 
 Everything lasts one segment of ten seconds and is circular (its end continues at its
 start), so that spectra can be multiplied without padding. Randomness comes only from the
@@ -23,13 +23,23 @@ OCTAVES_HZ = 1000.0 * 2.0 ** np.arange(-5, 5)
 
 @lru_cache
 def _bin_octaves() -> np.ndarray:
-    """Position of each of the segment's Fourier bins among `OCTAVES_HZ`."""
+    """Return the position of each of the segment's Fourier bins among `OCTAVES_HZ`."""
     hz = fft.rfftfreq(N_SAMPLES, 1 / SAMPLE_RATE)
     return np.log2(np.maximum(hz, 1.0) / OCTAVES_HZ[0])
 
 
+def amplitude(level_db: float) -> np.float32:
+    """Return the factor of a level in decibels."""
+    return np.float32(10 ** (level_db / 20))
+
+
+def decay(n: int, decay_s: float) -> np.ndarray:
+    """Return an exponential decay `[n]` float32 that is 1/e after `decay_s`."""
+    return np.exp(-np.arange(n, dtype=np.float32) / np.float32(decay_s * SAMPLE_RATE))
+
+
 def gain(curve_db: np.ndarray, octaves: np.ndarray | None = None) -> np.ndarray:
-    """Amplitude of every Fourier bin from a curve over octaves.
+    """Return the amplitude of every Fourier bin from a curve over octaves.
 
     Args:
       curve_db: `[n]` decibels; flat beyond the ends.
@@ -45,25 +55,28 @@ def gain(curve_db: np.ndarray, octaves: np.ndarray | None = None) -> np.ndarray:
 
 
 def hump(centre_hz: float, width_octaves: float, depth_db: float = 60.0) -> np.ndarray:
-    """A curve `[10]` in decibels: 0 at `centre_hz`, down to `-depth_db` on both sides."""
+    """Return a curve `[10]` in decibels: 0 at `centre_hz`, down to `-depth_db` on both sides."""
     distance = np.log2(OCTAVES_HZ / centre_hz) / width_octaves
     return -np.minimum(6.0 * distance**2, depth_db)
 
 
 def unit(waveform: np.ndarray) -> np.ndarray:
-    """Scaled to a root mean square of 1."""
+    """Scale to a root mean square of 1."""
     return waveform / np.float32(np.sqrt(np.mean(np.square(waveform))) + 1e-12)
 
 
 def noise(generator: np.random.Generator, curve_db: np.ndarray) -> np.ndarray:
-    """Gaussian noise `[N_SAMPLES]` float32, unit level, with the given spectrum."""
-    n_bins = N_SAMPLES // 2 + 1
-    parts = generator.standard_normal(2 * n_bins, np.float32).view(np.complex64)
-    return unit(fft.irfft(parts * gain(curve_db), N_SAMPLES))
+    """Return Gaussian noise `[N_SAMPLES]` float32, unit level, with the given spectrum."""
+    return unit(fft.irfft(_bins(generator, N_SAMPLES // 2 + 1) * gain(curve_db), N_SAMPLES))
+
+
+def _bins(generator: np.random.Generator, n: int) -> np.ndarray:
+    """Draw the Fourier bins `[n]` complex64 of white noise."""
+    return generator.standard_normal(2 * n, np.float32).view(np.complex64)
 
 
 def stretch(curve: np.ndarray, n: int) -> np.ndarray:
-    """A curve `[N_KNOTS]` over the segment, interpolated linearly to `[n]` float32.
+    """Interpolate a curve `[N_KNOTS]` over the segment linearly to `[n]` float32.
 
     `n` is a multiple of `N_KNOTS`: broadcasting is many times faster than `np.interp`.
     """
@@ -74,7 +87,7 @@ def stretch(curve: np.ndarray, n: int) -> np.ndarray:
 
 
 def slow(generator: np.random.Generator, rate_hz: float) -> np.ndarray:
-    """A slow random curve `[N_KNOTS]` of about unit deviation, `rate_hz` turns a second."""
+    """Draw a slow curve `[N_KNOTS]` of about unit deviation, `rate_hz` turns a second."""
     n_turns = max(2, round(rate_hz * SEGMENT_S))
     at = np.arange(N_KNOTS) * (n_turns / N_KNOTS)
     turns = generator.standard_normal(n_turns + 1)
@@ -83,18 +96,18 @@ def slow(generator: np.random.Generator, rate_hz: float) -> np.ndarray:
 
 
 def wander(generator: np.random.Generator, rate_hz: float, n: int = N_SAMPLES) -> np.ndarray:
-    """`slow`, stretched to `[n]`."""
+    """Draw a slow curve and stretch it to `[n]`."""
     return stretch(slow(generator, rate_hz), n)
 
 
-def gate(generator: np.random.Generator, rate_hz: float, share: float, n: int) -> np.ndarray:
-    """A smooth on-and-off curve `[n]` in [0, 1], on for about `share` of the time."""
-    excess = slow(generator, rate_hz) - special.ndtri(1 - share)
+def gate(generator: np.random.Generator, rate_hz: float, on: float, n: int) -> np.ndarray:
+    """Draw a smooth on-and-off curve `[n]` in [0, 1], on for about that fraction of the time."""
+    excess = slow(generator, rate_hz) - special.ndtri(1 - on)
     return stretch(special.expit(8 * excess), n)
 
 
 def pulses(frequency_hz: np.ndarray | float, sharpness: float) -> np.ndarray:
-    """A buzz `[N_LOW]` float32: one smooth pulse per period, more harmonics when sharper.
+    """Return a buzz `[N_LOW]` float32: one smooth pulse per period, more harmonics when sharper.
 
     The pulse is exp(k (cos φ - 1)), whose harmonics fall off gently and are never summed
     one by one.
@@ -106,7 +119,7 @@ def pulses(frequency_hz: np.ndarray | float, sharpness: float) -> np.ndarray:
 
 
 def widen(waveform: np.ndarray, curve_db: np.ndarray | None = None) -> np.ndarray:
-    """From `LOW_RATE` to `SAMPLE_RATE`, unit level, optionally shaped by a curve."""
+    """Resample from `LOW_RATE` to `SAMPLE_RATE`, unit level, optionally shaped by a curve."""
     spectrum = fft.rfft(waveform)
     if curve_db is not None:
         spectrum = spectrum * gain(curve_db)[: len(spectrum)]
@@ -116,18 +129,17 @@ def widen(waveform: np.ndarray, curve_db: np.ndarray | None = None) -> np.ndarra
 def burst(
     generator: np.random.Generator, centre_hz: float, width_octaves: float, decay_s: float
 ) -> np.ndarray:
-    """An impact `[n]` float32 of unit peak: band noise that dies away in `decay_s`."""
+    """Draw an impact `[n]` float32 of unit peak: band noise that dies away in `decay_s`."""
     n = fft.next_fast_len(int(5 * decay_s * SAMPLE_RATE) + 64, real=True)
     hz = fft.rfftfreq(n, 1 / SAMPLE_RATE).astype(np.float32)
     distance = np.log2(np.maximum(hz, 10) / np.float32(centre_hz)) / np.float32(width_octaves)
-    parts = generator.standard_normal(2 * len(hz), np.float32).view(np.complex64)
-    decay = np.exp(-np.arange(n, dtype=np.float32) / np.float32(decay_s * SAMPLE_RATE))
-    waveform = fft.irfft(parts * np.exp(-(distance**2)), n) * decay
+    bins = _bins(generator, len(hz)) * np.exp(-(distance**2))
+    waveform = fft.irfft(bins, n) * decay(n, decay_s)
     return waveform / np.abs(waveform).max()
 
 
 def tone(start_hz: float, end_hz: float, duration_s: float) -> np.ndarray:
-    """A gliding tone `[n]` float32 of unit peak that fades in and out."""
+    """Return a gliding tone `[n]` float32 of unit peak that fades in and out."""
     n = int(duration_s * SAMPLE_RATE)
     phase = np.cumsum(np.linspace(start_hz, end_hz, n)) * (2 * np.pi / SAMPLE_RATE)
     fade = np.sin(np.linspace(0, np.pi, n, dtype=np.float32))
@@ -135,7 +147,7 @@ def tone(start_hz: float, end_hz: float, duration_s: float) -> np.ndarray:
 
 
 def scatter(events: list[tuple[float, np.ndarray]]) -> np.ndarray:
-    """Sum `[N_SAMPLES]` of short waveforms, each at its second; unit level."""
+    """Return the sum `[N_SAMPLES]` of short waveforms, each at its second; unit level."""
     waveform = np.zeros(N_SAMPLES, np.float32)
     for start_s, event in events:
         start = int(start_s % SEGMENT_S * SAMPLE_RATE)

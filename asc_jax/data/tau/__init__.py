@@ -1,0 +1,1 @@
+"""TAU Urban Acoustic Scenes: download, folder, wav files, taxonomy."""

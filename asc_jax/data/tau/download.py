@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from asc_jax.data.tau.fetch import content_length, extract, fetch
 from asc_jax.errors import UserError
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 from asc_jax.machine.staging import check_room
 
 ARCHIVES_URL = "https://zenodo.org/records"
@@ -46,7 +46,7 @@ class Archive(NamedTuple):
 
 
 def archives() -> list[Archive]:
-    """The archives of the development set."""
+    """Return the archives of the development set."""
     path = Path(__file__).with_name("tau2022_archives.csv")
     with path.open(encoding="utf-8", newline="") as file:
         return [Archive(**row) for row in csv.DictReader(file)]
@@ -106,8 +106,7 @@ def _fetch_list(url: str, path: Path, sha256: str) -> None:
         raw.unlink()
         found = hashlib.sha256(text).hexdigest()
         if found == sha256:
-            raw.write_bytes(text)
-            raw.replace(path)
+            files.write_atomically(path, text, sync=False)
             return
     raise UserError(
         f"{path.name}: sha256 {found}, expected {sha256}, downloaded twice from {url}; the "
@@ -116,7 +115,7 @@ def _fetch_list(url: str, path: Path, sha256: str) -> None:
 
 
 def _has_clips(tau_dir: Path) -> bool:
-    """Whether somebody already unpacked the data set here."""
+    """Return whether somebody already unpacked the data set here."""
     if not (tau_dir / "meta.csv").is_file() or any((tau_dir / "archives").iterdir()):
         return False
     with (tau_dir / "meta.csv").open(encoding="utf-8-sig", errors="replace") as file:
@@ -132,9 +131,9 @@ def _record_path(tau_dir: Path, archive: Archive) -> Path:
 
 
 def _is_extracted(tau_dir: Path, archive: Archive) -> bool:
-    """Whether all files of an archive are in place, by their names and sizes."""
+    """Return whether all files of an archive are in place, by their names and sizes."""
     try:
-        record = json_object.parse(_record_path(tau_dir, archive).read_text(encoding="utf-8"))
+        record = files.parse_json(_record_path(tau_dir, archive).read_text(encoding="utf-8"))
         return record["md5"] == archive.md5 and all(
             (tau_dir / name).stat().st_size == size for name, size in record["files"].items()
         )
@@ -143,7 +142,7 @@ def _is_extracted(tau_dir: Path, archive: Archive) -> bool:
 
 
 def _check_disk(tau_dir: Path, missing: dict[Archive, str]) -> None:
-    """Room for all files and for the largest archive, which goes once it is unpacked."""
+    """Require room for all files and the largest archive, which goes once it is unpacked."""
     sizes = [content_length(url) for url in missing.values()]
     check_room(tau_dir, int(EXTRACTED * sum(sizes) + max(sizes, default=0)))
 
@@ -152,7 +151,7 @@ def _fetch_archive(url: str, tau_dir: Path, archive: Archive) -> None:
     path = tau_dir / "archives" / archive.filename
     if not path.exists():
         fetch(url, path, archive.md5)
-    files = extract(path, tau_dir, strip=TOP_FOLDER)
-    record = json.dumps({"md5": archive.md5, "files": files})
-    _record_path(tau_dir, archive).write_text(record, encoding="utf-8")
+    sizes = extract(path, tau_dir, strip=TOP_FOLDER)
+    record = json.dumps({"md5": archive.md5, "files": sizes})
+    files.write_atomically(_record_path(tau_dir, archive), record)
     path.unlink()

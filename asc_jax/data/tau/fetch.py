@@ -1,7 +1,6 @@
 """Downloads that survive interruptions, and archives that stay in their folder."""
 
 import hashlib
-import os
 import shutil
 import stat
 import struct
@@ -15,6 +14,7 @@ import requests
 from tqdm import tqdm
 
 from asc_jax.errors import UserError
+from asc_jax.machine.files import atomic_writer
 
 ATTEMPTS = 5  # in a row without a byte gained
 TIMEOUT_S = (10, 60)  # to connect, between two packets
@@ -28,7 +28,7 @@ CHUNK = 1 << 16  # bytes; when a connection breaks, those of the last chunk are 
 
 
 def content_length(url: str) -> int:
-    """Ask how many bytes a URL has; 0 if the server does not say."""
+    """Return how many bytes a URL has; 0 if the server does not say."""
 
     def ask() -> int:
         with requests.head(url, timeout=TIMEOUT_S, allow_redirects=True) as response:
@@ -38,14 +38,13 @@ def content_length(url: str) -> int:
     return _persist(ask, url)
 
 
-def fetch(url: str, path: Path, digest: str | None, *, algorithm: str = "md5") -> None:
+def fetch(url: str, path: Path, md5: str | None) -> None:
     """Download a file; what an earlier attempt got of it is kept and continued.
 
     Args:
       url: http or https.
       path: file to write; until it is complete and checked it is called `<path>.part`.
-      digest: expected hash in hexadecimal; None skips the check.
-      algorithm: name for hashlib.
+      md5: expected hash in hexadecimal; None skips the check.
 
     Raises:
       UserError: the network fails ATTEMPTS times without progress, or the hash is wrong
@@ -55,21 +54,16 @@ def fetch(url: str, path: Path, digest: str | None, *, algorithm: str = "md5") -
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(2):
         _persist(lambda: _continue(url, part), url, lambda: _size(part))
-        found = file_digest(part, algorithm)
-        if digest in (None, found):
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if md5 in (None, found):
             part.replace(path)
             return
         part.unlink()
     raise UserError(
-        f"{path.name}: {algorithm} {found}, expected {digest}, downloaded twice from "
+        f"{path.name}: md5 {found}, expected {md5}, downloaded twice from "
         f"{url}; the file there has changed or is damaged"
     )
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """Hash of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _size(path: Path) -> int:
@@ -139,8 +133,11 @@ def extract(archive: Path, folder: Path, *, strip: str = "") -> dict[str, int]:
             entries = {name: entry for name, entry in entries.items() if not entry.is_dir()}
             _check_size(archive, entries.values())
             for name, entry in tqdm(entries.items(), desc=archive.name, unit=" files"):
-                if _size(folder / name) != entry.file_size or not entry.file_size:
-                    _write_entry(file, entry, folder / name)
+                path = folder / name
+                if _size(path) != entry.file_size or not entry.file_size:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(entry) as source, atomic_writer(path, sync=False) as target:
+                        shutil.copyfileobj(source, target)
     except _DAMAGED as error:
         raise UserError(f"{archive} is damaged ({error}): delete it and run again") from error
     except OSError as error:
@@ -149,7 +146,7 @@ def extract(archive: Path, folder: Path, *, strip: str = "") -> dict[str, int]:
 
 
 def _check_size(archive: Path, entries: Collection[zipfile.ZipInfo]) -> None:
-    """Refuse what would fill the disk or the memory; more than entries say is never written."""
+    """Reject what would fill the disk or the memory; more than entries say is never written."""
     strange = [
         e for e in entries if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     ]
@@ -168,7 +165,7 @@ def _check_size(archive: Path, entries: Collection[zipfile.ZipInfo]) -> None:
 
 
 def _inside(entry: zipfile.ZipInfo, archive: Path, strip: str) -> str:
-    """Name of an entry below the folder; refuses what would end up elsewhere."""
+    """Return the name of an entry below the folder; reject what would end up elsewhere."""
     name = PurePosixPath(entry.orig_filename.replace("\\", "/"))
     link = stat.S_ISLNK(entry.external_attr >> 16)
     strange = any(sign in entry.orig_filename for sign in ":\0")
@@ -182,14 +179,3 @@ def _inside(entry: zipfile.ZipInfo, archive: Path, strip: str) -> str:
     if not name.parts and not entry.is_dir():
         raise UserError(f"{archive}: the entry {entry.orig_filename!r} has no name")
     return str(name)
-
-
-def _write_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with file.open(entry) as source, part.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -11,13 +11,17 @@ All lists are separated by tabs; CRLF line ends and a byte order mark do no harm
 Source: the data set's documentation (Zenodo record 6337421) and the task's split lists.
 """
 
+import contextlib
+import csv
+import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from asc_jax.data.tau.tables import read_table
+from asc_jax.data import clip_names
 from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
 
@@ -25,6 +29,7 @@ EVALUATION_FOLDER = "TAU-urban-acoustic-scenes-2024-mobile-evaluation"
 UNKNOWN = -1  # label, device and city of a clip that has none on record
 META_COLUMNS = ("filename", "scene_label", "identifier", "source_label")
 N_NAMED = 5  # a message names this many of the offending files
+N_HASHED_CLIPS = 16  # of every split, for its fingerprint
 
 
 class Recording(NamedTuple):
@@ -95,11 +100,12 @@ def read_recordings(
             problems.append(f"{lists[split]} lists no clips")
         labelled = split != "evaluation"
         root = tau_dir if labelled else lists[split].parent.parent
-        problems += _name_problems(lists[split], names, meta if labelled else None)
-        problems += _file_problems(lists[split], root, names, sizes)
+        problems += _problems(lists[split], root, names, meta if labelled else None, sizes)
         if not problems:
+            paths = [root / name for name in names]
             recordings[split] = [
-                _recording(root / name, name, meta.get(name), sizes) for name in names
+                _recording(path, name, meta.get(name), sizes[path.parent][path.name])
+                for path, name in zip(paths, names, strict=True)
             ]
     if problems:
         raise UserError(*problems)
@@ -107,7 +113,7 @@ def read_recordings(
 
 
 def _check_layout(tau_dir: Path) -> None:
-    """Refuse a folder that is not TAU's, naming the first thing expected and not found."""
+    """Raise a UserError that names the first thing of TAU's layout that is not there."""
     if not tau_dir.is_dir():
         raise UserError(f"{tau_dir} is not a folder; expected one in the layout of TAU 2022")
     for name in ("meta.csv", "audio"):
@@ -125,7 +131,7 @@ def _check_layout(tau_dir: Path) -> None:
 
 
 def _read_meta(path: Path) -> dict[str, tuple[int, int, int, str]]:
-    """Filename → (label, device id, city id, location)."""
+    """Return filename → (label, device id, city id, location)."""
     meta = {}
     for number, row in enumerate(read_table(path, META_COLUMNS), start=2):
         filename, scene, location, device = (row[column] for column in META_COLUMNS)
@@ -145,25 +151,35 @@ def _id(path: Path, row: int, kind: str, name: str, known: tuple[str, ...]) -> i
     return known.index(name)
 
 
-def _name_problems(path: Path, names: list[str], meta: dict | None) -> list[str]:
-    """What is wrong with the names of a list; `meta` None where there is none."""
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    absent = [] if meta is None else [name for name in names if name not in meta]
-    problems = {"are listed more than once": twice, "are not in meta.csv": absent}
-    return [_problem(path, bad, what) for what, bad in problems.items() if bad]
+def _problems(
+    path: Path, root: Path, names: list[str], meta: dict | None, sizes: dict[Path, dict[str, int]]
+) -> list[str]:
+    """Return what is wrong with a list, without opening its files.
 
-
-def _file_problems(path: Path, root: Path, names: list[str], sizes: dict) -> list[str]:
-    """What is wrong with the files of a list, without opening them; fills in `sizes`."""
-    for folder in {(root / name).parent for name in names}:
+    Args:
+      path: of the list.
+      root: the folder that its names start from.
+      names: of its clips.
+      meta: names on record; None: there is no record of them.
+      sizes: filled in: folder → bytes of its files.
+    """
+    for folder in {(root / name).parent for name in names} - sizes.keys():
         # One pass over a folder is far quicker than a look-up of each of 230,350 files.
-        if folder not in sizes:
-            sizes[folder] = _sizes(folder)
-    found = [sizes[(root / name).parent].get(Path(name).name) for name in names]
-    missing = [name for name, size in zip(names, found, strict=True) if size is None]
-    empty = [name for name, size in zip(names, found, strict=True) if size == 0]
-    problems = {f"are not in {root}": missing, "are empty (0 bytes)": empty}
-    return [_problem(path, bad, what) for what, bad in problems.items() if bad]
+        sizes[folder] = _sizes(folder)
+    n_bytes = {name: sizes[(root / name).parent].get(Path(name).name) for name in names}
+    problems = {
+        "are listed more than once": [name for name, n in Counter(names).items() if n > 1],
+        "are not in meta.csv": [name for name in names if meta is not None and name not in meta],
+        f"are not in {root}": [name for name in names if n_bytes[name] is None],
+        "are empty (0 bytes)": [name for name in names if n_bytes[name] == 0],
+    }
+    messages = []
+    for what, bad in problems.items():
+        if bad:
+            more = f" and {len(bad) - N_NAMED} more" if len(bad) > N_NAMED else ""
+            first = ", ".join(bad[:N_NAMED])
+            messages.append(f"{path}: {len(bad)} of the listed files {what}: {first}{more}")
+    return messages
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -174,15 +190,69 @@ def _sizes(folder: Path) -> dict[str, int]:
         return {}
 
 
-def _problem(path: Path, bad: list[str], what: str) -> str:
-    more = f" and {len(bad) - N_NAMED} more" if len(bad) > N_NAMED else ""
-    named = ", ".join(bad[:N_NAMED])
-    return f"{path}: {len(bad)} of the listed files {what}: {named}{more}"
-
-
-def _recording(path: Path, filename: str, meta: tuple | None, sizes: dict) -> Recording:
+def _recording(path: Path, filename: str, meta: tuple | None, n_bytes: int) -> Recording:
     label, device_id, city_id, location = meta or (UNKNOWN, UNKNOWN, UNKNOWN, "")
-    fields = path.stem.split("-")  # scene-city-location-segment-cut-device
-    segment = fields[3] if meta and len(fields) == 6 else ""
-    n_bytes = sizes[path.parent][path.name]
+    segment = ""
+    if meta:
+        with contextlib.suppress(UserError):  # a name of another form
+            segment = clip_names.parse(filename).segment
     return Recording(path, filename, label, device_id, city_id, location, segment, n_bytes)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a tab-separated file with a header that must have `columns`, or raise a UserError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline=None) as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            header = reader.fieldnames or []
+            rows = [{k: v for k, v in row.items() if k in columns} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    for column in columns:
+        if column not in header:
+            raise UserError(
+                f"{path} has no column {column!r}; expected columns separated by tabs, "
+                f"found {', '.join(map(repr, header)) or 'none'}"
+            )
+    for number, row in enumerate(rows, start=2):
+        if not all(row[column] for column in columns):
+            raise UserError(f"{path}, row {number}: expected {', '.join(columns)}, got {row}")
+    return rows
+
+
+def fingerprint(clips: Sequence[Recording]) -> str:
+    """Return a hash of what a split is made from: names, labels, file sizes, some files' bytes.
+
+    Some files, evenly spread, since reading all would take as long as building; they tell a
+    folder that was made or processed again, where all sizes stay the same.
+    """
+    digest = hashlib.sha256()
+    for clip in clips:
+        digest.update(repr(clip[1:]).encode())
+    for clip in clips[:: max(1, len(clips) // N_HASHED_CLIPS)]:
+        digest.update(Path(clip.path).read_bytes())
+    return digest.hexdigest()
+
+
+def file_stamps(recordings: dict[str, list[Recording]]) -> dict[Path, tuple[int, int, int]]:
+    """Return size, time and inode of each file, which change when it is replaced or written to."""
+    stamps = {}
+    for clip in itertools.chain(*recordings.values()):
+        with contextlib.suppress(OSError):
+            status = os.stat(clip.path)
+            stamps[clip.path] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return stamps
+
+
+def require_unchanged(before: dict, after: dict) -> None:
+    """Compare two `file_stamps` of the same files.
+
+    Raises:
+      UserError: they differ.
+    """
+    changed = [str(path) for path in before if before[path] != after.get(path)]
+    if changed:
+        raise UserError(
+            f"{len(changed)} of the files were replaced or changed while they were read, first "
+            f"{changed[0]}: run it again once they stay as they are"
+        )

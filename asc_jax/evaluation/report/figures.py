@@ -18,7 +18,7 @@ from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
 from asc_jax.evaluation.report.published import comparable
 from asc_jax.evaluation.report.tables import NONE, percent
 from asc_jax.evaluation.result_files import stored_summary
-from asc_jax.machine import json_object
+from asc_jax.machine import files
 
 # From Okabe and Ito's palette, which stays distinct with every kind of colour blindness.
 BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"
@@ -181,7 +181,7 @@ def read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
     text = Path(path).read_text("utf-8", errors="replace") if Path(path).exists() else ""
     for line in text.splitlines():
         try:
-            entry = json_object.parse(line)
+            entry = files.parse_json(line)
             by_epoch[entry["kind"]][int(entry["epoch"])] = entry
         except (ValueError, KeyError, TypeError, OverflowError):
             continue

@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 
-from asc_jax.machine import files, json_object
+from asc_jax.machine import files
 from asc_jax.training.workdir import checkpoints
 
 SELECTED_ON = {
@@ -51,7 +51,7 @@ def keep(workdir: pathlib.Path, state, extra: dict, *, step: int, kind: str, acc
 def _read(path: pathlib.Path) -> dict | None:
     """Return the content of the file; None where it is missing or damaged."""
     try:
-        content = json_object.parse(path.read_bytes())
+        content = files.parse_json(path.read_bytes())
         return content if "macro_accuracy" in content else None
     except (OSError, ValueError):
         return None

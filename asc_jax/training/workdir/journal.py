@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import tqdm
 
 from asc_jax.errors import UserError
-from asc_jax.machine import files, json_object
+from asc_jax.machine import files
 
 log = logging.getLogger("asc_jax")
 
@@ -167,7 +167,7 @@ def _entries(path: pathlib.Path) -> Iterator[tuple[dict, str]]:
         ) from error
     for line in lines:
         try:
-            entry = json_object.parse(line)
+            entry = files.parse_json(line)
         except ValueError:
             continue
         if isinstance(entry.get("step"), int):

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 
 from asc_jax.errors import UserError
-from asc_jax.machine import files, json_object
+from asc_jax.machine import files
 from asc_jax.machine.version import code_version
 from asc_jax.training.workdir import upgrade
 
@@ -93,7 +93,7 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
     """
     path = pathlib.Path(workdir) / "config.json"
     try:
-        content = json_object.parse(path.read_text("utf-8"))
+        content = files.parse_json(path.read_text("utf-8"))
         saved = content["config"]
         if content.get("sha256", _config_sum(saved)) != _config_sum(saved):  # older ones have none
             raise ValueError(
