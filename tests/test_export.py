@@ -1,5 +1,6 @@
 """A finished run becomes files that were compared first, and refused where they differ."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -14,7 +15,7 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.export import c_header, check
 from asc_jax.export.graph import ARTEFACTS
-from asc_jax.export.run import KINDS, deploy, export_run, write_together
+from asc_jax.export.run import KINDS, deploy, export_run, write
 from asc_jax.machine import files
 
 FILES = {
@@ -78,23 +79,25 @@ def test_export_with_one_weight_changed_is_refused(monkeypatch, workdir, tmp_pat
 @pytest.mark.parametrize("fault", ["a folder in the way", "disk full"])
 def test_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatch, fault):
     one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
-    write_together({one: b"old"})
-    write = files.write_atomically
+    write({one: b"old"})
+    atomic_writer = files.atomic_writer
 
-    def write_until_full(path, data):
-        write(path, data[:1])
-        if data == b"22":
-            raise OSError(28, "No space left on device")
+    @contextlib.contextmanager
+    def full(path, **options):
+        with atomic_writer(path, **options) as file:
+            if path == two:
+                raise OSError(28, "No space left on device")
+            yield file
 
     if fault == "disk full":
         two.write_bytes(b"old")
-        monkeypatch.setattr(files, "write_atomically", write_until_full)
+        monkeypatch.setattr(files, "atomic_writer", full)
         expected = "No space left on device; free some space, or choose another --out"
     else:
         two.mkdir()
         expected = "two.onnx is a folder; free some space, or choose another --out"
     with pytest.raises(UserError, match=f"^cannot write to {tmp_path}: {expected}"):
-        write_together({one: b"1", two: b"22"})
+        write({one: b"1", two: b"2"})
     assert names_in(tmp_path) == ["one.onnx", "two.onnx"]
     assert one.read_bytes() == b"old"
 
@@ -102,7 +105,7 @@ def test_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatc
 def test_folder_that_cannot_be_made_is_called_out_not_workdir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="^cannot write to .*file/x: .* choose another --out$"):
-        write_together({tmp_path / "file" / "x" / "asc_model.h": b"1"})
+        write({tmp_path / "file" / "x" / "asc_model.h": b"1"})
 
 
 @pytest.mark.parametrize(

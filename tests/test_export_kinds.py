@@ -13,7 +13,8 @@ from small import noise, small_config
 from asc_jax import experiment
 from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
-from asc_jax.export import c_header, graph
+from asc_jax.export import c_header
+from asc_jax.export.graph import Deployment
 from asc_jax.export.run import KINDS, deploy
 from asc_jax.features import filters
 from asc_jax.models import blocks
@@ -186,11 +187,11 @@ def test_c_compiler_reads_the_header_and_computes_the_network(tmp_path, golden, 
 @pytest.mark.parametrize("f_max", [16_000.0, 8_000.0])
 @pytest.mark.parametrize("n_mels", [256, 40])
 def test_bands_are_the_mel_filterbank(n_mels, f_max):
-    arguments = (4096, n_mels, 32_000, 50.0, f_max)
-    band, here, below = graph.mel_bands(*arguments)
+    bank = {"n_fft": 4096, "n_mels": n_mels, "sample_rate": 32_000, "f_min": 50.0, "f_max": f_max}
+    band, here, below = Deployment({}, {}, bank, {}).mel_bands()
     dense = np.zeros((2049, n_mels), np.float32)
     rows, inner = np.arange(2049), band > 0
     dense[rows, band] = here
     dense[rows[inner], band[inner] - 1] = below[inner]
-    np.testing.assert_array_equal(dense, filters.mel_filterbank(*arguments))
+    np.testing.assert_array_equal(dense, filters.mel_filterbank(**bank))
     assert np.all(np.diff(band) >= 0)

@@ -98,16 +98,30 @@ def test_meta_file_says_what_the_runs_say(made):
     assert "&" not in next(out.rglob("*.yaml")).read_text(), "no aliases, which people trip over"
 
 
-def lines_of(path, change):
-    lines = path.read_text().splitlines(keepends=True)
-    change(lines)
-    path.write_text("".join(lines))
+def edit_rows(change):
+    """Return a function that changes the lines of a file, of which the first is the header."""
+
+    def spoil(path):
+        lines = path.read_text().splitlines(keepends=True)
+        change(lines)
+        path.write_text("".join(lines))
+
+    return spoil
 
 
-def meta_of(path, change):
-    meta = yaml.safe_load(path.read_text("utf-8"))
-    change(meta)
-    path.write_text(yaml.safe_dump(meta, sort_keys=False), "utf-8")
+def edit_meta(change):
+    """Return a function that changes the content of a meta file."""
+
+    def spoil(path):
+        content = yaml.safe_load(path.read_text("utf-8"))
+        change(content)
+        path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+
+    return spoil
+
+
+def split_50(content):
+    return content["results"]["development_dataset"]["split_50"]
 
 
 def set_cells(lines, row, **cells):
@@ -142,76 +156,41 @@ META = f"{LABEL}.meta.yaml"
 OTHER_LABEL = "Doe_UNI_task1_2"
 SPOILT = {
     "missing file": (CSV, lambda path: path.unlink(), f"{CSV}: missing"),
-    "stray file": (
-        "notes.txt", lambda path: path.write_text("x"), "notes.txt: not part of a submission",
-    ),
-    "row twice": (
-        CSV, lambda path: lines_of(path, lambda rows: rows.append(rows[3])),
-        f"{CSV}: clip 2.wav is listed more than once",
-    ),
-    "row missing": (
-        CSV, lambda path: lines_of(path, lambda rows: rows.pop(4)),
-        f"{CSV}: other clips than in {LABEL}.output.split_5.csv; lacks 3.wav",
-    ),
-    "clips in another order": (
-        CSV, lambda path: lines_of(path, lambda rows: rows.append(rows.pop(4))),
-        f"{CSV}: other clips than in {LABEL}.output.split_5.csv; lacks none, their order differs",
-    ),
-    "sum": (
-        CSV, lambda path: lines_of(path, halve),
-        f"{CSV}, row 4: probabilities sum to 0.5, expected 1",
-    ),
-    "no probability": (
-        CSV, lambda path: lines_of(path, lambda rows: set_cells(rows, 3, tram="nan")),
-        f"{CSV}, row 4: a probability is not in [0, 1]",
-    ),
-    "label": (
-        CSV, lambda path: lines_of(path, mislabel), f"{CSV}, row 6: scene_label is .*, but ",
-    ),
-    "folder in a name": (
-        CSV, lambda path: lines_of(path, lambda rows: set_cells(rows, 1, filename="audio/0.wav")),
-        f"{CSV}, row 2: clip 'audio/0.wav', expected a file name",
-    ),
-    "columns": (
-        CSV, lambda path: lines_of(path, lambda rows: rows.pop(0)), f"{CSV}: columns ",
-    ),
+    "stray file": ("notes.txt", lambda path: path.write_text("x"),
+                   "notes.txt: not part of a submission"),
+    "row twice": (CSV, edit_rows(lambda lines: lines.append(lines[3])),
+                  f"{CSV}: clip 2.wav is listed more than once"),
+    "row missing": (CSV, edit_rows(lambda lines: lines.pop(4)),
+                    f"{CSV}: other clips than in {LABEL}.output.split_5.csv; lacks 3.wav"),
+    "clips in another order": (CSV, edit_rows(lambda lines: lines.append(lines.pop(4))),
+                               f"{CSV}: other clips than in {LABEL}.output.split_5.csv; lacks "
+                               "none, their order differs"),
+    "sum": (CSV, edit_rows(halve), f"{CSV}, row 4: probabilities sum to 0.5, expected 1"),
+    "no probability": (CSV, edit_rows(lambda lines: set_cells(lines, 3, tram="nan")),
+                       f"{CSV}, row 4: a probability is not in [0, 1]"),
+    "label": (CSV, edit_rows(mislabel), f"{CSV}, row 6: scene_label is .*, but "),
+    "folder in a name": (CSV, edit_rows(lambda lines: set_cells(lines, 1, filename="audio/0.wav")),
+                         f"{CSV}, row 2: clip 'audio/0.wav', expected a file name"),
+    "columns": (CSV, edit_rows(lambda lines: lines.pop(0)), f"{CSV}: columns "),
     "empty file": (CSV, lambda path: path.write_text(""), f"{CSV}: columns [], expected"),
-    "no clips": (
-        CSV, lambda path: lines_of(path, lambda rows: rows.__delitem__(slice(1, None))),
-        f"{CSV}: holds no clips",
-    ),
+    "no clips": (CSV, edit_rows(lambda lines: lines.__delitem__(slice(1, None))),
+                 f"{CSV}: holds no clips"),
     "broken meta file": (META, lambda path: path.write_text("a: ["), f"{META}: cannot be read: "),
-    "over budget": (
-        META, lambda path: meta_of(path, lambda m: m["system"]["complexity"].update(macs=30000001)),
-        f"{META}: system.complexity.macs is 30,000,001, over the budget of 30,000,000",
-    ),
-    "order of splits": (
-        META, lambda path: meta_of(path, reverse_splits),
-        "results.development_dataset holds split_100, split_50, split_25, split_10, split_5, "
-        "expected, in this order, split_5, ",
-    ),
-    "log loss": (
-        META, lambda path: meta_of(path, lambda m: m["results"]["development_dataset"]["split_50"]
-                                   ["class_wise"]["bus"].update(logloss=None)),
-        "results, split_50: class_wise.bus.logloss is None, expected a number",
-    ),
-    "wrong mean": (
-        META, lambda path: meta_of(path, lambda m: m["results"]["development_dataset"]["split_50"]
-                                   ["overall"].update(accuracy=99.0)),
-        "results, split_50: overall.accuracy is 99.0, the mean of the scenes",
-    ),
-    "two corresponding": (
-        META, lambda path: meta_of(path, second_corresponding),
-        "submission.authors has 2 corresponding authors, expected one",
-    ),
-    "other label": (
-        META, lambda path: meta_of(path, lambda m: m["submission"].update(label="Roe_UNI_task1_2")),
-        f"submission.label is 'Roe_UNI_task1_2', its folder is {LABEL}",
-    ),
-    "description": (
-        META, lambda path: meta_of(path, lambda m: m["system"]["description"].pop("pipeline")),
-        "system.description: pipeline missing",
-    ),
+    "over budget": (META, edit_meta(lambda m: m["system"]["complexity"].update(macs=30000001)),
+                    f"{META}: system.complexity.macs is 30,000,001, over the budget of 30,000,000"),
+    "order of splits": (META, edit_meta(reverse_splits),
+                        "results.development_dataset holds split_100, split_50, split_25, "
+                        "split_10, split_5, expected, in this order, split_5, "),
+    "log loss": (META, edit_meta(lambda m: split_50(m)["class_wise"]["bus"].update(logloss=None)),
+                 "results, split_50: class_wise.bus.logloss is None, expected a number"),
+    "wrong mean": (META, edit_meta(lambda m: split_50(m)["overall"].update(accuracy=99.0)),
+                   "results, split_50: overall.accuracy is 99.0, the mean of the scenes"),
+    "two corresponding": (META, edit_meta(second_corresponding),
+                          "submission.authors has 2 corresponding authors, expected one"),
+    "other label": (META, edit_meta(lambda m: m["submission"].update(label="Roe_UNI_task1_2")),
+                    f"submission.label is 'Roe_UNI_task1_2', its folder is {LABEL}"),
+    "description": (META, edit_meta(lambda m: m["system"]["description"].pop("pipeline")),
+                    "system.description: pipeline missing"),
 }  # fmt: skip
 
 
@@ -245,6 +224,10 @@ def unfinished(config):
     config["config"]["train"]["n_epochs"] = 150
 
 
+def trained_on(split):
+    return lambda config: config["config"]["data"].update(train_split=split)
+
+
 def over_budget(config):
     config["config"]["budget"] |= {"enforce": False, "max_bytes": 1000}
 
@@ -253,21 +236,15 @@ SPOILT_RUNS = {
     "missing results": ("results.json", None, "results.json is missing; evaluate it: python eval"),
     "stale": ("results.json", stale, "is stale: step is 8 in results.json, but now 7; evaluate it"),
     "other code": ("results.json", other_code, "is stale: evaluated_with is '0.0.9"),
-    "unofficial": (
-        "results.json", lambda results: results.update(official_lists=False),
-        "was not trained and tested on TAU's own lists: --practice",
-    ),
+    "unofficial": ("results.json", lambda results: results.update(official_lists=False),
+                   "was not trained and tested on TAU's own lists: --practice"),
     "unfinished": ("config.json", unfinished, "is stale: n_epochs is 3 in results.json, but now"),
     "over budget": ("config.json", over_budget, "5pct is over the budget: "),
     "no run": ("config.json", None, "no run in "),
-    "other split": (
-        "config.json", lambda config: config["config"]["data"].update(train_split="train_10pct"),
-        "were both trained on train_10pct: give one",
-    ),
-    "odd split": (
-        "config.json", lambda config: config["config"]["data"].update(train_split="mine"),
-        "was trained on 'mine', a submission takes train_5pct, train_10pct",
-    ),
+    "other split": ("config.json", trained_on("train_10pct"),
+                    "were both trained on train_10pct: give one"),
+    "odd split": ("config.json", trained_on("mine"),
+                  "was trained on 'mine', a submission takes train_5pct, train_10pct"),
 }  # fmt: skip
 
 

@@ -52,9 +52,6 @@ def build(deployment: Deployment) -> dict[str, bytes]:
 def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Return the header of `build` as two functions, computed by JAX from its numbers.
 
-    `waveform_to_probs` takes `[b, 32000]`, `log_mel_to_logits` `[b, n_mels, n_frames, 1]`; both
-    give `[b, n_classes]`.
-
     Raises:
       UserError: the text is not such a header.
     """
@@ -105,7 +102,7 @@ def _network(deployment: Deployment) -> Iterator[str]:
     """Yield the table of layers and their values."""
     rows, values, numbers, channels = [], [], {INPUT: -1}, {INPUT: 1}
     n_values = 0
-    for op in deployment.operations():
+    for op in deployment.operations:
         arrays = [op.arrays[n] for n in ("kernel", "bias", "gamma", "beta") if n in op.arrays]
         c_in = channels[op.inputs[0]]
         channels[op.name] = op.arrays["bias"].size if "bias" in op.arrays else c_in

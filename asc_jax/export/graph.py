@@ -58,19 +58,33 @@ class Deployment:
         return features.n_frames(N_SAMPLES, self.features["hop_length"])
 
     @property
+    def operations(self) -> list["Operation"]:
+        """Return the operations of the network in order, from `log_mel` to `logits`."""
+        return operations(self.params, self.model["activation"])
+
+    @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of one clip's input by artefact."""
         log_mel = self.features["n_mels"], self.n_frames, 1
         return dict(zip(ARTEFACTS, ((N_SAMPLES,), log_mel), strict=True))
 
-    def operations(self) -> list["Operation"]:
-        """Return the operations of the network in order, from `log_mel` to `logits`."""
-        return operations(self.params, self.model["activation"])
-
     def mel_bands(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the mel filterbank of the front end as `mel_bands` does."""
+        """Return the mel filterbank of the front end as 3 values for each bin.
+
+        Only neighbouring triangles overlap: the power of bin k counts `here[k]`-fold in mel band
+        `band[k]`, `below[k]`-fold in the band before it, and in no other.
+
+        Returns:
+          `band` int32, never falling; `here`, `below` float32; all `[n_fft // 2 + 1]`. The
+          weights equal those of the filterbank bit for bit.
+        """
         names = ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")
-        return mel_bands(*(self.features[name] for name in names))
+        bank = filters.mel_filterbank(**{name: self.features[name] for name in names})
+        last = np.where(bank != 0, np.arange(bank.shape[1]), 0).max(axis=1)
+        band = np.maximum.accumulate(last)
+        rows = np.arange(len(bank))
+        below = np.where(band > 0, bank[rows, band - 1], np.float32(0))
+        return band.astype(np.int32), bank[rows, band], below
 
     def window(self) -> np.ndarray:
         """Return the window of the front end, centred among zeros: `[n_fft]` float32."""
@@ -139,26 +153,3 @@ def _block(name, source, params, strides, activation) -> Iterator[Operation]:
         yield last
         last = Operation("grn", f"{name}.grn", (last.name,), arrays=params["grn"])
     yield dataclasses.replace(last, activation=activation)
-
-
-def mel_bands(
-    n_fft: int, n_mels: int, sample_rate: int, f_min: float, f_max: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mel filterbank as 3 values for each bin.
-
-    Only neighbouring triangles overlap: the power of bin k counts `here[k]`-fold in mel band
-    `band[k]`, `below[k]`-fold in the band before it, and in no other.
-
-    Args:
-      n_fft, n_mels, sample_rate, f_min, f_max: see `filters.mel_filterbank`.
-
-    Returns:
-      `band` int32, never falling; `here`, `below` float32; all `[n_fft // 2 + 1]`. The
-      weights equal those of the filterbank bit for bit.
-    """
-    bank = filters.mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max)
-    last = np.where(bank != 0, np.arange(n_mels), 0).max(axis=1)
-    band = np.maximum.accumulate(last)
-    rows = np.arange(len(bank))
-    below = np.where(band > 0, bank[rows, band - 1], np.float32(0))
-    return band.astype(np.int32), bank[rows, band], below

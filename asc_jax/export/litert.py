@@ -23,11 +23,7 @@ METADATA_NAME = "asc_jax"
 
 
 def build(deployment: Deployment) -> dict[str, bytes]:
-    """Return `{"waveform_to_probs": …, "log_mel_to_logits": …}`, two flatbuffers.
-
-    The first takes `waveform [b, 32000]` and gives `probs [b, n_classes]`, the second `log_mel
-    [b, n_mels, n_frames, 1]` and `logits [b, n_classes]`; all float32, any b. The metadata is
-    JSON in the entry "asc_jax".
+    """Return two flatbuffers by artefact, with the metadata as JSON in the entry "asc_jax".
 
     Raises:
       UserError: TensorFlow is not installed, or n_fft is no power of two.
@@ -133,7 +129,7 @@ def _network(tf, deployment: Deployment, log_mel):
         "gelu": lambda x: tf.nn.gelu(x, approximate=True),  # Flax's default
     }
     results = {INPUT: log_mel}
-    for op in deployment.operations():
+    for op in deployment.operations:
         out = _operation(tf, op, [results[name] for name in op.inputs])
         results[op.name] = activations[op.activation](out)
     return results["logits"]

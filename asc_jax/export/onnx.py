@@ -19,10 +19,7 @@ EXTENSION = ".onnx"
 
 
 def build(deployment: Deployment) -> dict[str, bytes]:
-    """Return `{"waveform_to_probs": …, "log_mel_to_logits": …}`, two serialised models.
-
-    The first takes `waveform [b, 32000]` and gives `probs [b, n_classes]`, the second `log_mel
-    [b, n_mels, n_frames, 1]` and `logits [b, n_classes]`; all float32, any b.
+    """Return two serialised models by artefact.
 
     Raises:
       UserError: the package onnx is not installed.
@@ -132,7 +129,7 @@ def _filterbank(w: _Writer, n_mels: int, band, here, below) -> str:
 
 def _network(w: _Writer, deployment: Deployment, image: str) -> None:
     """Add the network, `image [b, 1, n_mels, n_frames]` → `logits [b, n_classes]`."""
-    for op in deployment.operations():
+    for op in deployment.operations:
         inputs = [image if name == INPUT else name for name in op.inputs]
         out = op.name if op.activation is None else f"{op.name}.before_activation"
         _operation(w, op, inputs, out)

@@ -5,10 +5,8 @@ is parsed and computed in JAX. The results are compared with those of the same p
 and these with what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
 """
 
-import errno
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 
 import jax
@@ -16,16 +14,14 @@ import numpy as np
 
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
-from asc_jax.evaluation import evaluate
+from asc_jax.evaluation.evaluate import open_run, output_folder
 from asc_jax.experiment import Experiment
-from asc_jax.experiment import make as make_experiment
 from asc_jax.export import c_header, check, litert, onnx, stablehlo
 from asc_jax.export.graph import ARTEFACTS, Deployment
 from asc_jax.machine import files, version
 from asc_jax.models import precision
 from asc_jax.models.folding import fold_batch_norm
 from asc_jax.models.from_config import attributes, model
-from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
 # Kind → the module that writes it (`build`, EXTENSION) and reads it back (`load`).
@@ -64,27 +60,25 @@ def export_run(
     for name, value, known in (("kind", kind, KINDS), ("weights", weights, WEIGHTS)):
         if value not in known:
             raise UserError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-    workdir, best = pathlib.Path(workdir), checkpoint == "best"
-    name, config = run_config.load(workdir)
-    if kind != "stablehlo" and config.model.name != "cp_mobile":
+    run, writer = open_run(workdir, checkpoint=checkpoint), KINDS[kind]
+    network = run.experiment.config.model.name
+    if kind != "stablehlo" and network != "cp_mobile":
         raise UserError(
-            f"--to {kind} writes the network cp_mobile only, and this run's is "
-            f"{config.model.name}: --to stablehlo writes any network"
+            f"--to {kind} writes the network cp_mobile only, and this run's is {network}: "
+            "--to stablehlo writes any network"
         )
-    experiment = make_experiment(config)
-    state, _, step = evaluate.restore(experiment, workdir, name="best" if best else "checkpoints")
-    deployment = deploy(experiment, state.variables, weights, {"config": name, "step": str(step)})
-    writer = KINDS[kind]
+    metadata = {"config": run.name, "step": str(run.step)}
+    deployment = deploy(run.experiment, run.variables, weights, metadata)
     built = writer.build(deployment)
-    reference = check.make_reference(experiment, state.variables, deployment)
-    batches = check.clip_batches(clips, experiment.n_samples)
+    reference = check.make_reference(run.experiment, run.variables, deployment)
+    batches = check.clip_batches(clips, run.experiment.n_samples)
     tally = check.compare(reference, writer.load(built), batches)
     check.require_agreement(tally)
-    out = pathlib.Path(out_dir or (workdir / "best_checkpoint" if best else workdir) / "export")
+    out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
     over = ".over_budget" if "budget" in deployment.metadata else ""
     contents = {out / f"{stem}{over}{writer.EXTENSION}": data for stem, data in built.items()}
-    write_together(contents)
-    return summary(kind, deployment, tally, contents, config.precision.stored)
+    write(contents)
+    return summary(kind, deployment, tally, contents, run.experiment.config.precision.stored)
 
 
 def deploy(
@@ -131,7 +125,7 @@ def deploy(
     )
 
 
-def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
+def write(contents: Mapping[pathlib.Path, bytes]) -> None:
     """Write files of one folder, which is made if need be: all of them or none.
 
     Raises:
@@ -140,14 +134,7 @@ def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
     (folder,) = {path.parent for path in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export") as staging:
-            for path, data in contents.items():
-                if path.is_dir():  # only this could stop the renaming halfway
-                    raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
-                files.write_atomically(pathlib.Path(staging, path.name), data)
-            for path in contents:
-                os.replace(pathlib.Path(staging, path.name), path)
-        files.sync_folder(folder)
+        files.write_together(contents)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; free some space, or choose "

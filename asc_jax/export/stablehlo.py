@@ -20,12 +20,7 @@ EXTENSION = ".stablehlo"
 
 
 def build(deployment: Deployment) -> dict[str, bytes]:
-    """Return `{"waveform_to_probs": …, "log_mel_to_logits": …}`, two serialised functions.
-
-    The first takes `waveform [b, 32000]` and gives `probs [b, n_classes]`, the second `log_mel
-    [b, n_mels, n_frames, 1]` and `logits [b, n_classes]`; all float32, any b. The format has no
-    place for metadata.
-    """
+    """Return two serialised functions by artefact; the format has no place for metadata."""
     functions = {"waveform_to_probs": _waveform_to_probs, "log_mel_to_logits": _log_mel_to_logits}
     return {
         artefact: _export(functools.partial(functions[artefact], deployment), artefact, shape)
@@ -34,7 +29,7 @@ def build(deployment: Deployment) -> dict[str, bytes]:
 
 
 def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Return the files of `build` as functions of numpy arrays."""
+    """Return the files of `build` as functions that JAX computes."""
     loaded = {
         name: jax.jit(export.deserialize(bytearray(data)).call) for name, data in files.items()
     }

@@ -48,7 +48,13 @@ def infer(
       UserError: an override contradicts the tensors, a hyper-parameter is of another type or
         of recordings at another rate, or the network has another number of scenes.
     """
-    _require_recordings(file.hyper_parameters)
+    rate = file.hyper_parameters.get("orig_sample_rate")
+    if rate is not None and not (isinstance(rate, int | float) and rate == ORIG_RATE):
+        raise UserError(
+            f"the hyper-parameter orig_sample_rate is {rate!r}, expected {ORIG_RATE}: data sets "
+            f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
+            "spectrum than the network was trained on"
+        )
     config = config.copy_and_resolve_references().unlock()
     hyper_parameters = {
         key: file.hyper_parameters[name]
@@ -110,17 +116,6 @@ def check_front_end(file: TorchFile, f: ml_collections.ConfigDict) -> None:
             f"the file was made with another front end: {name} {problem} for {rate} Hz, "
             f"n_fft {f.n_fft}, win_length {f.win_length}, n_mels {f.n_mels}, {f.f_min:g} to "
             f"{f.f_max:g} Hz (HTK mel without norm, periodic Hann, resampled from {ORIG_RATE} Hz)"
-        )
-
-
-def _require_recordings(hyper_parameters: Mapping) -> None:
-    """Reject a network of recordings at another rate than those that data sets are made of."""
-    rate = hyper_parameters.get("orig_sample_rate")
-    if rate is not None and not (isinstance(rate, int | float) and rate == ORIG_RATE):
-        raise UserError(
-            f"the hyper-parameter orig_sample_rate is {rate!r}, expected {ORIG_RATE}: data sets "
-            f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
-            "spectrum than the network was trained on"
         )
 
 

@@ -1,7 +1,6 @@
 """Read and write PyTorch's files as arrays by name; code that a file may carry is never run."""
 
 import argparse
-import io
 import os
 import pathlib
 import re
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.machine.files import write_atomically
+from asc_jax.machine.files import atomic_writer
 from asc_jax.machine.optional_packages import require
 
 
@@ -72,19 +71,20 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
       UserError: PyTorch is not installed, or the file cannot be written.
     """
     torch = require("torch")
-    path, content = pathlib.Path(path), io.BytesIO()
+    path = pathlib.Path(path)
     tensors = {
         name: torch.from_numpy(np.array(value, order="C")) for name, value in state_dict.items()
     }
     try:
-        torch.save(tensors, content)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.getvalue())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        with atomic_writer(path) as file:
+            torch.save(tensors, file)
+    except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError when the disk is full
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
 
 
 _EXPECTED = "expected a state dict or a Lightning checkpoint: tensors by name"
+_SAVE = "torch.save(model.state_dict(), 'weights.pt')"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # how PyTorch names what it did not call
 
 
@@ -95,8 +95,7 @@ def _by_name(path, hyper_parameters) -> dict:
     if hyper_parameters is not None and not isinstance(hyper_parameters, Mapping):
         raise UserError(
             f"{path}: hyper_parameters is of type {type(hyper_parameters).__name__}, expected "
-            "values by name; where the file comes from, save the weights alone: "
-            "torch.save(model.state_dict(), 'weights.pt')"
+            f"values by name; where the file comes from, save the weights alone: {_SAVE}"
         )
     return dict(hyper_parameters or {})
 
@@ -125,11 +124,11 @@ def _load(path: pathlib.Path):
         if wanted and not (mmap and _is_damaged(path)):  # where a name may be a corrupted one
             raise UserError(
                 f"{path} asks for {wanted[1]}, which could run code; nothing was run. Where it "
-                "comes from, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+                f"comes from, save the weights alone: {_SAVE}"
             ) from error
         raise UserError(
             f"{path} is cut short, damaged or not a file of PyTorch's: copy it again, or save it "
-            "again with torch.save(model.state_dict(), 'weights.pt')"
+            f"again with {_SAVE}"
         ) from error
 
 

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.evaluation import evaluate
+from asc_jax.evaluation.evaluate import open_run
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import version
 from asc_jax.machine.files import writing_to
@@ -103,15 +103,13 @@ def run_to_torch(
     """
     if pathlib.Path(path).exists():
         raise UserError(f"{path} is already there: choose another name")
-    experiment = make_experiment(run_config.load(workdir)[1])
-    folder = "best" if checkpoint == "best" else "checkpoints"
-    state, extra, step = evaluate.restore(experiment, workdir, name=folder)
-    before = extra.get("batch_counters", {})
-    counters = {name: before.get(name, 0) + step for name in weights.counter_names()}
-    tensors = weights.to_torch(precision.cast(state.variables, dtype), counters)
+    run = open_run(workdir, checkpoint=checkpoint)
+    before = run.extra.get("batch_counters", {})
+    counters = {name: before.get(name, 0) + run.step for name in weights.counter_names()}
+    tensors = weights.to_torch(precision.cast(run.variables, dtype), counters)
     write_state_dict(path, tensors)
-    over = "" if experiment.within_budget else "; OVER BUDGET"
-    return [f"{workdir}, step {step:,} → {path}: {len(tensors)} tensors in {dtype}{over}"]
+    over = "" if run.experiment.within_budget else "; OVER BUDGET"
+    return [f"{workdir}, step {run.step:,} → {path}: {len(tensors)} tensors in {dtype}{over}"]
 
 
 def _base_config():

@@ -129,11 +129,9 @@ def submission_problems(submission: Any) -> list[str]:
         return [*problems, "submission.authors is not a list"]
     for number, author in enumerate(authors, 1):
         problems += _author_problems(author, f"submission.authors, number {number}")
-    corresponding = [a for a in authors if isinstance(a, Mapping) and a.get("corresponding")]
-    if len(corresponding) != 1:
-        problems.append(
-            f"submission.authors has {len(corresponding)} corresponding authors, expected one"
-        )
+    n = sum(isinstance(author, Mapping) and bool(author.get("corresponding")) for author in authors)
+    if n != 1:
+        problems.append(f"submission.authors has {n} corresponding authors, expected one")
     return problems
 
 

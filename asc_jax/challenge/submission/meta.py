@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
+from flax.traverse_util import flatten_dict
 
 from asc_jax.challenge.submission.runs import EvaluatedRun
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
@@ -117,7 +118,7 @@ def differences(runs: Sequence[EvaluatedRun]) -> list[str]:
 
     For example "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)".
     """
-    flat = [dict(_flatten(run.experiment.config.to_dict())) for run in runs]
+    flat = [flatten_dict(run.experiment.config.to_dict(), sep=".") for run in runs]
     lines = []
     for key in flat[0]:
         by_value: dict[str, list[str]] = {}
@@ -127,11 +128,3 @@ def differences(runs: Sequence[EvaluatedRun]) -> list[str]:
             values = [f"{value} ({', '.join(which)} %)" for value, which in by_value.items()]
             lines.append(f"{key}: {', '.join(values)}")
     return lines
-
-
-def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -11,7 +11,6 @@ from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.experiment import Experiment
-from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import files
 from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
@@ -78,19 +77,17 @@ def open_runs(
 def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     again = f"evaluate it: python eval.py --workdir {workdir}"
     results = _read_results(workdir / "results.json", again)
-    name, config = run_config.load(workdir)
-    config = config.copy_and_resolve_references()
-    config.precision.stored = results["stored_dtype"]
-    experiment = make_experiment(config)
-    cost = experiment.cost
-    if not experiment.within_budget:
+    run = evaluate.open_run(workdir, stored=results["stored_dtype"])
+    cost = run.experiment.cost
+    if not run.experiment.within_budget:
         raise UserError(
             f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "
             f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be handed in"
         )
-    state, extra, step = evaluate.restore(experiment, workdir)
     # `results.json` must describe the run as it is now, and the code it was evaluated with.
-    current = json.loads(json.dumps(evaluate.describe(experiment, name, extra, step)))
+    current = json.loads(
+        json.dumps(evaluate.describe(run.experiment, run.name, run.extra, run.step))
+    )
     for key, value in current.items():
         if results.get(key) != value:
             raise UserError(
@@ -108,8 +105,8 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
             f"{workdir} was not trained and tested on TAU's own lists: --practice makes a package "
             "of it that cannot be handed in"
         )
-    percent = _PERCENTS[config.data.train_split]
-    return EvaluatedRun(workdir, percent, experiment, state.variables, results)
+    percent = _PERCENTS[run.experiment.config.data.train_split]
+    return EvaluatedRun(workdir, percent, run.experiment, run.variables, results)
 
 
 def _read_results(path: Path, again: str) -> dict[str, Any]:

@@ -73,32 +73,6 @@ def log_mel_float64(reference: Reference):
     return front_end_stages.log_mel_float64(reference, limits)
 
 
-def training(reference: Reference):
-    """Run the golden stage; the statistics of a silent clip are almost nothing but rounding."""
-    return training_stages.training(reference, relative=2e-5)
-
-
-def adamw_step(reference: Reference):
-    """Run the golden stage against torch.optim.AdamW itself."""
-    return training_stages.adamw_step(reference, _updated_by_torch)
-
-
-STAGES = (
-    front_end_stages.resample_kernel,
-    front_end_stages.resampled_waveform,
-    front_end_stages.hann_window,
-    front_end_stages.mel_filterbank,
-    front_end_stages.log_mel,
-    log_mel_float64,
-    training_stages.evaluation,
-    training,
-    training_stages.gradients,
-    training_stages.focal_loss,
-    training_stages.schedule,
-    adamw_step,
-)
-
-
 def _evaluation_logits(read: Reference) -> dict[str, np.ndarray]:
     """Compute in float32; with weights and input rounded to float16; and all in float16."""
     torch = require("torch")
@@ -213,3 +187,20 @@ def _twin(state_dict: Mapping, dtype):
 def _image(log_mel: np.ndarray, dtype):
     """Convert `[b, f, t]` to `[b, 1, f, t]`, PyTorch's layout."""
     return require("torch").tensor(log_mel)[:, None].to(dtype)
+
+
+STAGES = (
+    front_end_stages.resample_kernel,
+    front_end_stages.resampled_waveform,
+    front_end_stages.hann_window,
+    front_end_stages.mel_filterbank,
+    front_end_stages.log_mel,
+    log_mel_float64,
+    training_stages.evaluation,
+    # The statistics of a silent clip are almost nothing but rounding.
+    functools.partial(training_stages.training, relative=2e-5),
+    training_stages.gradients,
+    training_stages.focal_loss,
+    training_stages.schedule,
+    functools.partial(training_stages.adamw_step, updated=_updated_by_torch),
+)
