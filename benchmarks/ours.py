@@ -68,7 +68,7 @@ def epoch(spec: Mapping) -> Job:
         scratch_shapes=parts.scratch_shapes,
     )
     state = replicas.replicate(parts.new_state(parts.variables(), tx))
-    numbers, memory = itertools.count(), replicas.BatchMemory(slots)
+    numbers = itertools.count()
 
     def run():
         nonlocal state
@@ -78,8 +78,8 @@ def epoch(spec: Mapping) -> Job:
         batches, metrics = source.batches(order, spec["batch"]), None
         while call := list(itertools.islice(batches, slots)):
             before = metrics
-            state, metrics = train(state, memory.stack(call), len(call), parts.root_key(), held)
-            memory.used_for(metrics)
+            stacked = replicas.stack_and_shard(call, slots)
+            state, metrics = train(state, stacked, len(call), parts.root_key(), held)
             if before is not None:
                 np.asarray(before["loss"])
         jax.block_until_ready((state, metrics))

@@ -15,7 +15,7 @@ import pytest
 from jax.experimental import pallas, sparse
 
 from asc_jax.complexity import count_macs
-from asc_jax.complexity.mac_count import Branches
+from asc_jax.complexity.count import Branches
 
 SQUARE = jax.ShapeDtypeStruct((2, 2), jnp.float32)  # x @ x: 8 multiply-accumulates
 VECTOR = jax.ShapeDtypeStruct((4,), jnp.float32)

@@ -39,42 +39,12 @@ def test_shard_is_one_batch_without_slots():
         np.testing.assert_array_equal(rows, stacked[name][:, 0])
 
 
-def test_what_a_longer_batch_left_in_used_memory_is_overwritten():
-    out = replicas.stack_and_shard([_batch(4, 1)], 1, 2)
-    again = replicas.stack_and_shard([_batch(3, 2)], 1, 2, out=out)
-    assert again["audio"] is out["audio"]
-    np.testing.assert_array_equal(again["mask"], [[[True, True]], [[True, False]]])
-    assert not again["audio"][1, 0, 1].any()
-
-
 def test_batches_that_do_not_fit_each_other_are_refused():
     other = {**_batch(8, 1), "audio": np.zeros((8, N_SAMPLES), np.float16)}
     fewer = {name: rows for name, rows in _batch(8, 1).items() if name != "label"}
-    out = replicas.stack_and_shard([_batch(8, 1)], 2, 2)
     for batch in (_batch(3, 1), other, fewer):
         with pytest.raises(ValueError, match="those before"):
-            replicas.stack_and_shard([batch], 2, 2, out=out)
-        with pytest.raises(ValueError, match="those before"):
             replicas.stack_and_shard([_batch(8, 1), batch], 2, 2)
-
-
-def test_memory_waits_for_what_is_computed_from_it():
-    """Call after call, two of them in flight: none sees the batches of another."""
-    rows, n_calls = 1024, 9
-    product = jax.pmap(lambda x: x[0] @ x[0].T @ x[0], devices=jax.local_devices()[:1])
-    memory, results = replicas.BatchMemory(1, 1), []
-    for value in range(n_calls):
-        results.append(product(memory.stack([_batch(rows, value)])["audio"]))
-        memory.used_for(results[-1])
-    for value, result in enumerate(results):
-        np.testing.assert_allclose(result, value**3 * rows * N_SAMPLES, rtol=1e-5)
-
-
-def test_memory_is_used_again_two_calls_later():
-    memory = replicas.BatchMemory(2, 1)
-    first, second, third = (memory.stack([_batch(3, value)])["audio"] for value in range(3))
-    assert third is first
-    assert second is not first
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator has its own memory")

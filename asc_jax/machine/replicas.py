@@ -7,7 +7,6 @@ processes, of which a process feeds its own.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -90,20 +89,18 @@ def shard(batch: Mapping, n: int | None = None) -> dict[str, np.ndarray]:
 
 
 def stack_and_shard(
-    batches: Sequence[Mapping], n_slots: int, n: int | None = None, *, out: dict | None = None
+    batches: Sequence[Mapping], n_slots: int, n: int | None = None
 ) -> dict[str, np.ndarray]:
     """Up to `n_slots` batches → `[replica, n_slots, b / replica, …]`, every numeric column.
 
-    `out`: what an earlier call for the same sizes returned, to be written over; unused slots
-    keep what they held. Otherwise they are zero, and the memory begins such that a CPU's program
-    reads it where it lies (a replica's share of it too, if its size is a multiple of
-    `memory.ALIGNMENT`).
+    Unused slots are zero. The memory begins such that a CPU's program reads it where it lies (a
+    replica's rows of it too, if their size is a multiple of `memory.ALIGNMENT`).
 
     Raises:
-      ValueError: the batches, and what `out` was made for, differ in entries, sizes or dtypes.
+      ValueError: the batches differ in columns, sizes or dtypes.
     """
     n = n or n_replicas()
-    out = {} if out is None else out
+    out: dict[str, np.ndarray] = {}
     for slot, batch in enumerate(batches):
         columns = {name: np.asarray(rows) for name, rows in batch.items()}
         columns = {name: rows for name, rows in columns.items() if rows.dtype.kind in "biuf"}
@@ -119,33 +116,10 @@ def stack_and_shard(
                     f"{name} of a batch is {rows.dtype}, shared out as {shape}; of those before "
                     f"it {out[name].dtype} {out[name].shape}"
                 )
-            for replica, held in enumerate(out[name]):
+            for replica, stacked in enumerate(out[name]):
                 own = rows[replica * n_rows :][:n_rows]
-                held[slot, : len(own)] = own
-                held[slot, len(own) :] = 0
+                stacked[slot, : len(own)] = own
     return out
-
-
-class BatchMemory:
-    """Memory of this host for the batches of a call, used again two calls later.
-
-    What is new each time costs more than it looks: the system must find and clear it.
-    """
-
-    def __init__(self, n_slots: int, n: int | None = None):
-        self._n_slots, self._n = n_slots, n
-        self._turns = itertools.cycle([{"arrays": {}, "results": ()} for _ in range(2)])
-        self._turn = next(self._turns)
-
-    def stack(self, batches: Sequence[Mapping]) -> dict[str, np.ndarray]:
-        """`stack_and_shard`, as soon as nothing is computed from that memory any more."""
-        self._turn = next(self._turns)
-        jax.block_until_ready(self._turn["results"])
-        return stack_and_shard(batches, self._n_slots, self._n, out=self._turn["arrays"])
-
-    def used_for(self, results) -> None:
-        """Arrays that are computed from what `stack` has returned; to be said after every call."""
-        self._turn["results"] = results
 
 
 def gather_rows(rows: Array, n_rows: int) -> np.ndarray:

@@ -117,7 +117,7 @@ class Program:
 
     def __init__(self, runs: list[Run], states, train: Callable, held, arrays, steps_per_call):
         self._runs, self._train = runs, train
-        self._memory = [replicas.BatchMemory(steps_per_call) for _ in runs]
+        self._n_slots = steps_per_call
         self._one = len(runs) == 1
         self._held, self._arrays = held, arrays
         stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
@@ -127,17 +127,13 @@ class Program:
 
     def __call__(self, calls) -> list[tuple]:
         """Run a call of each run and return `(call, metrics)` of each, perhaps not computed yet."""
-        batches = [
-            memory.stack(call.batches) for memory, call in zip(self._memory, calls, strict=True)
-        ]
+        batches = [replicas.stack_and_shard(call.batches, self._n_slots) for call in calls]
         stack = (lambda *x: x[0]) if self._one else (lambda *x: np.stack(x, axis=1))
         batches = jax.tree.map(stack, *batches)
         n_steps = len(calls[0].batches)
         self._state, metrics = self._train(
             self._state, batches, n_steps, self._key, self._held, self._arrays
         )
-        for memory in self._memory:
-            memory.used_for(metrics)
         return [(call, self._of(metrics, k)) for k, call in enumerate(calls)]
 
     def record(self, pending: list[tuple] | None) -> None:

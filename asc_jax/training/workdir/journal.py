@@ -1,7 +1,6 @@
 """The records of a run while it runs: `metrics.jsonl`, TensorBoard event files, a progress bar."""
 
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -10,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import tensorboardX
 import tqdm
 
 from asc_jax.errors import UserError
@@ -49,14 +49,13 @@ class Journal:
         self._since, self._clips = None, 0
 
     def __enter__(self) -> "Journal":
-        tensorboard = _import_tensorboard()
         path = self._workdir / NAME
         logdir = str(self._workdir / "tensorboard")
         self._stack = contextlib.ExitStack()
         with files.writing_to(self._workdir):
             _drop_after(path, self._step, self._n_epochs)
             self._jsonl = self._stack.enter_context(path.open("a"))
-            self._tensorboard = tensorboard.SummaryWriter(logdir, purge_step=self._step + 1)
+            self._tensorboard = tensorboardX.SummaryWriter(logdir, purge_step=self._step + 1)
         self._stack.callback(self._tensorboard.close)
         for name in self._stamp:
             self._tensorboard.add_text(name, "outside the task's limits", self._step)
@@ -75,13 +74,13 @@ class Journal:
 
     @property
     def clips_per_s(self) -> float | None:
-        """Training speed; None until there is something to tell it by."""
+        """Training speed; None until a call after the first has ended."""
         if not self._clips:
             return None
         return round(self._clips / (self._now - self._since), 1)
 
     def advance(self, n_steps: int, n_clips: int, title: str, figures: str) -> None:
-        """Move the bar on and show `title` before it and `figures` behind it."""
+        """Advance the bar and show `title` before it and `figures` behind it."""
         self._now = time.perf_counter()
         if self._since is None:  # the first call was mostly compilation
             self._since = self._now
@@ -94,7 +93,7 @@ class Journal:
 
     @contextlib.contextmanager
     def paused(self):
-        """Time that is not training time."""
+        """Leave out of the speed what is not training."""
         began = time.perf_counter()
         yield
         if self._since is not None:
@@ -116,20 +115,6 @@ class Journal:
         if also_with_bar or self._bar.disable:
             self._bar.write(text)
             sys.stdout.flush()
-
-
-def _import_tensorboard():
-    """tensorboardX without PyTorch, which it would import for nothing: a second and 180 MB.
-
-    Meanwhile no other thread can import PyTorch.
-    """
-    if not {"torch", "tensorboardX"} & sys.modules.keys():
-        sys.modules["torch"] = None  # how Python says that there is no such package
-        try:
-            importlib.import_module("tensorboardX")
-        finally:
-            sys.modules.pop("torch", None)
-    return importlib.import_module("tensorboardX")
 
 
 def has(workdir: pathlib.Path, *, kind: str, step: int) -> bool:
@@ -156,7 +141,7 @@ def _drop_after(path: pathlib.Path, step: int, n_epochs: int) -> None:
 
 
 def _entries(path: pathlib.Path) -> Iterator[tuple[dict, str]]:
-    """The entries that can be read, each with its line."""
+    """Yield the entries that can be read, each with its line."""
     if not path.exists():
         return
     try:
