@@ -1,6 +1,8 @@
 """Four fake replicas on a CPU; a rank that is promoted in silence is an error.
 
-What is compiled is kept for as long as the tests run: they start many a program alike.
+Tests compile much and compute little, so XLA leaves its expensive passes out, in this process and
+in those that tests start; `make nightly` runs every test as shipped, with
+JAX_DISABLE_MOST_OPTIMIZATIONS=0. What is compiled is kept for as long as the tests run.
 """
 
 import atexit
@@ -11,6 +13,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # as it is in the processes of pytest-xdist
     compiled = tempfile.mkdtemp(prefix="asc_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
@@ -40,8 +44,18 @@ def x64():
 
 
 @pytest.fixture
+def as_shipped():
+    """For a test of what XLA makes of a program: with all its passes."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
 def compiled_fast():
-    """For a test that compiles long and computes little: not what is shipped, but as right."""
+    """For a test that compiles for long: without them although all else is as shipped."""
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)

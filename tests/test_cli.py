@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from commands import call
 from small import SMALL_FLAGS, small_config
 from tau_folder import write_tau
 
@@ -35,8 +36,8 @@ def start(script, *args, cwd):
 
 
 def refused(script, *args, cwd):
-    """The one line of a process that refused its input."""
-    done = start(script, *args, cwd=cwd)
+    """The one line of a verb that refused its input."""
+    done = call(script.removesuffix(".py"), *args, cwd=cwd)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert not list(pathlib.Path(cwd).glob("runs/*")), "a refused run leaves nothing behind"

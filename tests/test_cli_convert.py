@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import call
 from exported import moved_variables, save_run
 from small import small_config
 from tau_folder import write_tau
@@ -32,8 +33,10 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 BASE = ("--config", "base.py")
 
 
-def start(*args, cwd, module=("-m", "asc_jax.cli.convert")):
-    """The finished process; whatever happened, no traceback."""
+def start(*args, cwd, module=None):
+    """How `convert` ended, or a module in a process of its own; whatever happened, no traceback."""
+    if module is None:
+        return call("convert", *args, cwd=cwd)
     command = [sys.executable, *module, *map(str, args)]
     done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, text=True, capture_output=True)
     assert "Traceback" not in done.stderr

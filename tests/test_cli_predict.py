@@ -4,11 +4,10 @@ import csv
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import call
 from small_run import write_run
 
 from asc_jax.cli import predict
@@ -27,14 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def start(*args, cwd, stdin=None):
-    """The finished process; whatever happened, no traceback."""
-    command = [sys.executable, "-m", "asc_jax.cli.predict", *map(str, args)]
-    done = subprocess.run(
-        command, cwd=cwd, env={"PYTHONPATH": str(ROOT)}, input=stdin, capture_output=True
-    )
-    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
-    assert "Traceback" not in done.stderr
-    return done
+    return call("predict", *args, cwd=cwd, stdin=stdin or b"")
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,9 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
+from commands import call
 from small_submission import LABEL, evaluation_clips, write_runs
 from submission_rules import check_package
 
@@ -17,12 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def start(*args, cwd):
-    """The finished process; whatever happened, no traceback."""
-    command = [sys.executable, "-m", "asc_jax.cli.submission", *map(str, args)]
-    env = {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True)
-    assert "Traceback" not in done.stderr
-    return done
+    return call("submission", *args, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

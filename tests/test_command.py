@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 
 import pytest
+from commands import call
 
 from asc_jax import cli
 from asc_jax.cli import config, config_flag
@@ -30,7 +31,7 @@ def start(*args, cwd=ROOT, **options):
 
 @pytest.mark.parametrize("args", [(), ("-h",), ("--help",)])
 def test_overview_lists_every_verb_with_a_sentence(args):
-    done = start(*args)
+    done = call(*args, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     for verb in cli.VERBS:
@@ -44,7 +45,7 @@ def test_version_is_the_packages():
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_help_of_a_verb_has_its_parts_in_order(verb, tmp_path):
-    done = start(verb, "--help", cwd=tmp_path)
+    done = call(verb, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     parts = ["usage: asc-jax " + verb, "options:"[: 8 * (verb != "config")], "examples:\n  asc-jax"]
     places = [done.stdout.index(part) for part in [*parts, "exit status: 0 "]]
@@ -55,8 +56,17 @@ def test_help_of_a_verb_has_its_parts_in_order(verb, tmp_path):
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
+@pytest.mark.nightly  # other tests call most verbs in their own process
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_starts_as_a_process(verb, tmp_path):
+    done = start(verb, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == call(verb, "--help", cwd=tmp_path).stdout
+
+
 def test_help_says_values_and_defaults():
-    text = start("predict", "-h").stdout
+    text = call("predict", "-h", cwd=ROOT).stdout
     assert "  --format table|csv|json\n" in text
     assert "(default: table)" in text
     assert "  --workdir           Folder of the run (required)\n" in text
@@ -64,7 +74,7 @@ def test_help_says_values_and_defaults():
 
 
 def test_unknown_verb_gets_the_nearest():
-    done = start("evla")
+    done = call("evla", cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: unknown verb 'evla': did you mean eval? Known: train, ")
 
@@ -80,7 +90,7 @@ def test_unknown_verb_gets_the_nearest():
     ],
 )
 def test_wrong_words_are_named_and_nothing_is_written(tmp_path, args, expected):
-    done = start(*args, cwd=tmp_path)
+    done = call(*args, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert expected in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -146,7 +156,7 @@ def test_config_of_ones_own_finds_base_and_modules_of_its_folder(tmp_path):
 def test_config_show_prints_every_value_and_what_it_means():
     from configs import base
 
-    lines = start("config", "show", "splits/5pct.py").stdout.splitlines()
+    lines = call("config", "show", "splits/5pct.py", cwd=ROOT).stdout.splitlines()
     values = [line for line in lines if not line.startswith("# ")]
     keys = config_flag.flat(base.get_config().to_dict())
     assert [line.partition(" = ")[0] for line in values] == list(keys)

@@ -23,13 +23,13 @@ SCRIPT = pathlib.Path(__file__).parent / "host_run.py"
 @pytest.fixture(scope="module")
 def wide():
     """float64 throughout this file's runs; what they compile is kept."""
-    programs = {}
+    programs, before = {}, jax.config.values["jax_disable_most_optimizations"]
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         host_run.compile_fast()
         for name in ("pmap_train", "pmap_eval"):
             patch.setattr(replicas, name, _kept(name, getattr(replicas, name), programs))
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _kept(name, make, programs):

@@ -8,7 +8,7 @@ from asc_jax.models.blocks import InvertedResidual, Pending
 from asc_jax.models.kernels import compiler, convolution
 
 STRIDES = [(1, 1), (1, 2), (2, 1), (2, 2)]
-SIZES = [(8, 7), (5, 6)]
+SIZES = [(5, 6), pytest.param((8, 7), marks=[pytest.mark.slow, pytest.mark.nightly])]
 
 
 @pytest.fixture(params=["as on a CPU", "as on a GPU"])
@@ -46,7 +46,14 @@ def test_bodies_of_3x3_convolutions_agree(x64, machine, op, c_in, c_out, size, s
 
 
 @pytest.mark.parametrize(("c_in", "c_out"), [(3, 7), (7, 3)])
-@pytest.mark.parametrize("shape", [(2, 4, 5), (3, 64, 17), (1, 37, 29)])  # one part, six, one
+@pytest.mark.parametrize(
+    "shape",  # one part, six, one
+    [
+        (2, 4, 5),
+        (3, 64, 17),
+        pytest.param((1, 37, 29), marks=[pytest.mark.slow, pytest.mark.nightly]),
+    ],
+)
 def test_bodies_of_pointwise_convolution_agree(x64, machine, shape, c_in, c_out):
     x = jax.random.normal(jax.random.key(0), (*shape, c_in))
     kernel = jax.random.normal(jax.random.key(1), (1, 1, c_in, c_out))

@@ -160,10 +160,17 @@ def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_replicas", [pytest.param(2, marks=pytest.mark.nightly), 4])
-def test_result_in_float64_does_not_depend_on_the_replicas(x64, compiled_fast, n_replicas):
-    """10 steps, augmentation on; 4 does not divide 78; the last batch is padded."""
-    batches = make_batches(10, 78, 31, np.float64)
+@pytest.mark.parametrize(
+    ("n_replicas", "sizes"),  # numbers of batches, of clips in one, and in the last
+    [
+        (4, (3, 10, 7)),
+        pytest.param(2, (10, 78, 31), marks=pytest.mark.nightly),
+        pytest.param(4, (10, 78, 31), marks=pytest.mark.nightly),
+    ],
+)
+def test_result_in_float64_does_not_depend_on_the_replicas(x64, compiled_fast, n_replicas, sizes):
+    """Augmentation on; 4 does not divide a batch; the last batch is padded."""
+    batches = make_batches(*sizes, np.float64)
     loss, final = run_steps(small_config(), batches, 1)
     loss_n, final_n = run_steps(small_config(), batches, n_replicas)
     np.testing.assert_allclose(loss_n, loss, rtol=1e-9)
@@ -181,6 +188,8 @@ def test_first_losses_in_float32_do_not_depend_on_the_replicas():
     np.testing.assert_allclose(four, one, rtol=1e-5)
 
 
+@pytest.mark.nightly  # 4 replicas, above, pad every batch to 12 clips
+@pytest.mark.slow
 def test_result_does_not_depend_on_padding(x64, compiled_fast):
     batches = make_batches(3, 10, 7, np.float64)
     loss, final = run_steps(small_config(), batches, 1)
@@ -205,6 +214,24 @@ ON_A_CPU = pytest.mark.skipif(
 )
 
 
+@ON_A_CPU
+@pytest.mark.parametrize("value", [0, np.nan, np.inf])
+def test_what_scratch_memory_of_a_layer_holds_changes_no_bit(value):
+    n_clips, shift = 2 * chunks.CPU_CLIPS, jnp.zeros(3)
+    clips = jax.random.normal(jax.random.key(0), (n_clips, 4, 5, 3))
+
+    @jax.jit
+    def layer(clips, scratch):
+        fn = lambda clips, factor: (clips * factor,)  # noqa: E731
+        each = fn, chunks.CPU_CLIPS, None, clips, jnp.float32(3), jnp.ones(n_clips), shift
+        return chunks.layer(*each, scratch)
+
+    filled = layer(clips, (jnp.full(clips.shape, value, clips.dtype),))
+    jax.tree.map(np.testing.assert_array_equal, filled, layer(clips, ()))
+
+
+@pytest.mark.nightly  # the same of a whole network; test_loop trains with such memory
+@pytest.mark.slow
 @ON_A_CPU
 def test_what_scratch_memory_holds_changes_no_bit(compiled_fast):
     n_clips, n_steps = 2 * chunks.CPU_CLIPS, 3
@@ -293,6 +320,18 @@ def test_a_further_augmentation_leaves_the_draws_of_the_others_alone():
     np.testing.assert_array_equal(draw(config, jax.random.key(0))["log_mel"], before["log_mel"])
 
 
+@pytest.mark.parametrize("compute", ["bfloat16", "float16"])
+def test_lower_precision_keeps_float32_state(compute):
+    parts = experiment.make(small_config(precision__compute=compute))
+    tx = parts.tx(1)
+    first = jax.eval_shape(lambda: parts.new_state(parts.variables(), tx))
+    batches = jax.tree.map(lambda x: x[None], make_batches(1, 4, 4)[0])
+    final, _, _ = jax.eval_shape(parts.train_steps(tx), first, batches, 1, parts.root_key())
+    assert {x.dtype.name for x in jax.tree.leaves((final.params, final.batch_stats))} == {"float32"}
+
+
+@pytest.mark.nightly  # test_precision trains in float16, test_models computes in bfloat16
+@pytest.mark.slow
 def test_bfloat16_compute_trains_and_keeps_float32_state(compiled_fast):
     batches = make_batches(4, 16, 16)
     loss, final = run_steps(small_config(precision__compute="bfloat16"), batches, 1)

@@ -1,0 +1,90 @@
+"""Verbs of `asc-jax` in the process of the tests; one of its own takes seconds to start."""
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from unittest import mock
+
+from absl import flags
+from absl import logging as absl_logging
+
+from asc_jax import cli
+from asc_jax.machine import huge_pages
+
+
+def call(*words, cwd, stdin=b"") -> subprocess.CompletedProcess:
+    """Return what `asc-jax WORDS` prints in a folder, and the status it ends with.
+
+    For what depends on a command line alone. A signal, a full disk, a missing package, exact
+    bits of a training and what is imported need a process.
+
+    Args:
+      words: the verb and its arguments.
+      cwd: folder that it is called from.
+      stdin: bytes on its standard input.
+    """
+    streams = [io.TextIOWrapper(io.BytesIO(data), "utf-8") for data in (stdin, b"", b"")]
+    status = 0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_as_before())
+        stack.enter_context(contextlib.chdir(cwd))
+        for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+            stack.enter_context(mock.patch.object(sys, name, stream))
+        stack.enter_context(mock.patch.object(sys, "argv", ["asc-jax", *map(str, words)]))
+        stack.enter_context(mock.patch.object(huge_pages, "start_again"))
+        stack.enter_context(warnings.catch_warnings())
+        # ml_collections loads config files that way.
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+    out, err = (stream.buffer.getvalue().decode() for stream in map(_flushed, streams[1:]))
+    return subprocess.CompletedProcess(words, status, out, err)
+
+
+def _flushed(stream):
+    stream.flush()
+    return stream
+
+
+@contextlib.contextmanager
+def _as_before():
+    """Undo what a verb leaves in its process: flags, handlers, paths, modules of the configs."""
+    known, paths = {*flags.FLAGS}, list(sys.path)
+    log, hook, verbosity = (
+        logging.getLogger("asc_jax"),
+        sys.unraisablehook,
+        absl_logging.get_verbosity(),
+    )
+    handlers, propagate, log.handlers = log.handlers, log.propagate, []
+    root, asyncio_level = list(logging.root.handlers), logging.getLogger("asyncio").level
+    stop = signal.getsignal(signal.SIGTERM)
+    configs = {name: sys.modules.get(name) for name in _config_modules()}
+    environment = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in {*flags.FLAGS} - known:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+        sys.path[:], sys.unraisablehook = paths, hook
+        log.handlers, log.propagate = handlers, propagate
+        logging.root.handlers[:] = root
+        logging.getLogger("asyncio").setLevel(asyncio_level)
+        absl_logging.set_verbosity(verbosity)
+        signal.signal(signal.SIGTERM, stop)
+        for name in _config_modules():
+            del sys.modules[name]
+        sys.modules.update(configs)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _config_modules() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] == "configs"]
