@@ -1,4 +1,7 @@
-"""Verbs of `asc-jax` in the process of the tests; one of its own takes seconds to start."""
+"""Verbs of `asc-jax` in the process of the tests, and other processes.
+
+One of its own takes seconds to start.
+"""
 
 import contextlib
 import io
@@ -15,6 +18,8 @@ from absl import logging as absl_logging
 
 from asc_jax import cli
 from asc_jax.machine import huge_pages
+
+HANGS_S = 540  # a process that takes longer hangs; pytest ends a test soon after
 
 
 def call(*words, cwd, stdin=b"") -> subprocess.CompletedProcess:
@@ -51,6 +56,21 @@ def call(*words, cwd, stdin=b"") -> subprocess.CompletedProcess:
 def _flushed(stream):
     stream.flush()
     return stream
+
+
+@contextlib.contextmanager
+def started(command, **options):
+    """Start a process with pipes; at the end it is killed if it still runs, and waited for.
+
+    It can wait for a test by reading its standard input, which ends when the test does.
+    """
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = list(map(str, command))
+    with subprocess.Popen(command, **{**pipes, "text": True, **options}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

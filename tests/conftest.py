@@ -9,6 +9,7 @@ import atexit
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,6 +20,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # as it is in the processes o
     compiled = tempfile.mkdtemp(prefix="asc_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
     atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or what tests start ignores it too
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

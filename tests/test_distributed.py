@@ -12,6 +12,7 @@ import host_run
 import jax
 import numpy as np
 import pytest
+from commands import HANGS_S, started
 
 from asc_jax.data.clips import NO_CLIP, epoch_order, from_arrays, n_batches
 from asc_jax.errors import Interrupted, UserError
@@ -77,10 +78,11 @@ def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(37, 37), slurm=F
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(command, env=environment, **pipes))
     try:
-        outputs = [process.communicate(timeout=540) for process in processes]
+        outputs = [process.communicate(timeout=HANGS_S) for process in processes]
     finally:
         for process in processes:
-            process.kill()
+            with process:  # closes its pipes and waits for it
+                process.kill()
     return [process.returncode for process in processes], [errors for _, errors in outputs]
 
 
@@ -222,10 +224,10 @@ def test_error_that_a_lost_process_makes_of_a_collective_is_told_in_a_line(monke
 
 
 def alone_of_two(port, **options):
-    """Process 0 of two, the other of which never comes."""
+    """A context with process 0 of two, the other of which never comes."""
     words = [f"--coordinator=127.0.0.1:{port}", "--n_processes=2", "--process_id=0"]
-    command = [sys.executable, str(SCRIPT), "nowhere", "0", "SIGTERM", "37", *words]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    command = [sys.executable, SCRIPT, "nowhere", "0", "SIGTERM", "37", *words]
+    return started(command, **options)
 
 
 @pytest.mark.slow
@@ -234,8 +236,8 @@ def test_port_that_is_taken_is_named():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = alone_of_two(port)
-        _, errors = process.communicate(timeout=240)
+        with alone_of_two(port) as process:
+            _, errors = process.communicate(timeout=HANGS_S)
     assert process.returncode == 2
     line = (
         rf"error: port {port} of --coordinator cannot be had on this machine: Address already.*\n"
@@ -248,13 +250,10 @@ def test_waiting_for_the_others_is_told_and_can_be_stopped():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = alone_of_two(port)
-    try:
+    with alone_of_two(port) as process:
         assert process.stderr.readline() == "waiting for the other processes of this run …\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+        _, errors = process.communicate(timeout=HANGS_S)
     assert process.returncode == 130
     assert errors == "stopped; run the same command again to continue\n"
 

@@ -4,32 +4,29 @@ import errno
 import fcntl
 import logging
 import signal
-import subprocess
 import sys
 
 import pytest
+from commands import started
 
 from asc_jax.errors import UserError
 from asc_jax.machine import lock
 
 HOLD = """
-import sys, time
+import sys
 from asc_jax.machine import lock
 with lock.held(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds `tmp_path`."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started([sys.executable, "-c", HOLD, tmp_path]) as process:
         assert process.stdout.readline() == "held\n"
         yield process
-        process.kill()
 
 
 def test_second_process_is_refused_with_the_holder_named_and_a_killed_one_is_not(holder, tmp_path):

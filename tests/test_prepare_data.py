@@ -6,10 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from tau_folder import clip_name, write_list, write_tau
+from commands import HANGS_S, started
+from tau_folder import write_tau
 
 from asc_jax.cli import prepare_data
 from asc_jax.data.clips import open_split
@@ -52,36 +52,38 @@ def test_command_shows_errors_without_traceback(tmp_path):
     )
 
 
-def test_interrupted_command_can_be_run_again(tmp_path):
-    n_clips = 40_000  # hard links: more than are read before the interruption
-    (tmp_path / "dev/audio").mkdir(parents=True)
-    write_tau(tmp_path / "dev", n_train=1, n_test=1)
-    names = [f"audio/airport-paris-1-{number}-0-a.wav" for number in range(n_clips)]
-    for name in names:
-        os.link(tmp_path / "dev" / clip_name(0), tmp_path / "dev" / name)
-    header = ("filename", "scene_label", "identifier", "source_label")
-    rows = [(name, "airport", "paris-1", "a") for name in names]
-    write_list(tmp_path / "dev/meta.csv", rows, header)
-    test_list = tmp_path / "dev/split_setup/test.csv"
-    write_list(test_list, [row[:2] for row in rows])
-    args = (
-        "--tau_dir",
-        tmp_path / "dev",
-        "--data_dir",
-        tmp_path / "data",
-        "--splits",
-        "test",
-    )
-    with subprocess.Popen(_command(*args), cwd=ROOT, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and not list(tmp_path.glob("data/.building/*/*/*")):
-            time.sleep(0.05)
+# `asc-jax prepare-data`, which stands still after the first clip until it is interrupted.
+STANDS_STILL = r"""
+import os
+import sys
+from asc_jax import cli
+from asc_jax.data.store import dataset
+
+def build(recordings, data_dir, on_clips, *rest, whole=dataset.build):
+    def stand_still(n_clips):
+        os.write(1, b"a clip is written\n")  # sys.stdout is caught while tfds works
+        sys.stdin.read()
+
+    return whole(recordings, data_dir, stand_still, *rest)
+
+dataset.build = build
+cli.main("prepare-data")
+"""
+
+
+def test_interrupted_command_can_be_run_again(tau, tmp_path):
+    data = tmp_path / "data"
+    command = [sys.executable, "-c", STANDS_STILL, "--tau_dir", tau, "--data_dir", data]
+    with started(command, cwd=ROOT) as process:
+        assert "a clip is written\n" in iter(process.stdout.readline, ""), process.stderr.read()
+        assert list(data.glob(".building/*/*/*"))
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-        assert b"Traceback" not in process.stderr.read()
-    assert list((tmp_path / "data").iterdir()) == []
-    write_list(test_list, [row[:2] for row in rows[:10]])
-    prepare_data.prepare(tmp_path / "dev", tmp_path / "data", splits=["test"])
-    assert len(open_split(tmp_path / "data", "test")) == 10
+        errors = process.communicate(timeout=HANGS_S)[1]
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list(data.iterdir()) == []
+    prepare_data.prepare(tau, data, splits=["test"])
+    assert len(open_split(data, "test")) == 7
 
 
 @pytest.fixture
