@@ -15,6 +15,18 @@ WIDTH = 440  # narrow, so that its words stay legible on a phone
 MARKS = ((BLUE, "o"), (RED, "s"), (GREEN, "D"), (GREY, "o"), (INK, "s"))
 
 
+def drawings(collected: Mapping[str, Any]) -> list[Drawing]:
+    """Return the drawings that the figures allow."""
+    found = [accuracy_figure(collected)]
+    if rows := collected["differences"]:
+        pair = " minus ".join(collected["systems"][rows[0][key]] for key in ("first", "second"))
+        found.append(difference_figure("differences", f"{pair}, macro average accuracy", rows))
+    if rows := collected["ablation"]:
+        title = "One change at a time, from the baseline to the report's system"
+        found.append(difference_figure("ablation", title, rows))
+    return found
+
+
 def accuracy_figure(collected: Mapping[str, Any]) -> Drawing:
     """Return the macro averages by split: each system with its interval, and as published."""
     systems, splits, described = collected["systems"], collected["splits"], []

@@ -1,11 +1,13 @@
 """The figures of Table 1 as tables of words, and the notes that they need to be read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from asc_jax.evaluation.report.published import published
-from asc_jax.evaluation.report.tables import NONE, Table, decimals, percent
+from asc_jax.evaluation.report.tables import NONE, Table, decimals, fill_paragraphs, percent
 
+HERE = Path(__file__).parent
 CLUSTERS = {"segments": "10-second segments", "locations": "locations"}
 
 
@@ -131,57 +133,15 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 def warnings(collected: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each flaw; what forbids a comparison comes first."""
-    out = []
-    if not collected["official_lists"]:
-        out.append(
-            "Not comparable with the published figures: some of these runs were not made on the "
-            "official lists of TAU 2022 Mobile. Published figures are left out beside those."
-        )
-    if collected["missing"]:
-        missing = "; ".join(f"{title} ({why})" for title, why in collected["missing"].items())
-        out.append(f"Missing: {missing}.")
-    if collected["over_budget"]:
-        out.append(f"OVER BUDGET: {', '.join(collected['over_budget'])}.")
-    if len(collected["code_versions"]) > 1:
-        versions = ", ".join(collected["code_versions"])
-        out.append(f"The runs were made by several versions of the code: {versions}.")
-    return out
+    return fill_paragraphs(HERE / "warnings.txt", **collected)
 
 
-def method(collected: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a paragraph for each point of how the figures were made and what they do not say."""
-    yield (
-        f"Macro average accuracy on {collected['n_test_clips']:,} clips of the "
-        f"{collected['test_split']} split ({collected['n_segments']:,} segments, "
-        f"{collected['n_locations']:,} locations), in %, with the parameters stored in "
-        f"{' and '.join(collected['stored_dtypes'])}; differences in percentage points. ± is the "
-        "standard deviation over seeds, – what cannot be said, such as that of a single seed."
+def method(collected: Mapping[str, Any]) -> list[str]:
+    """Return a paragraph for each point of how the figures were made and what they do not say."""
+    known = [published(f"train_{split}pct") for split in collected["splits"]]
+    return fill_paragraphs(
+        HERE / "method.txt",
+        **collected,
+        known=[row for row in known if row and collected["official_lists"]],
+        several_seeds=any(len(result["seeds"]) > 1 for result in collected["results"]),
     )
-    yield (
-        f"Intervals hold {100 * collected['level']:g} % and come from "
-        f"{collected['n_replicates']:,} bootstrap replicates of whole 10-second segments, or of "
-        "whole locations, within each scene: the clips of one recording are correct or wrong "
-        "together. "
-        + (
-            "Where there are several seeds, seed variance is part of the interval, from the "
-            "spread over seeds."
-            if any(len(result["seeds"]) > 1 for result in collected["results"])
-            else "There is one seed, so seed variance is not part of them."
-        )
-    )
-    for split in collected["splits"] if collected["official_lists"] else ():
-        known = published(f"train_{split}pct")
-        if known and known["note"]:
-            yield f"{split} %: {known['note']}."
-    if collected["differences"] or collected["ablation"]:
-        yield (
-            "p is that of a paired randomisation test, which swaps the two systems' answers to "
-            "whole segments or locations; it is about these trained networks, not about other "
-            "seeds, and is not corrected for the number of tests."
-        )
-    if collected["ablation"]:
-        yield (
-            "Each change is made on top of those before it, so the gains add up to the whole "
-            "difference; in another order they may be distributed differently. Batch and rate "
-            "keep the baseline's fraction of warm-up steps."
-        )

@@ -1,14 +1,18 @@
-"""The figures of an evaluation as tables of words, to be set as plain text or as HTML."""
+"""The figures of an evaluation as tables of words, and templates that set them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import jinja2
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
 from asc_jax.evaluation.report.published import comparable
 from asc_jax.evaluation.result_files import stored_summary
 
 NONE = "–"
+TEMPLATES = Path(__file__).parent
 
 
 class Table(NamedTuple):
@@ -50,35 +54,32 @@ def aligned(table: Table, *, markdown: bool = False) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def fill(template: Path, **content: Any) -> str:
+    """Return a filled-in template, which may use `page.html` and `macros.html` of this folder.
+
+    In HTML what is filled in is escaped; `percent`, `decimals` and `aligned` are filters.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
+        autoescape=jinja2.select_autoescape(),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "decimals": decimals, "aligned": aligned}
+    return environment.get_template(template.name).render(content).strip("\n")
+
+
+def fill_paragraphs(template: Path, **content: Any) -> list[str]:
+    """Return the paragraphs of a filled-in template, each as one line."""
+    paragraphs = fill(template, **content).split("\n\n")
+    return [" ".join(lines.split("\n")).strip() for lines in paragraphs if lines.strip()]
+
+
 def about(results: Mapping[str, Any]) -> Table:
     """Return what was trained, what it was evaluated on and how large it is."""
-    cost, held_out = results["complexity"], results.get("validation")
-    summary, stored = stored_summary(results), results["stored_dtype"]
-
-    def of_limit(key: str) -> str:
-        value, limit = cost[key], cost[f"max_{key}"]
-        return f"{value:,} of {limit:,} ({100 * value / limit:.1f} %)"
-
-    rows = {
-        "config": results["config"],
-        "trained on": f"{results['split']}: epoch {results['epoch']:,}, step "
-        f"{results['step']:,}, seed {results['seed']}",
-        "checkpoint": f"{results['checkpoint']}: {results['selection']}"
-        if "checkpoint" in results
-        else None,
-        "held out": f"{len(held_out['locations']):,} training locations, "
-        f"{held_out['n_clips']:,} clips: macro average {percent(held_out['macro_accuracy'])} %, "
-        f"log loss {decimals(held_out['log_loss'])}"
-        if held_out
-        else None,
-        "tested on": f"{results['test_split']}: {summary['n_clips']:,} clips",
-        "parameters": f"{cost['n_params']:,}, stored as {stored}",
-        "bytes": f"{of_limit('bytes')}; {cost['bytes_with_statistics']:,} with running statistics",
-        "MACs": f"{of_limit('macs')} per clip",
-        "code": f"trained with {results['code_version']}, "
-        f"evaluated with {results.get('evaluated_with', results['code_version'])}",
-    }
-    rows = [(name, value) for name, value in rows.items() if value is not None]
+    words = fill(TEMPLATES / "about.txt", results=results, summary=stored_summary(results))
+    rows = [line.split(": ", 1) for line in words.split("\n")]
     return Table("The run and its evaluation", (), rows)
 
 
