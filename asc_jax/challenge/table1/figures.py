@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax.challenge.table1.tables import CLUSTERS, between, find, points
+from asc_jax.challenge.table1.tables import CLUSTERS, find
 from asc_jax.evaluation.report.drawings import Drawing
 from asc_jax.evaluation.report.figures import BLUE, GREEN, GREY, INK, RED, svg
-from asc_jax.evaluation.report.tables import percent
+from asc_jax.evaluation.report.tables import between, percent, points
 
 WIDTH = 440  # narrow, so that its words stay legible on a phone
 # Told apart by colour and by shape: a circle, a square, a diamond.

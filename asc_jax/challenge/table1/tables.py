@@ -1,11 +1,11 @@
 """The figures of Table 1 as tables of words, and the notes that they need to be read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from asc_jax.evaluation.report.published import published
-from asc_jax.evaluation.report.tables import NONE, Table, decimals, fill_paragraphs, percent
+from asc_jax.evaluation.report.tables import NONE, Table, fill_paragraphs, make, percent, points
 
 HERE = Path(__file__).parent
 CLUSTERS = {"segments": "10-second segments", "locations": "locations"}
@@ -13,30 +13,14 @@ CLUSTERS = {"segments": "10-second segments", "locations": "locations"}
 
 def tables(collected: Mapping[str, Any]) -> list[Table]:
     """Return all tables of what `collect.collect` returns, the most important first."""
-    out = [_overview(collected)]
-    if collected["differences"]:
-        out.append(_differences("Differences between the systems", "differences", collected))
-    if collected["ablation"]:
-        out.append(_differences("One change at a time", "ablation", collected))
-    return [*out, _runs(collected), *(_scenes(collected, split) for split in collected["splits"])]
-
-
-def points(difference: float | None) -> str:
-    """Return a difference of fractions in percentage points, with its sign.
-
-    Example:
-        >>> points(0.0188), points(-0.001), points(-1e-9), points(None)
-        ('+1.88', '−0.10', '+0.00', '–')
-    """
-    if difference is None:
-        return NONE
-    rounded = round(100 * difference, 2) + 0.0  # no "−0.00"
-    return f"{rounded:+.2f}".replace("-", "−")
-
-
-def between(interval: Mapping[str, Any] | None, form=points) -> str:
-    """Return an interval in words; `form` writes its ends."""
-    return NONE if interval is None else f"{form(interval['low'])} to {form(interval['high'])}"
+    template, systems = HERE / "tables.txt", collected["systems"]
+    rows = {"differences": collected["differences"], "ablation": collected["ablation"]}
+    rows["runs"] = collected["results"]
+    return [
+        _overview(collected),
+        *(make(name, rows[name], systems, template=template) for name in rows if rows[name]),
+        *(_scenes(collected, split) for split in collected["splits"]),
+    ]
 
 
 def find(collected: Mapping[str, Any], system: str, split: int) -> Mapping[str, Any] | None:
@@ -51,8 +35,8 @@ def compared(collected: Mapping[str, Any]) -> dict[str, str]:
     return {name: label for name, label in systems if not name.startswith("ablation")}
 
 
-def _mean_sd(figure: Mapping[str, Any], form=percent) -> str:
-    return form(figure["mean"], figure["sd"])
+def _mean_sd(figure: Mapping[str, Any]) -> str:
+    return percent(figure["mean"], figure["sd"])
 
 
 def _overview(collected: Mapping[str, Any]) -> Table:
@@ -74,35 +58,6 @@ def _overview(collected: Mapping[str, Any]) -> Table:
     return Table("Macro average accuracy, %", [*columns], [*zip(*columns.values(), strict=True)])
 
 
-def _differences(title: str, key: str, collected: Mapping[str, Any]) -> Table:
-    """Return a row per split and pair of systems, or per change and split."""
-    header = ["change" if key == "ablation" else "systems", "training split", "gain"]
-    header += [head for name in CLUSTERS.values() for head in (f"by {name}", "p")]
-    rows = []
-    for row in collected[key]:
-        pair = " − ".join(collected["systems"][row[place]] for place in ("first", "second"))
-        cells = [row.get("change", pair), f"{row['percent']} %", points(row["mean"])]
-        for test in row["tests"].values():
-            cells += [between(test), NONE if test is None else f"{test['p']:.4f}"]
-        rows.append(cells)
-    return Table(f"{title}: macro average accuracy, percentage points", header, rows)
-
-
-def _runs(collected: Mapping[str, Any]) -> Table:
-    """Return a row per system and split: seeds, log loss and intervals."""
-    header = ["system", "training split", "seeds", "macro average, %", "all clips, %", "log loss"]
-    header += [f"by {name}" for name in CLUSTERS.values()]
-    rows = [
-        [collected["systems"][result["system"]], f"{result['percent']} %"]
-        + [_seeds(result["seeds"])]
-        + [_mean_sd(result["macro_accuracy"]), _mean_sd(result["accuracy"])]
-        + [_mean_sd(result["log_loss"], decimals)]
-        + [between(result["interval"][name], percent) for name in CLUSTERS]
-        for result in sorted(collected["results"], key=lambda result: result["percent"])
-    ]
-    return Table("The runs, and confidence intervals of their macro averages", header, rows)
-
-
 def _scenes(collected: Mapping[str, Any], split: int) -> Table:
     """Return a row per scene: each system here and as published."""
     found = [find(collected, system, split) for system in compared(collected)]
@@ -119,16 +74,6 @@ def _scenes(collected: Mapping[str, Any], split: int) -> Table:
             columns["difference"] = [points(row["scenes"][scene]) for scene in scenes]
     title = f"Accuracy by scene, trained on {split} %"
     return Table(title, [*columns], [*zip(*columns.values(), strict=True)])
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    """
-    >>> _seeds([0, 1, 2]), _seeds([0, 1, 2, 3, 4]), _seeds([0, 2, 4, 6])
-    ('0, 1, 2', '0 to 4', '0, 2, 4, 6')
-    """
-    if len(seeds) > 3 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
 
 
 def warnings(collected: Mapping[str, Any]) -> list[str]:

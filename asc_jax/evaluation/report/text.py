@@ -8,6 +8,7 @@ from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.evaluation.report import tables
 from asc_jax.evaluation.report.published import comparable, published
 from asc_jax.evaluation.report.tables import Table, percent
+from asc_jax.evaluation.result_files import stored_summary
 
 _WIDTH = 92  # columns
 
@@ -29,6 +30,7 @@ def results_table(results: Mapping[str, Any]) -> str:
     text = tables.fill(
         tables.TEMPLATES / "results.txt",
         results=results,
+        summary=stored_summary(results),
         tables=tables,
         accuracy=_accuracy(results, known),
         known=known,
