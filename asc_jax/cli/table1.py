@@ -96,7 +96,7 @@ def main(argv: Sequence[str], overrides: Sequence[str] = OVERRIDES) -> None:
     steps = list(zip(STEPS.values(), STEPS, ["baseline", *STEPS][:-1], strict=True))
     table = collect(runs, LABELS, comparisons, steps if values.ablation else ())
     paths = table1_report.write(table, out)
-    print(table1_report.as_text(table))
+    print(table1_report.as_words(table, "txt"))
     print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
     if failed:
         for title, reason in failed.items():
