@@ -12,12 +12,12 @@ help:
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
 	@echo "make bench   time ours beside PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
 	@echo "make nightly what takes long: tests, fuzzing, faults; then the audit"
-	@echo "make fuzz    a million spoilt inputs to our readers; FUZZ_N, FUZZ_SEED"
-	@echo "make faults  210 faults to runs and data sets: same bits or a plain refusal; FAULTS_N, FAULTS_SEED"
+	@echo "make fuzz    a million corrupted inputs to our readers; FUZZ_N, FUZZ_SEED"
+	@echo "make faults  210 faults to runs and data sets: same bits or a plain error; FAULTS_N, FAULTS_SEED"
 	@echo "make lock    write requirements.lock anew: every version and hash; make audit, make licences"
 	@echo "make setup   only make the virtual environment in $(VENV)"
 	@echo "make interop add PyTorch, ONNX and LiteRT to it: optional, and then tested too"
-	@echo "make soak    SOAK_MINUTES=60: train, kill, go on; same bits, no more memory than at first"
+	@echo "make soak    SOAK_MINUTES=60: train, kill, resume; same bits, no more memory than at first"
 	@echo "make clean   remove the demo's data and run"
 
 $(VENV)/.installed: pyproject.toml requirements-core.txt requirements-data.txt requirements-dev.txt
@@ -60,7 +60,7 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-# What takes long; every day has inputs of its own, and goes on where it was broken off.
+# What takes long; every day has inputs of its own, and resumes where it was interrupted.
 nightly: setup
 	$(BIN)/python -m pytest -q -m nightly
 	$(MAKE) fuzz

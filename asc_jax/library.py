@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -153,19 +153,17 @@ class Run:
           waveform: `[b, n_samples]` float32 in [-1, 1], one-second clips at the rate of
             `config.features.sample_rate`.
         """
-        return np.asarray(self._forward(self._deployed, waveform))
+        return np.asarray(self._forward(waveform))
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
         return Predictor(self.experiment, self.variables, BATCH_SIZE)
 
     @functools.cached_property
-    def _deployed(self) -> Params:
-        return precision.deployed(self.variables, self.config.precision.stored)
-
-    @functools.cached_property
-    def _forward(self):
-        return jax.jit(functools.partial(eval_forward, config=self.config))
+    def _forward(self) -> Callable:
+        variables = precision.deployed(self.variables, self.config.precision.stored)
+        forward = jax.jit(functools.partial(eval_forward, config=self.config))
+        return functools.partial(forward, variables)
 
 
 def check_hop(hop_s: float) -> None:

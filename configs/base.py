@@ -63,7 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.schedule.peak_lr = 0.005
     config.schedule.warmup_steps = 2000
 
-    # Arithmetic of the network while training; number format of the deployed parameters.
+    # Arithmetic of the network while training; storage dtype of the deployed parameters.
     config.precision = ml_collections.ConfigDict()
     config.precision.compute = "float32"
     config.precision.stored = "float16"

@@ -115,7 +115,7 @@ def test_there_and_back_is_bit_exact(tmp_path, tensors, dtype):
     write_state_dict(tmp_path / "in.pt", given)
     out = converted("--from_torch=in.pt", "--workdir=x", *BASE, cwd=tmp_path)
     assert f"61,148 parameters, {dtype} kept exactly in float32" in out
-    assert "python eval.py --workdir x" in out
+    assert "asc-jax eval --workdir x" in out
     out = converted("--to_torch=out.pt", "--workdir=x", f"--dtype={dtype}", cwd=tmp_path)
     assert out == f"x, step 0 → out.pt: 126 tensors in {dtype}\n"
     assert_same_file(tmp_path / "out.pt", tmp_path / "in.pt")
@@ -147,6 +147,7 @@ def test_config_comes_from_the_checkpoint_and_says_so(tmp_path, tensors, front_e
     write_lightning(tmp_path / "m.ckpt", tensors, front_end, hyper_parameters)
     out = converted("--from_torch=m.ckpt", "--workdir=x", cwd=tmp_path)
     assert values(out) == {
+        "model.name": ("cp_mobile", "base.py"),
         "model.width": ("32", "tensor shapes"),
         "model.width_multiplier": ("1.8", "tensor shapes"),
         "model.expansion": ("2.1", "tensor shapes"),
@@ -187,7 +188,7 @@ def test_run_is_not_overwritten_nor_is_a_file(tmp_path, tensors):
     ("args", "expected"),
     [
         ((), "one of --from_torch FILE, --to_torch FILE and --to KIND, and --workdir, for example"),
-        (("--from_torch=a",), "and --workdir, for example: python -m asc_jax.cli.convert"),
+        (("--from_torch=a",), "and --workdir, for example: asc-jax convert --from_torch"),
         (("--from_torch=a", "--to_torch=b", "--workdir=x"), "one of --from_torch FILE"),
         (("--from_torch=a", "--workdir=x", "--dtype=float16"), "--dtype does not go with --from_"),
         (("--to_torch=a", "--workdir=x", *BASE), "--config does not go with --to_torch"),
@@ -210,7 +211,7 @@ def test_help_lists_the_flags(tmp_path):
     done = start("--help", cwd=tmp_path)
     assert done.returncode == 0
     for name in (*convert.ACTIONS, "workdir", "checkpoint", "dtype", "out", "data_dir", "config"):
-        assert f"--{name}:" in done.stdout
+        assert f"\n  --{name} " in done.stdout
 
 
 HYPER_PARAMETERS = {
@@ -398,7 +399,7 @@ def test_converted_run_is_evaluated_trained_on_and_exported(home):
 
     done = call("eval", "--workdir=x", cwd=home)
     assert done.returncode == 0, done.stderr
-    assert "code        converted from m.ckpt by " in done.stdout
+    assert re.search("^code .*converted from m.ckpt by ", done.stdout, re.M)
     results = json.loads((home / "x" / "results.json").read_text())
     assert results["float32"]["n_clips"] == 7
     assert results["converted_from"] == "m.ckpt"

@@ -14,7 +14,7 @@ import os
 import pathlib
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from absl import flags
 from absl import logging as absl_logging
@@ -143,6 +143,18 @@ def reject_words(words: Sequence[str]) -> None:
             f"unexpected words on the command line: {' '.join(words)}"
             + " (a flag is switched on by --name, off by --noname)" * bool(hint)
         )
+
+
+def align(rows: Sequence[Sequence[str]], to_right: Collection[int]) -> list[str]:
+    """Return rows of cells as lines; the columns of these numbers are set to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in to_right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def keep_compiled(workdir: str | os.PathLike) -> None:

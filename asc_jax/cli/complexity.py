@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from asc_jax.cli import reject_words, run
+from asc_jax.cli import align, reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
@@ -101,21 +101,11 @@ def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping) -> str
         line("limit", "", "", max_macs, max_bytes),
         line("headroom", "", "", totals["headroom_macs"], totals["headroom_bytes"]),
     ]
-    widths = [max(map(len, column)) for column in zip(*table, *sums, strict=True)]
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [_aligned(cells, widths) for cells in table]
-    lines[1:1] = [rule]
-    lines += [rule, *(_aligned(cells, widths) for cells in sums), "", *_notes(totals)]
+    lines = align([*table, *sums], to_right=range(2, len(HEADER)))
+    for place in (1, len(table) + 1):
+        lines.insert(place, "─" * len(lines[0]))
+    lines += ["", *_notes(totals)]
     return "\n".join([f"{name}, one clip, parameters in {totals['stored_dtype']}", "", *lines])
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Align names and shapes to the left, numbers to the right."""
-    padded = [
-        cell.ljust(width) if column < 2 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(padded).rstrip()
 
 
 def _notes(totals: Mapping) -> list[str]:

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from asc_jax.cli import reject_words, run
+from asc_jax.cli import align, reject_words, run
 from asc_jax.errors import UserError
 from asc_jax.pytorch.parity import live
 from asc_jax.pytorch.parity import table as parity
@@ -111,8 +111,7 @@ def as_text(rows: Sequence[Row], source: str, devices: Sequence[str]) -> str:
     """Return the table, what its columns mean, and the verdict as the last line."""
     header = (*HEADER, "gap") if len(devices) > 1 else HEADER
     table = [header, *(_cells(row)[: len(header)] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [_aligned(cells, widths, header) for cells in table]
+    lines = align(table, to_right=[header.index(name) for name in header if name in NUMBERS])
     lines.insert(1, "─" * len(max(lines, key=len)))
     title = f"Reference: {source}. Ours: JAX {jax.__version__} on {devices[0]}."
     return "\n".join([title, "", *lines, "", *_notes(devices), _verdict(rows)])
@@ -133,12 +132,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.basis,
         number(row.device_gap),
     )
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int], header: Sequence[str]) -> str:
-    columns = zip(cells, widths, header, strict=True)
-    padded = [c.rjust(w) if name in NUMBERS else c.ljust(w) for c, w, name in columns]
-    return "  ".join(padded).rstrip()
 
 
 def _notes(devices: Sequence[str]) -> list[str]:

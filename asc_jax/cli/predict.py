@@ -61,42 +61,42 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Predict what the command line names."""
-    given, paths = flags.FLAGS, argv[1:]
-    if not paths or given.workdir is None:
+    values, paths = flags.FLAGS, argv[1:]
+    if not paths or values.workdir is None:
         raise UserError(
             "which recordings, and which run? For example: "
             "asc-jax predict clip.wav --workdir runs/demo"
         )
-    _check_values(given, paths)
+    _check_values(values, paths)
     streaming = paths == [STDIN]
     files = [] if streaming else recordings.find_recordings(paths)
-    if given.png is not None and len(files) != 1:
+    if values.png is not None and len(files) != 1:
         raise UserError(f"--png draws one recording from a file, not {len(files) or 'a stream'}")
-    opened = evaluate.open_run(given.workdir, checkpoint=given.checkpoint, stored=given.stored)
-    keep_compiled(given.workdir)
+    opened = evaluate.open_run(values.workdir, checkpoint=values.checkpoint, stored=values.stored)
+    keep_compiled(values.workdir)
     predictor = Predictor(opened.experiment, opened.variables, 1 if streaming else BATCH_SIZE)
-    lines = KINDS[given.format](given.top_k, over_budget=not opened.experiment.within_budget)
+    lines = KINDS[values.format](values.top_k, over_budget=not opened.experiment.within_budget)
     say(lines.start())
     if streaming:
-        options = {"rate": given.rate, "n_channels": given.channels}
+        options = {"rate": values.rate, "n_channels": values.channels}
         stream = recordings.read_stream(
-            sys.stdin.buffer, sample_format=given.sample_format, **options
+            sys.stdin.buffer, sample_format=values.sample_format, **options
         )
-        predict(predictor, stream, lines, hop_s=given.hop_s, show_windows=given.windows)
+        predict(predictor, stream, lines, hop_s=values.hop_s, show_windows=values.windows)
     else:
-        _predict_files(predictor, files, lines, given)
+        _predict_files(predictor, files, lines, values)
 
 
-def _predict_files(predictor, files, lines, given) -> None:
+def _predict_files(predictor, files, lines, values) -> None:
     """Predict every file; print the error of one, and raise one when the others are done."""
     failed = 0
     for file in files:
         timeline = None
         try:
             with recordings.open_recording(file) as recording:
-                if given.png is not None:
+                if values.png is not None:
                     timeline = _timeline(recording, predictor)
-                options = {"hop_s": given.hop_s, "show_windows": given.windows}
+                options = {"hop_s": values.hop_s, "show_windows": values.windows}
                 mean = predict(predictor, recording, lines, timeline=timeline, **options)
         except UserError as error:
             if len(files) == 1:
@@ -105,8 +105,8 @@ def _predict_files(predictor, files, lines, given) -> None:
             print(f"error: {error}", file=sys.stderr)
             continue
         if timeline is not None:
-            with _writing(given.png):
-                timeline.write(given.png, file.name, mean, over_budget=lines.over_budget)
+            with _writing(values.png):
+                timeline.write(values.png, file.name, mean, over_budget=lines.over_budget)
     if failed:
         raise UserError(f"{failed} of {len(files)} recordings could not be predicted, see above")
 
@@ -125,17 +125,17 @@ def _writing(path: str):
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _check_values(given, paths: Sequence[str]) -> None:
+def _check_values(values, paths: Sequence[str]) -> None:
     """Raise a `UserError` for a flag out of range, or for one of a stream without a stream."""
-    if not 1 <= given.top_k <= N_SCENES:
-        raise UserError(f"--top_k is {given.top_k}, expected 1 … {N_SCENES}")
-    check_hop(given.hop_s)
+    if not 1 <= values.top_k <= N_SCENES:
+        raise UserError(f"--top_k is {values.top_k}, expected 1 … {N_SCENES}")
+    check_hop(values.hop_s)
     if STDIN in paths and len(paths) > 1:
         raise UserError("'-' is a stream of its own: give no other recordings with it")
-    if STDIN in paths and given.rate is None:
+    if STDIN in paths and values.rate is None:
         raise UserError("'-' is a stream of raw samples: --rate is needed, for example 48000")
     for name in () if STDIN in paths else ("rate", "channels", "sample_format"):
-        if given[name].present:
+        if values[name].present:
             raise UserError(f"--{name} goes with '-', a stream; a file says it itself")
 
 

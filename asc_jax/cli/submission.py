@@ -50,18 +50,20 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Print an author file, check a package, or make one."""
-    given, workdirs = flags.FLAGS, argv[1:]
-    if given.example_author_file:
+    values, workdirs = flags.FLAGS, argv[1:]
+    if values.example_author_file:
         print(EXAMPLE, end="")
-    elif given.check is not None:
+    elif values.check is not None:
         if workdirs:
             raise UserError(f"--check looks at a finished package alone, not at {workdirs[0]}")
-        check(given.check, practice=given.practice)
-    elif not workdirs or given.author is None or given.out is None:
+        check(values.check, practice=values.practice)
+    elif not workdirs or values.author is None or values.out is None:
         raise UserError(f"which author file, which runs, and where to? For example: {USAGE}")
     else:
         keep_compiled(workdirs[0])
-        make(given.author, workdirs, given.out, data_dir=given.data_dir, practice=given.practice)
+        make(
+            values.author, workdirs, values.out, data_dir=values.data_dir, practice=values.practice
+        )
 
 
 def make(

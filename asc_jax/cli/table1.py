@@ -69,34 +69,34 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str], overrides: Sequence[str] = OVERRIDES) -> None:
     """Run what is missing, then write the table."""
-    given = flags.FLAGS
+    values = flags.FLAGS
     reject_words(argv[1:])
-    percents = _numbers("splits", given.splits, TRAIN_PERCENTS)
-    seeds = _numbers("seeds", given.seeds)
-    systems = _known("systems", given.systems, CONFIGS)
-    if given.ablation:
-        if given["systems"].present:
+    percents = _numbers("splits", values.splits, TRAIN_PERCENTS)
+    seeds = _numbers("seeds", values.seeds)
+    systems = _known("systems", values.systems, CONFIGS)
+    if values.ablation:
+        if values["systems"].present:
             raise UserError("--ablation has systems of its own: leave --systems out")
         systems = ["baseline", *STEPS]
     _check_overrides(overrides)
     _keep_accelerator_free()
-    out = pathlib.Path(given.out)
+    out = pathlib.Path(values.out)
     runs = [
-        plan(out, system, percent, seed, overrides, counted=not given.collect_only)
+        plan(out, system, percent, seed, overrides, counted=not values.collect_only)
         for seed in seeds  # so that a whole table, of one seed, is there first
         for percent in percents
         for system in systems
     ]
     failed = (
         {}
-        if given.collect_only
-        else campaign.carry_out(runs, out / ".jax_cache", together=given.seeds_together)
+        if values.collect_only
+        else campaign.carry_out(runs, out / ".jax_cache", together=values.seeds_together)
     )
     comparisons = [("report", "baseline")] if {"report", "baseline"} <= {*systems} else []
     steps = list(zip(STEPS.values(), STEPS, ["baseline", *STEPS][:-1], strict=True))
-    table = collect(runs, LABELS, comparisons, steps if given.ablation else ())
+    table = collect(runs, LABELS, comparisons, steps if values.ablation else ())
     paths = table1_report.write(table, out)
-    print(table1_report.as_text(table))
+    print(table1_report.as_words(table, "txt"))
     print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
     if failed:
         for title, reason in failed.items():
@@ -120,9 +120,9 @@ def plan(
         n_clips = _n_clips(data.dir, data.train_split)
     name = CONFIGS.get(system, CONFIGS["baseline"]).format(percent)
     changes = [] if system in CONFIGS else _changes(system, percent, overrides, n_clips)
-    given = (*overrides, *changes, f"--config.seed={seed}")
+    words = (*overrides, *changes, f"--config.seed={seed}")
     workdir = out / system / f"{percent}pct" / f"seed{seed}"
-    return Run(system, percent, seed, name, given, read_config(name, given), workdir, n_clips)
+    return Run(system, percent, seed, name, words, read_config(name, words), workdir, n_clips)
 
 
 @functools.cache

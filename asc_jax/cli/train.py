@@ -18,7 +18,6 @@ import pathlib
 
 from absl import flags
 
-from asc_jax import experiment
 from asc_jax.cli import keep_compiled, reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.shared_flags import define_process_flags, define_replica_flags, start_replicas
@@ -27,6 +26,7 @@ from asc_jax.data import held_out
 from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError, printable
 from asc_jax.evaluation.evaluate import make_evaluator
+from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import hosts, lock
 from asc_jax.training import config_checks, loop
 from asc_jax.training.workdir import run_config
@@ -47,70 +47,60 @@ def main(argv) -> None:
     config = flags.FLAGS.config.copy_and_resolve_references()
     name = config_name(flags.FLAGS["config"].config_filename)
     workdir = flags.FLAGS.workdir or f"runs/{pathlib.PurePath(name).with_suffix('')}"
-    parts = [experiment.make(one) for one in by_seed(config)]
+    experiments = [make_experiment(of_seed) for of_seed in by_seed(config)]
     clips = open_split(config.data.dir, config.data.train_split)
     test_clips = open_split(config.data.dir, config.data.test_split)
     hosts.require_same(config=config.to_json(), clips=clips.identity)
+    options = {"make_evaluator": make_evaluator, **config.train}
     with hosts.own_workdir(workdir) as own, lock.held(own):
-        folders = [pathlib.Path(own, folder(config, one.config.seed)) for one in parts]
-        for one, path in zip(parts, folders, strict=True):
-            run_config.save(path, name, one.config, over_budget=not one.within_budget)
+        folders = [pathlib.Path(own, folder(config, each.config.seed)) for each in experiments]
+        for experiment, path in zip(experiments, folders, strict=True):
+            run_config.save(path, name, experiment.config, over_budget=not experiment.within_budget)
         keep_compiled(workdir)
-        if config.data.validation_locations:
-            for one, path in zip(parts, folders, strict=True):
-                own_clips, held = held_out.split(
-                    clips, config.data.validation_locations, one.config.seed
-                )
-                announce(name, one, own_clips, workdir, held)
-                loop.fit(
-                    one,
-                    own_clips,
-                    test_clips,
-                    path,
-                    make_evaluator=make_evaluator,
-                    validation_clips=held,
-                    **config.train,
-                )
+        if fraction := config.data.validation_locations:
+            for experiment, path in zip(experiments, folders, strict=True):
+                own_clips, held_clips = held_out.split(clips, fraction, experiment.config.seed)
+                announce(name, experiment, own_clips, workdir, held_clips)
+                options["validation_clips"] = held_clips
+                loop.fit(experiment, own_clips, test_clips, path, **options)
         else:
-            announce(name, parts[0], clips, workdir)
-            loop.fit_seeds(
-                parts, clips, test_clips, folders, make_evaluator=make_evaluator, **config.train
-            )
-        for one in parts:
-            path = pathlib.Path(workdir, folder(config, one.config.seed))
+            announce(name, experiments[0], clips, workdir)
+            loop.fit_seeds(experiments, clips, test_clips, folders, **options)
+        for experiment in experiments:
+            path = pathlib.Path(workdir, folder(config, experiment.config.seed))
             print(f"done; evaluate with: asc-jax eval --workdir {path}")
 
 
 def by_seed(config) -> list:
-    """The configs of the runs that a config asks for: one, or `n_seeds` with a seed each."""
+    """Return the configs of the runs that a config asks for: one, or `n_seeds` with a seed each."""
     configs = []
     config_checks.check_values(config)
     for seed in range(config.seed, config.seed + config.train.n_seeds):
-        one = config.copy_and_resolve_references().unlock()
-        one.seed = seed
+        of_seed = config.copy_and_resolve_references().unlock()
+        of_seed.seed = seed
         if config.train.n_seeds > 1:
-            one.train.n_seeds = 1
-        configs.append(one.lock())
+            of_seed.train.n_seeds = 1
+        configs.append(of_seed.lock())
     return configs
 
 
 def folder(config, seed: int) -> str:
-    """Where in the workdir the run of a seed lies."""
+    """Return the folder, inside the workdir, of the run of a seed."""
     return f"seed{seed}" if config.train.n_seeds > 1 else "."
 
 
-def announce(name: str, parts, clips, workdir, held=None) -> None:
-    """What is going to be trained, on how much, at what cost."""
-    cost, config = parts.cost, parts.config
+def announce(name: str, experiment, clips, workdir, validation_clips=None) -> None:
+    """Print what is going to be trained, on how many clips, at what cost."""
+    cost, config = experiment.cost, experiment.config
     print(
         f"{name}: {len(clips):,} clips, {cost['n_params']:,} parameters, {cost['macs']:,} "
         f"MACs, {cost['bytes']:,} bytes in {config.precision.stored} → {printable(str(workdir))}",
         flush=True,
     )
-    if held is not None:
-        share = config.data.validation_locations
-        print(f"held out: {len(held):,} clips, of {share:.0%} of the locations")
-    if not parts.within_budget:
+    if validation_clips is not None:
+        fraction = config.data.validation_locations
+        print(f"held out: {len(validation_clips):,} clips, of {fraction:.0%} of the locations")
+    if not experiment.within_budget:
         print(limits.OVER_BUDGET)
 
 

@@ -1,4 +1,4 @@
-"""The task's limits, and the gate that holds a network against them."""
+"""The task's limits, and the check of a network against them."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ def check_budget(
     max_bytes: int,
     enforce: bool = True,
 ) -> bool:
-    """Hold a network against the task's limits.
+    """Check a network against the task's limits.
 
     Args:
       macs: multiply-accumulates by layer, for one clip.

@@ -1,4 +1,4 @@
-"""Training locations put aside, so that what is chosen or fitted never sees the test split."""
+"""Training locations held out, so that what is chosen or fitted never sees the test split."""
 
 from collections.abc import Sequence
 

@@ -2,7 +2,7 @@
 
 Of the clips that a calibrated network gives its scene with 0.7, it is right about 70 %. The
 expected calibration error says how far off it is on average; a temperature, which divides the
-logits, changes how sure the network is and never which scene it names. All of it in numpy,
+logits, changes the network's confidence and never the predicted scene. All of it in numpy,
 float64: arrays in, arrays out.
 
 Source: C. Guo, G. Pleiss, Y. Sun, K. Weinberger: "On Calibration of Modern Neural Networks",

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 from asc_jax.challenge.table1 import campaign
-from asc_jax.challenge.table1 import results as run_results
+from asc_jax.challenge.table1 import runs as table1_runs
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.evaluation.report import figures
 from asc_jax.training import config_checks
@@ -106,10 +106,10 @@ def results(scratch) -> Reader:
 
     def read(data):
         (scratch / "results.json").write_bytes(data)
-        run = run_results.read_run(scratch)
+        run = table1_runs.read_run(scratch)
         table1_collect._about([run])
-        table1_collect.result(("report", 5), [run], 2)
-        table1_collect.difference(("a", 5), ("b", 5), [run], [run], 2)
+        result = table1_collect.result(("report", 5), [run], 2)
+        table1_collect.difference(result, result, [run], [run], 2)
 
     return Reader(read, mutate.of_json, (json.dumps(good).encode(),))
 
@@ -121,7 +121,7 @@ def output(scratch) -> Reader:
 
     def read(data):
         (scratch / "output.csv").write_bytes(data)
-        run_results.read_run(scratch)
+        table1_runs.read_run(scratch)
 
     return Reader(read, mutate.of_bytes, (text,))
 

@@ -22,34 +22,7 @@ DESCRIPTION = (
     *("machine_learning_method", "external_data_usage", "complexity_management", "pipeline"),
     *("framework", "split_adaptations", "system_adaptations"),
 )
-EXAMPLE = """\
-# Who hands in what; everything else of the meta file comes from the runs.
-submission:
-  label: Doe_UNI_task1_1    # <last name>_<institute>_task1_<number of the entry, 1 to 4>
-  name: A small network for small data
-  abbreviation: Small       # at most 10 characters
-  authors:                  # in order; exactly one is corresponding
-    - lastname: Doe
-      firstname: Jane
-      email: jane.doe@example.org
-      corresponding: true
-      affiliation:
-        abbreviation: UNI
-        institute: Example University
-        department: Department of Acoustics
-        location: Exampletown, Exampleland
-    - lastname: Roe
-      firstname: Richard
-      email: richard.roe@example.org
-      affiliation:
-        abbreviation: UNI
-        institute: Example University
-        department: Department of Acoustics
-        location: Exampletown, Exampleland
-external_datasets: []       # name, url and total_audio_length (minutes) of each
-source_code: null           # its address, if it is public
-description: {}             # any field of system.description, in place of what the runs say
-"""
+EXAMPLE = Path(__file__).with_name("example_author.yaml").read_text("utf-8")
 # The keys of an author file: True where a value is needed.
 _SUBMISSION = {"label": True, "name": True, "abbreviation": True, "authors": True}
 _AUTHOR = {

@@ -9,7 +9,7 @@ Source: the layout and rules of DCASE 2024 Task 1.
 import csv
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,13 @@ def _check_output(path: Path, practice: bool) -> tuple[list[str] | None, list[st
         return None, [f"{path.name}: columns {header}, expected, separated by tabs, {COLUMNS}"]
     if not rows:
         return None, [f"{path.name}: holds no clips"]
-    uneven = [n for n, row in enumerate(rows) if len(row) != len(COLUMNS)]
+    uneven = _in_rows(
+        path,
+        [len(row) != len(COLUMNS) for row in rows],
+        lambda n: f"{len(rows[n])} cells, expected {len(COLUMNS)}",
+    )
     if uneven:
-        cells = f"{len(rows[uneven[0]])} cells, expected {len(COLUMNS)}"
-        return None, [_in_rows(path, uneven, cells)]
+        return None, uneven
     names = [row[0] for row in rows]
     problems = []
     if not practice and len(rows) != N_EVALUATION_CLIPS:
@@ -97,60 +100,66 @@ def _check_output(path: Path, practice: bool) -> tuple[list[str] | None, list[st
     if twice:
         more = f" (and {len(twice) - 1:,} clips more)" if len(twice) > 1 else ""
         problems.append(f"{path.name}: clip {twice[0]} is listed more than once{more}")
-    folders = [n for n, name in enumerate(names) if "/" in name or not name]
-    if folders:
-        problem = f"clip {names[folders[0]]!r}, expected a file name"
-        problems.append(_in_rows(path, folders, problem))
-    return None if twice or folders else names, problems + _check_probs(path, rows)
+    folders = _in_rows(
+        path,
+        ["/" in name or not name for name in names],
+        lambda n: f"clip {names[n]!r}, expected a file name",
+    )
+    problems += folders + _check_probs(path, rows)
+    return None if twice or folders else names, problems
 
 
 def _check_probs(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the problems of numbers, sums and labels of the rows."""
     try:
-        probs = np.array([row[2:] for row in rows], np.float64).reshape(-1, N_SCENES)
+        probs = np.array([row[2:] for row in rows], np.float64)
     except ValueError as error:
         return [f"{path.name}: a probability is no number: {error}"]
-    outside = np.flatnonzero(~np.all((probs >= 0) & (probs <= 1), axis=1))
-    if outside.size:
-        return [_in_rows(path, outside, "a probability is not in [0, 1]")]
-    problems = []
-    off = np.flatnonzero(np.abs(probs.sum(1) - 1) > SUM_TOLERANCE)
-    if off.size:
-        problems.append(
-            _in_rows(path, off, f"probabilities sum to {probs[off[0]].sum():.6g}, expected 1")
-        )
-    ids = {scene: i for i, scene in enumerate(SCENES)}
-    unknown = [n for n, row in enumerate(rows) if row[1] not in ids]
+    inside = np.all((probs >= 0) & (probs <= 1), axis=1)
+    if not inside.all():
+        return _in_rows(path, ~inside, lambda n: "a probability is not in [0, 1]")
+    sums = probs.sum(1)
+    problems = _in_rows(
+        path,
+        np.abs(sums - 1) > SUM_TOLERANCE,
+        lambda n: f"probabilities sum to {sums[n]:.6g}, expected 1",
+    )
+    labels = [row[1] for row in rows]
+    unknown = _in_rows(
+        path,
+        [label not in SCENES for label in labels],
+        lambda n: f"scene_label {labels[n]!r}, expected one of {', '.join(SCENES)}",
+    )
     if unknown:
-        problem = f"scene_label {rows[unknown[0]][1]!r}, expected one of {', '.join(SCENES)}"
-        return [*problems, _in_rows(path, unknown, problem)]
-    label = np.array([ids[row[1]] for row in rows], int)
-    other = np.flatnonzero(probs[np.arange(len(rows)), label] < probs.max(1, initial=0))
-    if other.size:
-        best = SCENES[int(probs[other[0]].argmax())]
-        problem = f"scene_label is {rows[other[0]][1]}, but {best} is the most probable"
-        problems.append(_in_rows(path, other, problem))
-    return problems
+        return problems + unknown
+    at_label = probs[range(len(rows)), [SCENES.index(label) for label in labels]]
+    return problems + _in_rows(
+        path,
+        at_label < probs.max(1),
+        lambda n: (
+            f"scene_label is {labels[n]}, but {SCENES[probs[n].argmax()]} is the most probable"
+        ),
+    )
 
 
-def _in_rows(path: Path, rows: Sequence[int], what: str) -> str:
-    """Return a problem with the number of its first row as an editor counts, from 1.
+def _in_rows(path: Path, bad: Sequence[bool], problem: Callable[[int], str]) -> list[str]:
+    """Return the problem of the first bad row and its number as an editor counts; [] for none.
 
-    rows: numbers of rows after the header, from 0.
+    bad: of each row after the header. problem: of a row, by its number in `bad`.
     """
+    rows = np.flatnonzero(bad).tolist()
     more = f" (and {len(rows) - 1:,} rows more)" if len(rows) > 1 else ""
-    return f"{path.name}, row {int(rows[0]) + 2}: {what}{more}"
+    return [f"{path.name}, row {n + 2}: {problem(n)}{more}" for n in rows[:1]]
 
 
 def _same_clips(names: Mapping[str, list[str]]) -> list[str]:
     """Return the problems of files that do not list the same clips in the same order."""
-    first, *others = names or [None]
     problems = []
-    for other in others:
-        if names[other] == names[first]:
-            continue
-        lacks = sorted({*names[first]} - {*names[other]}) or ["none, their order differs"]
-        problems.append(f"{other}: other clips than in {first}; lacks {lacks[0]}")
+    first = next(iter(names), None)
+    for other, clips in names.items():
+        if clips != names[first]:
+            lacks = sorted({*names[first]} - {*clips}) or ["none, their order differs"]
+            problems.append(f"{other}: other clips than in {first}; lacks {lacks[0]}")
     return problems
 
 
@@ -193,9 +202,9 @@ def _check_meta(path: Path, label: str) -> list[str]:
 
 def _check_results(results: Mapping, split: str) -> list[str]:
     """Return the problems of a split's accuracies (percent) and log losses."""
-    rows = {"overall": _mapping_at(results, f"{split}.overall")}
-    for section, names in (("class_wise", SCENES), ("device_wise", DEVICES)):
-        rows |= {f"{section}.{n}": _mapping_at(results, f"{split}.{section}.{n}") for n in names}
+    names = ["overall", *(f"class_wise.{scene}" for scene in SCENES)]
+    names += [f"device_wise.{device}" for device in DEVICES]
+    rows = {name: _mapping_at(results, f"{split}.{name}") for name in names}
     problems = []
     for name, row in rows.items():
         for key, highest in (("accuracy", 100), ("logloss", math.inf)):

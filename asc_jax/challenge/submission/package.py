@@ -1,18 +1,23 @@
-"""Make the folder of a submission from five runs and an author file, and check it first."""
+"""Make the folder of a submission from five runs and an author file, and check it first.
+
+Source: the layout of DCASE 2024 Task 1.
+"""
 
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from flax.traverse_util import flatten_dict
 
 from asc_jax.challenge.submission.check import check_entry
-from asc_jax.challenge.submission.meta import make_meta, to_yaml
 from asc_jax.challenge.submission.runs import EvaluatedRun
 from asc_jax.data.clips import Clips
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.machine.staging import replacing
@@ -20,6 +25,7 @@ from asc_jax.models.precision import deployed
 
 CLIP_BYTES = 200  # of a line, rounded up
 N_SHOWN = 20  # problems
+_FROM_THE_RUN = ("seed", "data.train_split", "data.dir", "train.keep_checkpoints")
 
 
 def write_package(
@@ -55,7 +61,14 @@ def write_package(
         folder.mkdir()
         for document in parent.joinpath(label).glob("*.pdf"):
             shutil.copy2(document, folder)
-        (folder / f"{label}.meta.yaml").write_text(to_yaml(make_meta(author, runs)), "utf-8")
+        meta = yaml.dump(
+            make_meta(author, runs),
+            Dumper=_NoAliases,
+            sort_keys=False,
+            allow_unicode=True,
+            width=96,
+        )
+        (folder / f"{label}.meta.yaml").write_text(meta, "utf-8")
         for run, clips_of_run in zip(runs, clips, strict=True):
             path = folder / f"{label}.output.split_{run.percent}.csv"
             result_files.write_output_csv(path, *predict(run, clips_of_run))
@@ -87,3 +100,112 @@ def _make_predict():
         return predictions.filenames, evaluate.softmax(predictions.logits)
 
     return predict
+
+
+class _NoAliases(yaml.SafeDumper):
+    """Write what occurs twice, such as the affiliation of two authors, twice."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+def make_meta(author: Mapping[str, Any], runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
+    """Return the content of the meta file.
+
+    Args:
+      author: as `author.read_author` returns it; its `description` wins.
+      runs: by rising size of their training splits.
+
+    Returns:
+      `submission`, `system` and `results`; accuracies in percent, log losses in nats. Of the
+      complexities the largest is given, should the runs differ.
+    """
+    cost = [run.results["complexity"] for run in runs]
+    size = {"total_model_size": "bytes", "total_parameters": "n_params", "macs": "macs"}
+    return {
+        "submission": author["submission"],
+        "system": {
+            "description": describe(runs, author["external_datasets"]) | author["description"],
+            "complexity": {key: max(c[name] for c in cost) for key, name in size.items()},
+            "external_datasets": author["external_datasets"] or None,
+            "source_code": author["source_code"],
+        },
+        "results": {
+            "development_dataset": {f"split_{run.percent}": figures(run.summary) for run in runs}
+        },
+    }
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return accuracies in percent and log losses, overall, by scene and by device.
+
+    Both overall values are the mean over the scenes, by which the challenge ranks.
+    """
+
+    def pair(accuracy: float | None, log_loss: float | None) -> dict[str, float | None]:
+        return {
+            "accuracy": None if accuracy is None else round(100 * accuracy, 4),
+            "logloss": None if log_loss is None else round(log_loss, 4),
+        }
+
+    def pairs(group: str, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+        entries = {name: summary[group][name] for name in names}
+        return {name: pair(e["accuracy"], e["log_loss"]) for name, e in entries.items()}
+
+    return {
+        "overall": pair(summary["macro_accuracy"], summary["macro_log_loss"]),
+        "class_wise": pairs("scenes", SCENES),
+        "device_wise": pairs("devices", DEVICES),
+    }
+
+
+def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[str, str | None]:
+    """Return `system.description`, in the challenge's words where it has some; None: nothing."""
+    config = runs[0].experiment.config
+    names = [str(d.get("name", d)) if isinstance(d, Mapping) else str(d) for d in external_datasets]
+    held_out = config.data.get("validation_locations", 0)
+    adaptations = [f"{held_out:g} of the training locations held out"] * bool(held_out)
+    sixteen = runs[0].results["stored_dtype"] in ("float16", "bfloat16")
+    return {
+        "input_sampling_rate": f"{config.features.sample_rate / 1000:g}kHz",
+        "acoustic_features": "log-mel energies",
+        "data_augmentation": ", ".join(_augmentation(config.augment)) or None,
+        "machine_learning_method": "CNN",
+        "external_data_usage": ", ".join(names) or None,
+        "complexity_management": ", ".join(["precision_16"] * sixteen + ["network design"]),
+        "pipeline": "training",
+        "framework": "jax",
+        "split_adaptations": "; ".join([*differences(runs), *adaptations]) or None,
+        "system_adaptations": (
+            f"softmax focal loss (gamma {config.loss.gamma:g})"
+            if config.loss.get("gamma")
+            else None
+        ),
+    }
+
+
+def _augmentation(augment: Mapping) -> Iterator[str]:
+    known = {"time_roll": "time rolling", "freq_mask": "frequency masking",
+             "time_mask": "time masking", "freq_mixstyle": "freq-mixstyle"}  # fmt: skip
+    switches = ("max_s", "max_width", "p")  # 0 turns an augmentation off
+    labels = [label for label in known if label in augment] + sorted({*augment} - {*known})
+    for label in labels:
+        if all(augment[label].get(switch, 1) for switch in switches):
+            yield known.get(label, label.replace("_", " "))
+
+
+def differences(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """Return the keys that differ between runs, with their values and percents.
+
+    For example "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)".
+    """
+    flat = [flatten_dict(run.experiment.config.to_dict(), sep=".") for run in runs]
+    lines = []
+    for key in flat[0]:
+        by_value: dict[str, list[str]] = {}
+        for run, values in zip(runs, flat, strict=True):
+            by_value.setdefault(json.dumps(values.get(key)), []).append(str(run.percent))
+        if len(by_value) > 1 and key not in _FROM_THE_RUN:
+            values = [f"{value} ({', '.join(which)} %)" for value, which in by_value.items()]
+            lines.append(f"{key}: {', '.join(values)}")
+    return lines

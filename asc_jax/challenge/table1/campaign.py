@@ -27,7 +27,7 @@ COMMAND = (sys.executable, "-m", "asc_jax")  # found as this process found it
 POLL_S = 0.2
 
 
-class Progress:
+class Progress(tqdm.tqdm):
     """A bar over the clips that all runs train on, and the time left; a context manager.
 
     Args:
@@ -36,54 +36,42 @@ class Progress:
     """
 
     def __init__(self, runs: Sequence[Run], done: set[str]):
-        self._runs = runs
-        self._before = sum(run.work for run in runs if run.title in done)
-        self._ended = self._before
+        self._before = self._ended = sum(run.work for run in runs if run.title in done)
         self._began = time.monotonic()
-
-    def __enter__(self) -> "Progress":
-        total = sum(run.work for run in self._runs)
-        self._bar = tqdm.tqdm(
-            total=total,
+        super().__init__(
+            total=sum(run.work for run in runs),
             initial=self._before,
             unit=" clips",
             unit_scale=True,
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
         )
-        if self._before == total:
-            self.say(f"all {len(self._runs)} runs are done")
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._bar.close()
+        if self._before == self.total:
+            self.say(f"all {len(runs)} runs are done")
 
     def say(self, text: str) -> None:
         """Print a line without tearing the bar."""
-        self._bar.write(text)
+        self.write(text)
         sys.stdout.flush()
 
     def within(self, run: Run) -> None:
         """Move the bar to the last epoch that the run has logged."""
         epoch = _last_epoch(run.workdir / "metrics.jsonl")
-        self._move(self._ended + run.work * min(1, epoch / run.config.train.n_epochs))
+        trained = run.work * min(1, epoch / run.config.train.n_epochs)
+        self.update(self._ended + trained - self.n)
 
     def end(self, run: Run) -> None:
         """Move the bar to the end of a run."""
         self._ended += run.work
-        self._move(self._ended)
+        self.update(self._ended - self.n)
 
     def left(self) -> str:
         """Return `, about 12 min left`; nothing before this command has ended a run."""
         trained = self._ended - self._before
         if not trained:
             return ""
-        rest = sum(run.work for run in self._runs) - self._ended
-        seconds = (time.monotonic() - self._began) * rest / trained
+        seconds = (time.monotonic() - self._began) * (self.total - self._ended) / trained
         return f", about {_duration(seconds)} left"
-
-    def _move(self, to: float) -> None:
-        self._bar.update(to - self._bar.n)
 
 
 def _last_epoch(path: pathlib.Path) -> int:
@@ -186,16 +174,12 @@ def _train_and_evaluate(
 ) -> str | None:
     """Run both processes; return None if the run is done then, otherwise the reason."""
     workdir = f"--workdir={run.workdir}"
-    commands = (
-        ("train", f"--config={run.config_name}", *run.overrides, workdir),
-        ("eval", workdir),
-    )
-    for verb, *args in commands:
-        status = _finish(
-            [*COMMAND, verb, *args], log, environment, stopped, lambda: progress.within(run)
-        )
+    train = ("train", f"--config={run.config_name}", *run.overrides, workdir)
+    for words in (train, ("eval", workdir)):
+        command = [*COMMAND, *words]
+        status = _finish(command, log, environment, stopped, lambda: progress.within(run))
         if status:
-            return f"{verb} ended with status {status}; {_last_line(log.name)}"
+            return f"{words[0]} ended with status {status}; {_last_line(log.name)}"
     return unfinished(run)
 
 

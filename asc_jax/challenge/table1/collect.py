@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 
 from asc_jax.challenge.table1 import bootstrap
-from asc_jax.challenge.table1.results import RunResults, read_run
-from asc_jax.challenge.table1.runs import Run, unfinished
+from asc_jax.challenge.table1.runs import Run, RunResults, read_run, unfinished
 from asc_jax.errors import UserError
 from asc_jax.evaluation.report.published import published
 
@@ -61,11 +60,12 @@ def collect(
         run, reason = next(iter(reasons.items()))
         raise UserError(f"no table: none of the {len(runs)} runs is done: {run.title}: {reason}")
     percents = sorted({run.percent for run in runs})
+    results = {cell: result(cell, cells[cell], n_replicates) for cell in cells}
 
     def compare(first: str, second: str) -> list[dict]:
         pairs = [((first, percent), (second, percent)) for percent in percents]
         return [
-            difference(a, b, cells[a], cells[b], n_replicates)
+            difference(results[a], results[b], cells[a], cells[b], n_replicates)
             for a, b in pairs
             if a in cells and b in cells
         ]
@@ -76,7 +76,7 @@ def collect(
         **_about([run for cell in cells.values() for run in cell]),
         "level": bootstrap.LEVEL,
         "n_replicates": n_replicates,
-        "results": [result(cell, cells[cell], n_replicates) for cell in cells],
+        "results": [*results.values()],
         "differences": [row for pair in comparisons for row in compare(*pair)],
         "ablation": [
             {"change": change, **row} for change, *pair in changes for row in compare(*pair)
@@ -125,7 +125,8 @@ def _name(run: RunResults) -> str:
 def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[str, Any]:
     """Return the figures of a system on a split, over its seeds."""
     system, percent = cell
-    known = _comparable(percent, runs)
+    official = all(run.results["official_lists"] for run in runs)
+    known = (official and published(f"train_{percent}pct")) or {}
     summaries = [run.summary for run in runs]
     figures = ("macro_accuracy", "accuracy", "log_loss")
     return {
@@ -150,41 +151,40 @@ def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[st
 
 
 def difference(
-    first: Cell,
-    second: Cell,
-    ours: Sequence[RunResults],
-    theirs: Sequence[RunResults],
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    first_runs: Sequence[RunResults],
+    second_runs: Sequence[RunResults],
     n_replicates: int,
 ) -> dict[str, Any]:
-    """Return the figures of the first system minus those of the second, on one split."""
-    a, b = (_result_means(runs) for runs in (ours, theirs))
+    """Return the figures of the first system minus those of the second, on one split.
+
+    first, second: as `result` returns them for `first_runs` and `second_runs`.
+    """
     tests = {}
     for name, field in CLUSTER_FIELDS.items():
-        totals = _totals([*ours, *theirs], field)
-        interval = _interval(totals, len(ours), n_replicates)
-        p = bootstrap.paired_test(totals, len(ours), n_replicates=n_replicates)
+        totals = _totals([*first_runs, *second_runs], field)
+        interval = _interval(totals, len(first_runs), n_replicates)
+        p = bootstrap.paired_test(totals, len(first_runs), n_replicates=n_replicates)
         tests[name] = interval and interval | {"p": p}
-    known = _comparable(first[1], [*ours, *theirs])
-    printed = [known.get(system, {}).get("macro_accuracy") for system, _ in (first, second)]
+    printed = [(row["published"] or {}).get("macro_accuracy") for row in (first, second)]
+    published_difference = _minus(*printed)
     return {
-        "first": first[0],
-        "second": second[0],
-        "percent": first[1],
-        "mean": a["macro"] - b["macro"],
+        "first": first["system"],
+        "second": second["system"],
+        "percent": first["percent"],
+        "mean": _minus(first["macro_accuracy"]["mean"], second["macro_accuracy"]["mean"]),
         "scenes": {
-            name: None if None in (a[name], b[name]) else a[name] - b[name]
-            for name in a
-            if name != "macro"
+            name: _minus(figure["mean"], second["scenes"][name]["mean"])
+            for name, figure in first["scenes"].items()
         },
         "tests": tests,
-        "published": None if None in printed else round(printed[0] - printed[1], 6),
+        "published": published_difference and round(published_difference, 6),
     }
 
 
-def _comparable(percent: int, runs: Sequence[RunResults]) -> dict[str, Any]:
-    """Return a split's published figures; {} where a run was not made on the official lists."""
-    official = all(run.results["official_lists"] for run in runs)
-    return (official and published(f"train_{percent}pct")) or {}
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[str, Any]:
@@ -201,13 +201,3 @@ def _totals(runs: Sequence[RunResults], field: str) -> bootstrap.Totals:
 def _interval(totals: bootstrap.Totals, n_first: int | None, n_replicates: int) -> dict | None:
     interval = bootstrap.confidence_interval(totals, n_first, n_replicates=n_replicates)
     return interval and interval._asdict()
-
-
-def _result_means(runs: Sequence[RunResults]) -> dict[str, float | None]:
-    """Return the accuracy of each scene, and `macro`, their average: means over seeds."""
-    summaries = [run.summary for run in runs]
-    means = {
-        name: _spread([s["scenes"][name]["accuracy"] for s in summaries])["mean"]
-        for name in summaries[0]["scenes"]
-    }
-    return {**means, "macro": _spread([s["macro_accuracy"] for s in summaries])["mean"]}

@@ -5,14 +5,26 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax.challenge.table1.tables import CLUSTERS, between, find, points
+from asc_jax.challenge.table1.tables import CLUSTERS, find
 from asc_jax.evaluation.report.drawings import Drawing
 from asc_jax.evaluation.report.figures import BLUE, GREEN, GREY, INK, RED, svg
-from asc_jax.evaluation.report.tables import percent
+from asc_jax.evaluation.report.tables import between, percent, points
 
 WIDTH = 440  # narrow, so that its words stay legible on a phone
 # Told apart by colour and by shape: a circle, a square, a diamond.
 MARKS = ((BLUE, "o"), (RED, "s"), (GREEN, "D"), (GREY, "o"), (INK, "s"))
+
+
+def drawings(collected: Mapping[str, Any]) -> list[Drawing]:
+    """Return the drawings that the figures allow."""
+    found = [accuracy_figure(collected)]
+    if rows := collected["differences"]:
+        pair = " minus ".join(collected["systems"][rows[0][key]] for key in ("first", "second"))
+        found.append(difference_figure("differences", f"{pair}, macro average accuracy", rows))
+    if rows := collected["ablation"]:
+        title = "One change at a time, from the baseline to the report's system"
+        found.append(difference_figure("ablation", title, rows))
+    return found
 
 
 def accuracy_figure(collected: Mapping[str, Any]) -> Drawing:

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asc_jax.challenge.table1.figures import accuracy_figure, difference_figure
-from asc_jax.challenge.table1.tables import compared, find, method, tables, warnings
-from asc_jax.evaluation.report.html import render
-from asc_jax.evaluation.report.tables import aligned
+from asc_jax.challenge.table1.figures import drawings
+from asc_jax.challenge.table1.tables import HERE, compared, find, method, tables, warnings
+from asc_jax.evaluation.report.tables import fill
 from asc_jax.machine import files
 
 TITLE = "Acoustic scenes with little training data: Table 1"
@@ -37,9 +36,7 @@ def write(collected: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
     contents = {
         "json": json.dumps(collected, indent=1, ensure_ascii=False) + "\n",
         "csv": as_csv(collected),
-        "md": as_markdown(collected),
-        "tex": as_latex(collected),
-        "html": as_html(collected, TITLE),
+        **{suffix: as_words(collected, suffix) + "\n" for suffix in ("md", "tex", "html")},
     }
     paths = [Path(out_dir) / f"table1.{suffix}" for suffix in contents]
     with files.writing_to(out_dir):
@@ -49,68 +46,26 @@ def write(collected: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
     return paths
 
 
-def as_text(collected: Mapping[str, Any]) -> str:
-    """Return the tables without the scenes, and the notes that they need to be read."""
-    shown = [table for table in tables(collected) if "by scene" not in table.title]
-    blocks = [f"{table.title}\n\n{aligned(table)}" for table in shown]
-    return "\n\n".join([*blocks, *warnings(collected), *method(collected)])
+def as_words(collected: Mapping[str, Any], suffix: str) -> str:
+    """Return the tables with the notes that they need to be read.
 
-
-def as_markdown(collected: Mapping[str, Any]) -> str:
-    """Return the notes and all tables, columns aligned."""
-    notes = (f"- {note}" for note in (*warnings(collected), *method(collected)))
-    blocks = [f"# {TITLE}", "\n".join(notes)]
-    blocks += [
-        f"## {table.title}\n\n{aligned(table, markdown=True)}" for table in tables(collected)
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def as_html(collected: Mapping[str, Any], title: str) -> str:
-    """Return the page: one file that needs no network, no script and no other file."""
-    drawings = [accuracy_figure(collected)]
-    if rows := collected["differences"]:
-        pair = " minus ".join(collected["systems"][rows[0][key]] for key in ("first", "second"))
-        drawings.append(difference_figure("differences", f"{pair}, macro average accuracy", rows))
-    if rows := collected["ablation"]:
-        title_of_steps = "One change at a time, from the baseline to the report's system"
-        drawings.append(difference_figure("ablation", title_of_steps, rows))
-    return render(
-        Path(__file__).with_name("table1.html"),
-        title=title,
+    Args:
+      collected: see `collect`.
+      suffix: "md"; "tex", the scenes alone; "html", a page that needs no other file, with
+        drawings; "txt", what is printed, without the scenes.
+    """
+    systems = compared(collected)
+    return fill(
+        HERE / f"table1.{suffix}",
+        title=TITLE,
+        collected=collected,
         warnings=warnings(collected),
+        method=method(collected),
         tables=tables(collected),
-        method=list(method(collected)),
+        results=[find(collected, name, split) for split in collected["splits"] for name in systems],
+        latex_labels=[{"baseline": "Baseline", "report": "Ours"}[name] for name in systems],
         drawings=drawings,
     )
-
-
-def as_latex(collected: Mapping[str, Any]) -> str:
-    """Return the report's layout: a row per scene, and under each split its systems; in percent."""
-    systems, splits = compared(collected), collected["splits"]
-    results = [find(collected, name, split) for split in splits for name in systems]
-    heads = [rf"\multicolumn{{{len(systems)}}}{{c}}{{{split}\,\%}}" for split in splits]
-    labels = [{"baseline": "Baseline", "report": "Ours"}[name] for name in systems]
-
-    def row(head: str, figure) -> list[str]:
-        values = [result and figure(result) for result in results]
-        return [head, *("--" if x is None else f"{100 * x:.2f}" for x in values)]
-
-    scenes = [
-        row(scene.replace("_", " ").capitalize(), lambda r, scene=scene: r["scenes"][scene]["mean"])
-        for scene in collected["results"][0]["scenes"]
-    ]
-    averages = [
-        row("Macro average", lambda r: r["macro_accuracy"]["mean"]),
-        row("Standard deviation over seeds", lambda r: r["macro_accuracy"]["sd"]),
-    ]
-    lines = [f"% {note}" for note in (*warnings(collected), *method(collected))]
-    lines += [r"\begin{table*}"]
-    lines += [r"\caption{Class-wise accuracy in percent on the development test split.}"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(results)}}}"]
-    for rows in ([["Class", *heads], ["", *labels * len(splits)]], scenes, averages):
-        lines += [r"\hline", *(" & ".join(cells) + r" \\" for cells in rows)]
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table*}", ""])
 
 
 def as_csv(collected: Mapping[str, Any]) -> str:

@@ -1,40 +1,26 @@
 """The figures of Table 1 as tables of words, and the notes that they need to be read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from asc_jax.evaluation.report.published import published
-from asc_jax.evaluation.report.tables import NONE, Table, decimals, percent
+from asc_jax.evaluation.report.tables import NONE, Table, fill_paragraphs, make, percent, points
 
+HERE = Path(__file__).parent
 CLUSTERS = {"segments": "10-second segments", "locations": "locations"}
 
 
 def tables(collected: Mapping[str, Any]) -> list[Table]:
     """Return all tables of what `collect.collect` returns, the most important first."""
-    out = [_overview(collected)]
-    if collected["differences"]:
-        out.append(_differences("Differences between the systems", "differences", collected))
-    if collected["ablation"]:
-        out.append(_differences("One change at a time", "ablation", collected))
-    return [*out, _runs(collected), *(_scenes(collected, split) for split in collected["splits"])]
-
-
-def points(difference: float | None) -> str:
-    """Return a difference of fractions in percentage points, with its sign.
-
-    Example:
-        >>> points(0.0188), points(-0.001), points(-1e-9), points(None)
-        ('+1.88', '−0.10', '+0.00', '–')
-    """
-    if difference is None:
-        return NONE
-    rounded = round(100 * difference, 2) + 0.0  # no "−0.00"
-    return f"{rounded:+.2f}".replace("-", "−")
-
-
-def between(interval: Mapping[str, Any] | None, form=points) -> str:
-    """Return an interval in words; `form` writes its ends."""
-    return NONE if interval is None else f"{form(interval['low'])} to {form(interval['high'])}"
+    template, systems = HERE / "tables.txt", collected["systems"]
+    rows = {"differences": collected["differences"], "ablation": collected["ablation"]}
+    rows["runs"] = collected["results"]
+    return [
+        _overview(collected),
+        *(make(name, rows[name], systems, template=template) for name in rows if rows[name]),
+        *(_scenes(collected, split) for split in collected["splits"]),
+    ]
 
 
 def find(collected: Mapping[str, Any], system: str, split: int) -> Mapping[str, Any] | None:
@@ -49,8 +35,8 @@ def compared(collected: Mapping[str, Any]) -> dict[str, str]:
     return {name: label for name, label in systems if not name.startswith("ablation")}
 
 
-def _mean_sd(figure: Mapping[str, Any], form=percent) -> str:
-    return form(figure["mean"], figure["sd"])
+def _mean_sd(figure: Mapping[str, Any]) -> str:
+    return percent(figure["mean"], figure["sd"])
 
 
 def _overview(collected: Mapping[str, Any]) -> Table:
@@ -72,35 +58,6 @@ def _overview(collected: Mapping[str, Any]) -> Table:
     return Table("Macro average accuracy, %", [*columns], [*zip(*columns.values(), strict=True)])
 
 
-def _differences(title: str, key: str, collected: Mapping[str, Any]) -> Table:
-    """Return a row per split and pair of systems, or per change and split."""
-    header = ["change" if key == "ablation" else "systems", "training split", "gain"]
-    header += [head for name in CLUSTERS.values() for head in (f"by {name}", "p")]
-    rows = []
-    for row in collected[key]:
-        pair = " − ".join(collected["systems"][row[place]] for place in ("first", "second"))
-        cells = [row.get("change", pair), f"{row['percent']} %", points(row["mean"])]
-        for test in row["tests"].values():
-            cells += [between(test), NONE if test is None else f"{test['p']:.4f}"]
-        rows.append(cells)
-    return Table(f"{title}: macro average accuracy, percentage points", header, rows)
-
-
-def _runs(collected: Mapping[str, Any]) -> Table:
-    """Return a row per system and split: seeds, log loss and intervals."""
-    header = ["system", "training split", "seeds", "macro average, %", "all clips, %", "log loss"]
-    header += [f"by {name}" for name in CLUSTERS.values()]
-    rows = [
-        [collected["systems"][result["system"]], f"{result['percent']} %"]
-        + [_seeds(result["seeds"])]
-        + [_mean_sd(result["macro_accuracy"]), _mean_sd(result["accuracy"])]
-        + [_mean_sd(result["log_loss"], decimals)]
-        + [between(result["interval"][name], percent) for name in CLUSTERS]
-        for result in sorted(collected["results"], key=lambda result: result["percent"])
-    ]
-    return Table("The runs, and confidence intervals of their macro averages", header, rows)
-
-
 def _scenes(collected: Mapping[str, Any], split: int) -> Table:
     """Return a row per scene: each system here and as published."""
     found = [find(collected, system, split) for system in compared(collected)]
@@ -119,69 +76,17 @@ def _scenes(collected: Mapping[str, Any], split: int) -> Table:
     return Table(title, [*columns], [*zip(*columns.values(), strict=True)])
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    """
-    >>> _seeds([0, 1, 2]), _seeds([0, 1, 2, 3, 4]), _seeds([0, 2, 4, 6])
-    ('0, 1, 2', '0 to 4', '0, 2, 4, 6')
-    """
-    if len(seeds) > 3 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
-
-
 def warnings(collected: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each flaw; what forbids a comparison comes first."""
-    out = []
-    if not collected["official_lists"]:
-        out.append(
-            "Not comparable with the published figures: some of these runs were not made on the "
-            "official lists of TAU 2022 Mobile. Published figures are left out beside those."
-        )
-    if collected["missing"]:
-        missing = "; ".join(f"{title} ({why})" for title, why in collected["missing"].items())
-        out.append(f"Missing: {missing}.")
-    if collected["over_budget"]:
-        out.append(f"OVER BUDGET: {', '.join(collected['over_budget'])}.")
-    if len(collected["code_versions"]) > 1:
-        versions = ", ".join(collected["code_versions"])
-        out.append(f"The runs were made by several versions of the code: {versions}.")
-    return out
+    return fill_paragraphs(HERE / "warnings.txt", **collected)
 
 
-def method(collected: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a paragraph for each point of how the figures were made and what they do not say."""
-    yield (
-        f"Macro average accuracy on {collected['n_test_clips']:,} clips of the "
-        f"{collected['test_split']} split ({collected['n_segments']:,} segments, "
-        f"{collected['n_locations']:,} locations), in %, with the parameters stored in "
-        f"{' and '.join(collected['stored_dtypes'])}; differences in percentage points. ± is the "
-        "standard deviation over seeds, – what cannot be said, such as that of a single seed."
+def method(collected: Mapping[str, Any]) -> list[str]:
+    """Return a paragraph for each point of how the figures were made and what they do not say."""
+    known = [published(f"train_{split}pct") for split in collected["splits"]]
+    return fill_paragraphs(
+        HERE / "method.txt",
+        **collected,
+        known=[row for row in known if row and collected["official_lists"]],
+        several_seeds=any(len(result["seeds"]) > 1 for result in collected["results"]),
     )
-    yield (
-        f"Intervals hold {100 * collected['level']:g} % and come from "
-        f"{collected['n_replicates']:,} bootstrap replicates of whole 10-second segments, or of "
-        "whole locations, within each scene: the clips of one recording are correct or wrong "
-        "together. "
-        + (
-            "Where there are several seeds, seed variance is part of the interval, from the "
-            "spread over seeds."
-            if any(len(result["seeds"]) > 1 for result in collected["results"])
-            else "There is one seed, so seed variance is not part of them."
-        )
-    )
-    for split in collected["splits"] if collected["official_lists"] else ():
-        known = published(f"train_{split}pct")
-        if known and known["note"]:
-            yield f"{split} %: {known['note']}."
-    if collected["differences"] or collected["ablation"]:
-        yield (
-            "p is that of a paired randomisation test, which swaps the two systems' answers to "
-            "whole segments or locations; it is about these trained networks, not about other "
-            "seeds, and is not corrected for the number of tests."
-        )
-    if collected["ablation"]:
-        yield (
-            "Each change is made on top of those before it, so the gains add up to the whole "
-            "difference; in another order they may be distributed differently. Batch and rate "
-            "keep the baseline's fraction of warm-up steps."
-        )

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from asc_jax.complexity.limits import OVER_BUDGET
@@ -14,23 +13,7 @@ from asc_jax.evaluation.calibration import N_BINS
 from asc_jax.evaluation.report import drawings, tables
 from asc_jax.evaluation.report.figures import read_log
 from asc_jax.evaluation.report.published import comparable, published
-from asc_jax.evaluation.report.tables import decimals, percent
 from asc_jax.evaluation.result_files import stored_summary
-
-TEMPLATES = Path(__file__).parent
-
-
-def render(template: Path, **content: Any) -> str:
-    """Return a filled-in template, which may use `page.html` and `macros.html` of this folder."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "decimals": decimals, "heat": heat}
-    return environment.get_template(template.name).render(content)
 
 
 def as_html(
@@ -51,14 +34,15 @@ def as_html(
       learning_curve: a PNG drawn of it, or None.
     """
     log_mels = np.asarray(log_mels)
-    return render(
-        TEMPLATES / "report.html",
+    return tables.fill(
+        tables.TEMPLATES / "report.html",
         results=results,
         summary=stored_summary(results),
         tables=tables,
         drawings=drawings,
         scenes=SCENES,
         n_bins=N_BINS,
+        heat=heat,
         over_budget=OVER_BUDGET,
         published_left_out=published(results["split"]) and not comparable(results),
         mistakes=_mistakes(np.array(stored_summary(results)["confusion"])),

@@ -1,23 +1,14 @@
 """Published accuracies on the same splits, to stand beside our own results."""
 
-import csv
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, TRAIN_PERCENTS
+from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
 
-# Macro average accuracy by split, in percent, as printed: the baseline's mean of five runs,
-# its standard deviation over them, and the report's system.
-_MACRO_AVERAGES = {
-    5: (42.40, 0.42, 44.28),
-    10: (45.29, 1.01, 47.89),
-    25: (50.29, 0.87, 53.12),
-    50: (53.19, 0.68, 56.26),
-    100: (56.99, 1.11, 59.58),
-}
-_NOTES = {10: "the report prints 45.23 for the baseline; its ten scenes average 45.29"}
+_FILE = Path(__file__).with_name("published.json")  # accuracies in percent, as printed
 
 
 def published(split: str) -> dict[str, Any] | None:
@@ -43,35 +34,14 @@ def published(split: str) -> dict[str, Any] | None:
         >>> published("train_5pct")["report"]["macro_accuracy"]
         0.4428
     """
-    percent = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}.get(split)
-    if percent is None:
-        return None
-    baseline, spread, report = (_fraction(value) for value in _MACRO_AVERAGES[percent])
-    scenes = _rows("table1.csv", percent)
-    by_scene = {
-        system: {r["scene_label"]: _fraction(r[f"{system}_accuracy_percent"]) for r in scenes}
-        for system in ("baseline", "report")
-    }
-    devices = {
-        r["device"]: _fraction(r["baseline_accuracy_percent"])
-        for r in _rows("table1_devices.csv", percent)
-    }
-    groups = {
-        name: math.fsum(devices[device] for device in members) / len(members)
-        for name, members in DEVICE_GROUPS.items()
-    }
-    return {
-        "split_percent": percent,
-        "baseline": {
-            "macro_accuracy": baseline,
-            "spread": spread,
-            "scenes": by_scene["baseline"],
-            "devices": devices,
-            "groups": groups,
-        },
-        "report": {"macro_accuracy": report, "scenes": by_scene["report"]},
-        "note": _NOTES.get(percent),
-    }
+    known = json.loads(_FILE.read_text("utf-8"), parse_float=_fraction).get(split)
+    if known is not None:
+        devices = known["baseline"]["devices"]
+        known["baseline"]["groups"] = {
+            name: math.fsum(devices[device] for device in members) / len(members)
+            for name, members in DEVICE_GROUPS.items()
+        }
+    return known
 
 
 def comparable(results: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -79,11 +49,5 @@ def comparable(results: Mapping[str, Any]) -> dict[str, Any] | None:
     return published(results["split"]) if results["official_lists"] else None
 
 
-def _fraction(percent: str | float) -> float:
+def _fraction(percent: str) -> float:
     return round(float(percent) / 100, 6)  # 44.28 / 100 is 0.44280000000000003
-
-
-def _rows(name: str, percent: int) -> list[dict[str, str]]:
-    """Return the rows about one split of a csv file beside this module."""
-    with open(Path(__file__).with_name(name), newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if int(row["split_percent"]) == percent]

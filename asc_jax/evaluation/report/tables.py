@@ -1,14 +1,17 @@
-"""The figures of an evaluation as tables of words, to be set as plain text or as HTML."""
+"""The figures of an evaluation as tables of words, and templates that set them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import jinja2
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
 from asc_jax.evaluation.report.published import comparable
-from asc_jax.evaluation.result_files import stored_summary
 
 NONE = "–"
+TEMPLATES = Path(__file__).parent
 
 
 class Table(NamedTuple):
@@ -50,36 +53,70 @@ def aligned(table: Table, *, markdown: bool = False) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def about(results: Mapping[str, Any]) -> Table:
-    """Return what was trained, what it was evaluated on and how large it is."""
-    cost, held_out = results["complexity"], results.get("validation")
-    summary, stored = stored_summary(results), results["stored_dtype"]
+def points(difference: float | None) -> str:
+    """Return a difference of fractions in percentage points, with its sign.
 
-    def of_limit(key: str) -> str:
-        value, limit = cost[key], cost[f"max_{key}"]
-        return f"{value:,} of {limit:,} ({100 * value / limit:.1f} %)"
+    Example:
+        >>> points(0.0188), points(-0.001), points(-1e-9), points(None)
+        ('+1.88', '−0.10', '+0.00', '–')
+    """
+    if difference is None:
+        return NONE
+    rounded = round(100 * difference, 2) + 0.0  # no "−0.00"
+    return f"{rounded:+.2f}".replace("-", "−")
 
-    rows = {
-        "config": results["config"],
-        "trained on": f"{results['split']}: epoch {results['epoch']:,}, step "
-        f"{results['step']:,}, seed {results['seed']}",
-        "checkpoint": f"{results['checkpoint']}: {results['selection']}"
-        if "checkpoint" in results
-        else None,
-        "held out": f"{len(held_out['locations']):,} training locations, "
-        f"{held_out['n_clips']:,} clips: macro average {percent(held_out['macro_accuracy'])} %, "
-        f"log loss {decimals(held_out['log_loss'])}"
-        if held_out
-        else None,
-        "tested on": f"{results['test_split']}: {summary['n_clips']:,} clips",
-        "parameters": f"{cost['n_params']:,}, stored as {stored}",
-        "bytes": f"{of_limit('bytes')}; {cost['bytes_with_statistics']:,} with running statistics",
-        "MACs": f"{of_limit('macs')} per clip",
-        "code": f"trained with {results['code_version']}, "
-        f"evaluated with {results.get('evaluated_with', results['code_version'])}",
-    }
-    rows = [(name, value) for name, value in rows.items() if value is not None]
-    return Table("The run and its evaluation", (), rows)
+
+def between(interval: Mapping[str, Any] | None, form: Callable = points) -> str:
+    """Return an interval, whose ends `form` writes; "–" for None."""
+    return NONE if interval is None else f"{form(interval['low'])} to {form(interval['high'])}"
+
+
+def count(n: int) -> str:
+    """Return a whole number with commas."""
+    return f"{n:,}"
+
+
+FILTERS = (percent, decimals, points, between, count, aligned)  # of templates
+
+
+def _open(template: Path) -> jinja2.Template:
+    """Open a template, which may use `page.html` and `macros.html` of this folder.
+
+    What is filled into HTML is escaped.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
+        autoescape=jinja2.select_autoescape(),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    functions = {function.__name__: function for function in FILTERS}
+    environment.filters |= functions
+    environment.globals |= functions
+    return environment.get_template(template.name)
+
+
+def fill(template: Path, **content: Any) -> str:
+    """Return a filled-in template without empty lines at its ends."""
+    return _open(template).render(content).strip("\n")
+
+
+def fill_paragraphs(template: Path, **content: Any) -> list[str]:
+    """Return the paragraphs of a filled-in template, each as one line."""
+    paragraphs = fill(template, **content).split("\n\n")
+    return [" ".join(lines.split("\n")).strip() for lines in paragraphs if lines.strip()]
+
+
+def make(name: str, *content: Any, template: Path = TEMPLATES / "tables.txt") -> Table:
+    """Return the table that the macro `name` of a template writes.
+
+    Its lines are the title, the header, which may be empty, and the rows, with | between cells.
+    """
+    words = getattr(_open(template).module, name)(*content)
+    title, header, *rows = words.strip("\n").split("\n")
+    header = header.split(" | ") if header else ()
+    return Table(title, header, [row.split(" | ") for row in rows])
 
 
 def accuracy(results: Mapping[str, Any]) -> dict[str, Table]:
@@ -127,21 +164,6 @@ def _label(kind: str, name: str) -> str:
     return name.upper() if kind == "devices" else name.replace("_", " ")
 
 
-def segments(results: Mapping[str, Any]) -> Table:
-    """Return the figures of clips and of the ten-second segments that they are cut from."""
-    summary, segments = stored_summary(results), results["segments"]
-    rows = [
-        [name, f"{n:,}", percent(part["macro_accuracy"]), percent(part["accuracy"])]
-        + [decimals(part["log_loss"])]
-        for name, n, part in (
-            ("clips", summary["n_clips"], summary),
-            ("segments", segments["n_segments"], segments),
-        )
-    ]
-    header = ["of", "number", "macro average, %", "all, %", "log loss"]
-    return Table("Clips and segments", header, rows)
-
-
 def calibrated(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the reliabilities that there are: as trained and with the temperature."""
     found = results["calibration"]
@@ -149,51 +171,3 @@ def calibrated(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     if found["temperature"] is not None:
         rows[f"with temperature {found['temperature']:.3f}"] = found["with_temperature"]
     return {label: row for label, row in rows.items() if row is not None}
-
-
-def calibration(results: Mapping[str, Any]) -> Table:
-    """Return the calibration errors of the test clips, as trained and with a temperature."""
-    header = ["probabilities", "calibration error, %", "log loss", "confidence, %", "accuracy, %"]
-    rows = [
-        [label, percent(row["ece"]), decimals(row["log_loss"])]
-        + [percent(row["confidence"]), percent(row["accuracy"])]
-        for label, row in calibrated(results).items()
-    ]
-    return Table("Calibration on the test clips", header, rows)
-
-
-def bins(label: str, row: Mapping[str, Any]) -> Table:
-    """Return the bins of a reliability diagram."""
-    header = ["confidence above … to …, %", "clips", "mean confidence, %", "accuracy, %"]
-    rows = [
-        [f"{percent(b['low'])} to {percent(b['high'])}", f"{b['n_clips']:,}"]
-        + [percent(b["confidence"]), percent(b["accuracy"])]
-        for b in row["bins"]
-    ]
-    return Table(f"Bins, {label}", header, rows)
-
-
-def formats(results: Mapping[str, Any]) -> tuple[Table, list[str]]:
-    """Return what storing parameters and statistics in each dtype costs, and notes on it."""
-    header = ["stored as", "bytes", "macro, %", "all, %", "log loss", "changed", "rounding"]
-    notes = [
-        "changed: clips that are predicted as another scene than in float32; rounding: the "
-        "largest relative error of a parameter"
-    ]
-    rows = []
-    for dtype, cost in results["formats"].items():
-        if "refused" in cost:
-            rows.append([dtype, *[NONE] * (len(header) - 1)])
-            notes.append(f"{dtype}: {cost['refused']}")
-            continue
-        summary, leaves = results[dtype], cost["rounding"]
-        largest = max((leaf["max_relative"] for leaf in leaves), default=0)
-        n_subnormal, n_zero = (sum(leaf[k] for leaf in leaves) for k in ("n_subnormal", "n_zero"))
-        rows.append(
-            [dtype, f"{cost['bytes']:,}", percent(summary["macro_accuracy"])]
-            + [percent(summary["accuracy"]), decimals(summary["log_loss"])]
-            + [f"{cost['changed_top_scene']:,}", f"{largest:.1e}" if largest else "0"]
-        )
-        if n_subnormal or n_zero:
-            notes.append(f"{dtype}: {n_subnormal:,} values became subnormal, {n_zero:,} zero")
-    return Table("What storing the parameters in each dtype costs", header, rows), notes

@@ -7,7 +7,8 @@ from typing import Any
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.evaluation.report import tables
 from asc_jax.evaluation.report.published import comparable, published
-from asc_jax.evaluation.report.tables import Table, aligned, percent
+from asc_jax.evaluation.report.tables import Table, percent
+from asc_jax.evaluation.result_files import stored_summary
 
 _WIDTH = 92  # columns
 
@@ -26,27 +27,21 @@ def results_table(results: Mapping[str, Any]) -> str:
         dtype, in nats per clip; "–" for what has no clips or was not published.
     """
     known = comparable(results)
-    blocks = ["\n".join(f"{name:<12}{value}" for name, value in tables.about(results).rows)]
-    blocks += [OVER_BUDGET] * bool(results["over_budget"])
-    if published(results["split"]) and not known:
-        blocks.append("no published figures: they hold for TAU's official lists, these are others")
-    title = f"accuracy in %, log loss in nats per clip ({results['stored_dtype']})"
-    title += "\nreport and baseline: published, on TAU 2022 Mobile" if known else ""
-    blocks.append(f"{title}\n{_accuracy(results, known)}")
-    if "segments" in results:
-        missing, why_not = results["segments"].get("missing"), results["calibration"]["why_not"]
-        blocks.append(f"no segments: {missing}" if missing else aligned(tables.segments(results)))
-        blocks.append(aligned(tables.calibration(results)))
-        blocks += [f"no temperature: {why_not}"] * bool(why_not)
-    table, notes = tables.formats(results)
-    blocks.append("\n".join([aligned(table), *notes]))
-    if known and known["note"]:
-        blocks.append(f"note: {known['note']}")
-    return "\n".join(textwrap.fill(line, _WIDTH) for line in "\n\n".join(blocks).split("\n"))
+    text = tables.fill(
+        tables.TEMPLATES / "results.txt",
+        results=results,
+        summary=stored_summary(results),
+        tables=tables,
+        accuracy=_accuracy(results, known),
+        known=known,
+        published_left_out=published(results["split"]) and not known,
+        over_budget=OVER_BUDGET,
+    )
+    return "\n".join(textwrap.fill(line, _WIDTH) for line in text.split("\n"))
 
 
-def _accuracy(results: Mapping[str, Any], known: Mapping[str, Any] | None) -> str:
-    """Set all accuracies as one table, with the published ones in `known`."""
+def _accuracy(results: Mapping[str, Any], known: Mapping[str, Any] | None) -> Table:
+    """Return all accuracies as one table, with the published ones in `known`."""
     averages, *others = tables.accuracy(results).values()
     rows = list(averages.rows)
     if known:
@@ -55,4 +50,4 @@ def _accuracy(results: Mapping[str, Any], known: Mapping[str, Any] | None) -> st
         rows += [[""], [f"{table.header[0]}s"]]
         rows += [[f"  {label}", *cells] for label, *cells in table.rows]
     header = ["", *(head.removesuffix(", published") for head in averages.header[1:])]
-    return aligned(Table("", header, rows))
+    return Table("", header, rows)

@@ -1,4 +1,4 @@
-"""Which run a checkpoint is of: what it says, and what is held against it before one goes on."""
+"""The metadata that say which run a checkpoint is of, checked before the run is resumed."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ def of_run(experiment, clips, n_epochs: int) -> dict:
     """Return the metadata of a checkpoint.
 
     Args:
-      experiment: the parts of the run.
+      experiment: the `Experiment` of the run.
       clips: it is trained on.
       n_epochs: whole epochs done.
     """
@@ -26,7 +26,7 @@ def of_run(experiment, clips, n_epochs: int) -> dict:
 
 
 def refuse_another_run(extra: dict, experiment, clips, workdir: pathlib.Path) -> None:
-    """A checkpoint must be of this config and these clips; older ones do not say all of it.
+    """Check that a checkpoint is of this config and these clips, as far as it says so.
 
     Raises:
       UserError: it is of others.
@@ -37,12 +37,12 @@ def refuse_another_run(extra: dict, experiment, clips, workdir: pathlib.Path) ->
     if before != len(clips):
         raise UserError(
             f"{workdir} was trained on {before} clips, the split now holds "
-            f"{len(clips)}: choose another --workdir, or go on with the same data set"
+            f"{len(clips)}: choose another --workdir, or resume it with the same data set"
         )
     if extra.get("train_data") not in (None, _identity(clips)):
         raise UserError(
             f"{workdir} was trained on other clips than the split now holds, though as "
-            "many: choose another --workdir, or go on with the same data set"
+            "many: choose another --workdir, or resume it with the same data set"
         )
 
 

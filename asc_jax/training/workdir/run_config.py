@@ -1,4 +1,4 @@
-"""`config.json` of a workdir: what a run was started with, and what is held against it.
+"""`config.json` of a workdir: the config that a run was started with, and checks against it.
 
 The file carries a sum over the config, so that one changed by hand is noticed.
 """
@@ -24,13 +24,13 @@ def save(
     *,
     over_budget: bool = False,
 ) -> None:
-    """Write `config.json`, or hold a run that goes on against the one already there.
+    """Write `config.json`, or check the config of a run that is resumed against it.
 
     Args:
       workdir: made if it is not there.
       name: of the config.
       config: of the run.
-      over_budget: the verdict on its network, to be stamped into the file.
+      over_budget: whether its network exceeds the limits, which is written into the file.
 
     Raises:
       UserError: the workdir belongs to a run with another config (the differing values are
@@ -56,7 +56,7 @@ def save(
 def check(
     workdir: str | os.PathLike, config: ml_collections.ConfigDict, *, flag: str = "--workdir"
 ) -> None:
-    """Hold the config of the run in a workdir against another.
+    """Compare the config of the run in a workdir with another.
 
     Args:
       workdir: of a run.
@@ -76,17 +76,17 @@ def hold_against(
     *,
     flag: str = "--workdir",
 ) -> None:
-    """`check` for a saved config that is at hand, such as a checkpoint's own."""
+    """Do what `check` does for a saved config, such as that of a checkpoint."""
     differing = _differences(upgrade.upgraded(saved), config.to_dict())
     if differing:
         raise UserError(
             f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
-            f"Choose another {flag}, or go on with the config it was started with"
+            f"Choose another {flag}, or resume it with the config it was started with"
         )
 
 
 def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
-    """Name and config of the run in a workdir.
+    """Return the name and config of the run in a workdir.
 
     Raises:
       UserError: there is no run, or its config cannot be read.
@@ -104,7 +104,7 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
     except FileNotFoundError as error:
         raise UserError(
             f"no run in {workdir}: {path.name} is missing. Train first: "
-            f"python train.py --config splits/5pct.py --workdir {workdir}"
+            f"asc-jax train --config splits/5pct.py --workdir {workdir}"
         ) from error
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
@@ -115,7 +115,7 @@ def _config_sum(config: dict) -> str:
 
 
 def _differences(saved: dict, given: dict, prefix: str = "config") -> list[str]:
-    """`config.schedule.peak_lr was 0.005, now 0.01` for every value that differs."""
+    """Return `config.schedule.peak_lr was 0.005, now 0.01` for every value that differs."""
     out = []
     for key in sorted(set(saved) | set(given)):
         old, new = saved.get(key), given.get(key)
