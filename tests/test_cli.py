@@ -166,8 +166,8 @@ TINY = (
     "--config.data.dir=data",
     "--config.data.batch_size=8",
     *SMALL_FLAGS,
-    "--config.train.n_epochs=6",
-    "--config.train.checkpoint_every_epochs=2",
+    "--config.train.n_epochs=30",
+    "--config.train.checkpoint_every_epochs=10",
     "--config.train.eval_every_epochs=0",
     "--config.train.steps_per_call=2",
 )
@@ -227,7 +227,7 @@ def test_evaluation_writes_its_results(home):
     assert "macro" in done.stdout
     results = json.loads((home / "whole" / "results.json").read_text())
     assert results["config"] == "demo.py"
-    assert (results["epoch"], results["step"]) == (6, 18)
+    assert (results["epoch"], results["step"]) == (30, 90)
     for dtype in ("float32", "bfloat16", "float16"):
         assert results["formats"][dtype]["changed_top_scene"] in range(8)
         assert results[dtype]["n_clips"] == 7
@@ -250,10 +250,10 @@ def over(home):
     budget += ("--config.budget.enforce=False",)
     length = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
     best = ("--config.data.validation_locations=0.5", "--config.train.keep_best=True")
-    trained = start("train.py", *TINY, *budget, *length, *best, "--workdir=over", cwd=home)
+    trained = call("train", *TINY, *budget, *length, *best, "--workdir=over", cwd=home)
     assert trained.returncode == 0, trained.stderr
     look = ("--checkpoint=best", "--stored=bfloat16")
-    evaluated = start("eval.py", "--workdir=over", *look, cwd=home)
+    evaluated = call("eval", "--workdir=over", *look, cwd=home)
     assert evaluated.returncode == 0, evaluated.stderr
     return trained.stdout, evaluated.stdout
 
@@ -300,23 +300,31 @@ def test_over_budget_is_stamped_into_every_output(home, over):
 
 @pytest.mark.slow
 def test_data_set_that_has_gone_is_an_error(home):
-    message = start("eval.py", "--workdir=whole", "--data_dir=gone", cwd=home).stderr
+    message = call("eval", "--workdir=whole", "--data_dir=gone", cwd=home).stderr
     assert "gone: build one with" in message
 
 
 @pytest.mark.slow
 def test_finished_run_says_there_is_nothing_to_do_and_refuses_another_config(home):
-    done = start("train.py", *TINY, "--workdir=whole", cwd=home)
+    done = call("train", *TINY, "--workdir=whole", cwd=home)
     assert done.returncode == 0
-    assert "whole: nothing to do, all 18 steps are done" in done.stdout
-    done = start("train.py", *TINY, "--workdir=whole", "--config.seed=1", cwd=home)
+    assert "whole: nothing to do, all 90 steps are done" in done.stdout
+    done = call("train", *TINY, "--workdir=whole", "--config.seed=1", cwd=home)
     assert done.returncode == 2
     assert "belongs to a run with another config: config.seed was 0, now 1" in done.stderr
 
 
-@pytest.mark.slow
-def test_output_that_cannot_be_written_is_told_in_a_line(home):
-    args = command("train.py", *TINY, "--workdir=whole")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("config", "show", "base.py"),
+        pytest.param(
+            ("train", *TINY, "--workdir=whole"), marks=[pytest.mark.slow, pytest.mark.nightly]
+        ),
+    ],
+)
+def test_output_that_cannot_be_written_is_told_in_a_line(home, words):
+    args = [sys.executable, str(ROOT / "asc_jax"), *words]
     with open("/dev/full", "w") as full:
         done = subprocess.run(args, cwd=home, text=True, stdout=full, stderr=subprocess.PIPE)
     expected = "error: cannot write to standard output: No space left on device\n"
@@ -352,9 +360,9 @@ def test_terminated_run_exits_with_143_and_goes_on_to_the_same_figures(home):
         process.send_signal(signal.SIGTERM)
         message = process.communicate(timeout=HANGS_S)[1]  # which lets it go on
     assert process.returncode == 128 + signal.SIGTERM, message
-    assert re.search(r"stopped after step \d+ of 18, saved in stopped; run the same", message)
+    assert re.search(r"stopped after step \d+ of 90, saved in stopped; run the same", message)
     assert "Traceback" not in message
     done = start("train.py", *TINY, "--workdir=stopped", cwd=home)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"resuming stopped at step \d+ of 18", done.stdout)
+    assert re.search(r"resuming stopped at step \d+ of 90", done.stdout)
     assert train_lines(home / "stopped") == train_lines(home / "whole")

@@ -188,7 +188,7 @@ def sleeping(tmp_path, monkeypatch):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """`meanwhile(do)`: a campaign that waits calls `do()`, instead of sleeping, until it is true."""
+    """`meanwhile(do)`: a campaign that waits calls `do()` again and again until it is true."""
 
     def call(do):
         done = []
