@@ -41,15 +41,11 @@ def write_package(
     An entry that is already there is replaced; a technical report (`*.pdf`) in it is kept.
 
     Args:
-      author: as `author.read_author` returns it.
-      runs: as `runs.open_runs` returns them.
+      author, runs: as `author.read_author` and `runs.open_runs` return them.
       clips: of the evaluation split, for each run, in the split's order; as `make_evaluator`
         takes them.
       out_dir: made if needed.
       practice: accept other clips than the challenge's.
-
-    Returns:
-      The folder of the entry.
 
     Raises:
       UserError: the package has a problem, or cannot be written.
@@ -110,15 +106,10 @@ class _NoAliases(yaml.SafeDumper):
 
 
 def make_meta(author: Mapping[str, Any], runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
-    """Return the content of the meta file.
+    """Return the content of the meta file: `submission`, `system` and `results`.
 
-    Args:
-      author: as `author.read_author` returns it; its `description` wins.
-      runs: by rising size of their training splits.
-
-    Returns:
-      `submission`, `system` and `results`; accuracies in percent, log losses in nats. Of the
-      complexities the largest is given, should the runs differ.
+    The author's `description` wins over what the runs say. Accuracies are in percent, log losses
+    in nats. Of the complexities the largest is given, should the runs differ.
     """
     cost = [run.results["complexity"] for run in runs]
     size = {"total_model_size": "bytes", "total_parameters": "n_params", "macs": "macs"}
@@ -142,20 +133,17 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     Both overall values are the mean over the scenes, by which the challenge ranks.
     """
 
-    def pair(accuracy: float | None, log_loss: float | None) -> dict[str, float | None]:
+    def pair(part: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+        accuracy, log_loss = part[f"{prefix}accuracy"], part[f"{prefix}log_loss"]
         return {
             "accuracy": None if accuracy is None else round(100 * accuracy, 4),
             "logloss": None if log_loss is None else round(log_loss, 4),
         }
 
-    def pairs(group: str, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-        entries = {name: summary[group][name] for name in names}
-        return {name: pair(e["accuracy"], e["log_loss"]) for name, e in entries.items()}
-
     return {
-        "overall": pair(summary["macro_accuracy"], summary["macro_log_loss"]),
-        "class_wise": pairs("scenes", SCENES),
-        "device_wise": pairs("devices", DEVICES),
+        "overall": pair(summary, "macro_"),
+        "class_wise": {name: pair(summary["scenes"][name]) for name in SCENES},
+        "device_wise": {name: pair(summary["devices"][name]) for name in DEVICES},
     }
 
 

@@ -42,14 +42,11 @@ class EvaluatedRun:
 def open_runs(
     workdirs: Sequence[str | os.PathLike], *, practice: bool = False
 ) -> list[EvaluatedRun]:
-    """Open and check five runs.
+    """Open and check five runs, and return them by rising size of their training splits.
 
     Args:
       workdirs: one for each training split, in any order.
       practice: accept runs on other splits than TAU's own.
-
-    Returns:
-      The runs, by rising size of their training splits.
 
     Raises:
       UserError: a split has no run or two, or a run is not trained to its end, not evaluated,
@@ -85,10 +82,8 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
             f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be handed in"
         )
     # `results.json` must describe the run as it is now, and the code it was evaluated with.
-    current = json.loads(
-        json.dumps(evaluate.describe(run.experiment, run.name, run.extra, run.step))
-    )
-    for key, value in current.items():
+    current = evaluate.describe(run.experiment, run.name, run.extra, run.step)
+    for key, value in json.loads(json.dumps(current)).items():
         if results.get(key) != value:
             raise UserError(
                 f"{workdir} is stale: {key} is {results.get(key)!r} in results.json, but now "

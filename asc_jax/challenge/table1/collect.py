@@ -168,18 +168,17 @@ def difference(
         p = bootstrap.paired_test(totals, len(first_runs), n_replicates=n_replicates)
         tests[name] = interval and interval | {"p": p}
     printed = [(row["published"] or {}).get("macro_accuracy") for row in (first, second)]
-    published_difference = _minus(*printed)
     return {
         "first": first["system"],
         "second": second["system"],
         "percent": first["percent"],
-        "mean": _minus(first["macro_accuracy"]["mean"], second["macro_accuracy"]["mean"]),
+        "mean": first["macro_accuracy"]["mean"] - second["macro_accuracy"]["mean"],
         "scenes": {
             name: _minus(figure["mean"], second["scenes"][name]["mean"])
             for name, figure in first["scenes"].items()
         },
         "tests": tests,
-        "published": published_difference and round(published_difference, 6),
+        "published": None if None in printed else round(printed[0] - printed[1], 6),
     }
 
 

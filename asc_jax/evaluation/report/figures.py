@@ -56,8 +56,7 @@ def write_png(
         path: PNG to write; its folder is made if it is missing.
         size: width and height, inches.
         draw: draws on the figure, below the heading.
-        title: first line of the heading.
-        subtitle: second line, smaller.
+        title, subtitle: first and second line of the heading.
         over_budget: mark the picture as that of a network beyond the task's limits.
     """
     import matplotlib
@@ -140,20 +139,13 @@ def _mel(hz: float) -> float:
 def write_figures(
     results: Mapping[str, Any], metrics_jsonl_path: str | Path, out_dir: str | Path
 ) -> list[Path]:
-    """Write `confusion.png`, `devices.png` and `learning_curve.png`.
-
-    The pictures show the stored dtype. "over budget" is stamped on each if the network
-    exceeds the task's limits.
+    """Write `confusion.png`, `devices.png` and `learning_curve.png`, and return their paths.
 
     Args:
-        results: see `result_files`.
-        metrics_jsonl_path: the training log, one JSON object per line. Broken lines, which
-            an interrupted run leaves, are skipped; without any training line, as for
+        results: see `result_files`; the pictures show the stored dtype.
+        metrics_jsonl_path: the training log, see `read_log`; without any training line, as for
             converted parameters, there is no learning curve.
         out_dir: folder, made if it is missing.
-
-    Returns:
-        The paths written.
     """
     log = read_log(metrics_jsonl_path)
     pictures = {
@@ -170,14 +162,16 @@ def write_figures(
     paths = []
     for name, (title, size, draw, content) in pictures.items():
         paths.append(Path(out_dir) / f"{name}.png")
-        draw = functools.partial(draw, content)
-        over_budget = results["over_budget"]
+        draw, over_budget = functools.partial(draw, content), results["over_budget"]
         write_png(paths[-1], size, draw, title, subtitle, over_budget=over_budget)
     return paths
 
 
 def read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the lines of a training log by kind, in order; the last line of an epoch counts."""
+    """Return the lines of a training log by kind, in order; the last line of an epoch counts.
+
+    Broken lines, which an interrupted run leaves, are skipped.
+    """
     by_epoch: dict[str, dict[int, dict]] = {"train": {}, "test": {}, "validation": {}}
     text = Path(path).read_text("utf-8", errors="replace") if Path(path).exists() else ""
     for line in text.splitlines():
@@ -276,12 +270,9 @@ def _column(entries: Sequence[Mapping], name: str) -> np.ndarray:
 def write_budget_figure(
     path: str | Path, name: str, rows: Sequence[LayerCost], totals: Mapping
 ) -> None:
-    """Draw the layers' fractions of both limits; over budget is stamped on the picture.
+    """Draw the fractions of both limits that the layers of the network `name` take.
 
-    Args:
-      path: PNG to write; its folder is made if it is missing.
-      name: of the network, for the title.
-      rows, totals: see `budget.examine`.
+    rows, totals: see `budget.examine`.
     """
 
     def draw(figure) -> None:
@@ -292,33 +283,25 @@ def write_budget_figure(
         # Both panels have one scale, so that they compare.
         largest = max(max(values) / totals[f"max_{kind}"] for kind, values in costs.items())
         panels = figure.subplots(1, 2, sharey=True)
-        for panel, unit, (kind, values) in zip(
-            panels, ("MACs", "bytes"), costs.items(), strict=True
-        ):
-            total, limit = totals[kind], totals[f"max_{kind}"]
+        units = {"macs": "MACs", "bytes": "bytes"}
+        for panel, (kind, values) in zip(panels, costs.items(), strict=True):
+            total, limit, unit = totals[kind], totals[f"max_{kind}"], units[kind]
             title = f"{total:,} of {limit:,} {unit}: {total / limit:.1%}"
             ink = INK if total <= limit else RED
             panel.set_title(title, size=10.5, loc="left", weight="bold", color=ink)
             colours = [shades(0.3 + 0.65 * value / limit / largest) for value in values]
-            bars = panel.barh(
-                [*range(len(rows))], [100 * v / limit for v in values], 0.74, color=colours
-            )
-            panel.bar_label(
-                bars, [f"{value:,}" for value in values], padding=4, size=8.5, color=GREY
-            )
+            percents = [100 * value / limit for value in values]
+            bars = panel.barh(range(len(rows)), percents, 0.74, color=colours)
+            labels = [f"{value:,}" for value in values]
+            panel.bar_label(bars, labels, padding=4, size=8.5, color=GREY)
             panel.set(xlim=(0, 122 * largest), xlabel="% of the limit")
             panel.grid(axis="x")
         panels[0].set_yticks(range(len(rows)), [row.layer for row in rows])
         panels[0].set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
 
-    write_png(
-        path,
-        (9.2, 1.9 + 0.27 * len(rows)),
-        draw,
-        "Where the budget goes",
-        f"{name} · {totals['n_params']:,} parameters in {totals['stored_dtype']}",
-        over_budget=not totals["within_budget"],
-    )
+    size, title = (9.2, 1.9 + 0.27 * len(rows)), "Where the budget goes"
+    subtitle = f"{name} · {totals['n_params']:,} parameters in {totals['stored_dtype']}"
+    write_png(path, size, draw, title, subtitle, over_budget=not totals["within_budget"])
 
 
 class Drawing(NamedTuple):
