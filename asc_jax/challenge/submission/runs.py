@@ -20,18 +20,13 @@ _PERCENTS = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedRun:
-    """A finished and evaluated run.
-
-    workdir: its folder. percent: of the training split it was trained on. experiment: of its
-    config, with the stored dtype that it was evaluated in. variables: `{"params", "batch_stats"}`
-    as trained. results: the content of `results.json`.
-    """
+    """A finished and evaluated run."""
 
     workdir: Path
-    percent: int
-    experiment: Experiment
-    variables: Params
-    results: Mapping[str, Any]
+    percent: int  # of the training split it was trained on
+    experiment: Experiment  # with the stored dtype that it was evaluated in
+    variables: Params  # `{"params", "batch_stats"}` as trained
+    results: Mapping[str, Any]  # the content of `results.json`
 
     @property
     def summary(self) -> Mapping[str, Any]:

@@ -157,10 +157,7 @@ def difference(
     second_runs: Sequence[RunResults],
     n_replicates: int,
 ) -> dict[str, Any]:
-    """Return the figures of the first system minus those of the second, on one split.
-
-    first, second: as `result` returns them for `first_runs` and `second_runs`.
-    """
+    """Return the figures of the first system, as `result` gives them, minus the second's."""
     tests = {}
     for name, field in CLUSTER_FIELDS.items():
         totals = _totals([*first_runs, *second_runs], field)

@@ -7,7 +7,7 @@ import csv
 import functools
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,48 +29,33 @@ from asc_jax.machine import files
 HERE = Path(__file__).parent
 TITLE = "Acoustic scenes with little training data: Table 1"
 CLUSTERS = {"segments": "10-second segments", "locations": "locations"}
-# Of the figures, those of pairs of systems; their name in the csv file.
-CHANGES = {"differences": "macro_accuracy_difference", "ablation": "macro_accuracy_gain"}
-CSV_COLUMNS = (
-    *("system", "split_percent", "measure", "name", "unit", "mean", "sd", "n_seeds"),
-    *("segments_low", "segments_high", "segments_p"),
-    *("locations_low", "locations_high", "locations_p", "published"),
-)
 WIDTH = 440  # narrow, so that its words stay legible on a phone
 # Told apart by colour and by shape: a circle, a square, a diamond.
 MARKS = ((BLUE, "o"), (RED, "s"), (GREEN, "D"), (GREY, "o"), (INK, "s"))
 
 
 def write(collected: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
-    """Write `table1.json`, `.csv`, `.md`, `.tex` and `.html`, each all or nothing.
+    """Write `table1.json`, `.csv`, `.md`, `.tex` and `.html` into a folder, and return their paths.
 
-    Args:
-      collected: see `collect`.
-      out_dir: made if it is missing.
-
-    Raises:
-      UserError: the folder cannot be written.
+    The folder is made if needed; a `UserError` says why it cannot be written.
     """
     contents = {
-        "json": json.dumps(collected, indent=1, ensure_ascii=False) + "\n",
-        "csv": as_csv(collected),
-        **{suffix: as_words(collected, suffix) + "\n" for suffix in ("md", "tex", "html")},
+        "table1.json": json.dumps(collected, indent=1, ensure_ascii=False) + "\n",
+        "table1.csv": as_csv(collected),
+        **{f"table1.{x}": as_words(collected, x) + "\n" for x in ("md", "tex", "html")},
     }
-    paths = [Path(out_dir) / f"table1.{suffix}" for suffix in contents]
     with files.writing_to(out_dir):
         Path(out_dir).mkdir(parents=True, exist_ok=True)
-        for path, content in zip(paths, contents.values(), strict=True):
-            files.write_atomically(path, content)
-    return paths
+        for name, content in contents.items():
+            files.write_atomically(Path(out_dir) / name, content)
+    return [Path(out_dir) / name for name in contents]
 
 
 def as_words(collected: Mapping[str, Any], suffix: str) -> str:
     """Return the tables with the notes that they need to be read.
 
-    Args:
-      collected: see `collect`.
-      suffix: "md"; "tex", the scenes alone; "html", a page that needs no other file, with
-        drawings; "txt", what is printed, without the scenes.
+    suffix: "md"; "tex", the scenes alone; "html", a page with drawings that needs no other file;
+    "txt", what is printed, without the scenes.
     """
     systems = compared(collected)
     return fill(
@@ -88,40 +73,10 @@ def as_words(collected: Mapping[str, Any], suffix: str) -> str:
 
 def as_csv(collected: Mapping[str, Any]) -> str:
     """Return one line per figure; accuracies as fractions, log losses in nats."""
+    table = make("csv", collected, template=HERE / "tables.txt")
     out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for result in collected["results"]:
-        writer.writerows(_csv_result(result))
-    for key, measure in CHANGES.items():
-        for row in collected[key]:
-            line = {"system": f"{row['first']} - {row['second']}", "split_percent": row["percent"]}
-            line |= {"measure": measure, "name": row.get("change"), "unit": "fraction"}
-            line |= {"mean": row["mean"], "published": row["published"]}
-            writer.writerow(line | _bounds(row["tests"]))
+    csv.writer(out, lineterminator="\n").writerows([table.header, *table.rows])
     return out.getvalue()
-
-
-def _csv_result(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    place = {"system": result["system"], "split_percent": result["percent"]}
-    place["n_seeds"], known = len(result["seeds"]), result["published"] or {}
-    for name in ("macro_accuracy", "accuracy", "log_loss"):
-        line = place | {"measure": name, "unit": "nats" if name == "log_loss" else "fraction"}
-        line |= {key: result[name][key] for key in ("mean", "sd")} | {"published": known.get(name)}
-        yield line | (_bounds(result["interval"]) if name == "macro_accuracy" else {})
-    for kind in ("scenes", "devices"):
-        line = place | {"measure": f"{kind[:-1]}_accuracy", "unit": "fraction"}
-        for name, figure in result[kind].items():
-            yield line | figure | {"name": name, "published": known.get(kind, {}).get(name)}
-
-
-def _bounds(tests: Mapping[str, Mapping | None]) -> dict[str, float]:
-    return {
-        f"{cluster}_{key}": test[key]
-        for cluster, test in tests.items()
-        for key in ("low", "high", "p")
-        if test and key in test
-    }
 
 
 def tables(collected: Mapping[str, Any]) -> list[Table]:
@@ -129,7 +84,11 @@ def tables(collected: Mapping[str, Any]) -> list[Table]:
     make_table = functools.partial(make, template=HERE / "tables.txt")
     splits, systems, rows = collected["splits"], collected["systems"], collected["differences"]
     out = [make_table("overview", collected, compared(collected), find)]
-    out += [make_table(name, collected[name], systems) for name in CHANGES if collected[name]]
+    out += [
+        make_table(name, collected[name], systems)
+        for name in ("differences", "ablation")
+        if collected[name]
+    ]
     out += [make_table("runs", collected["results"], systems)]
     for split in splits:
         results = [find(collected, system, split) for system in compared(collected)]

@@ -34,11 +34,7 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
-_GROUPS = {
-    "real": ("real", BLUE),
-    "seen": ("simulated, seen", GREEN),
-    "unseen": ("simulated, unseen", RED),
-}
+_GROUPS = {"real": "real", "seen": "simulated, seen", "unseen": "simulated, unseen"}
 
 
 def write_png(
@@ -79,10 +75,7 @@ def write_png(
 def svg(name: str, size: tuple[float, float], draw: Callable) -> str:
     """Return a picture as an `<svg>` element to stand inside a page; equal ones have equal bytes.
 
-    Args:
-        name: unique on the page.
-        size: width and height in units of the viewBox, in which letters are 13 high.
-        draw: draws on the figure.
+    name: unique on the page. size: width and height in units in which letters are 13 high.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -113,11 +106,9 @@ def draw_log_mel(
     """Draw a log-mel spectrogram over seconds and the mel scale.
 
     Args:
-        axes: of matplotlib.
         log_mel: `[n_mels, n_frames]` float, natural logarithm; NaN stays grey.
         limits: the values drawn darkest and brightest.
         ticks_hz: frequencies to mark, those within the filters.
-        duration_s: of the clip, seconds.
         f_min, f_max: of the mel filters, Hz.
     """
     low, high = limits
@@ -217,13 +208,14 @@ def draw_devices(results: Mapping[str, Any], figure) -> None:
     axes = figure.subplots()
     ticks = {}
     for number, (group, devices) in enumerate(DEVICE_GROUPS.items()):
-        (label, colour), y = _GROUPS[group], 4 * number + np.arange(3)
+        y = 4 * number + np.arange(3)
         values = [summary["devices"][device]["accuracy"] for device in devices]
+        colour = (BLUE, GREEN, RED)[number]
         axes.barh(y, [100 * (value or 0) for value in values], 0.74, color=colour)
         for place, device, value in zip(y, devices, values, strict=True):
             ticks[place] = f"{device.upper()}  {percent(value)}"
         mean = summary["groups"][group]["accuracy"]
-        axes.text(0, y[0] - 0.5, f"{label}: {percent(mean)}", va="bottom")
+        axes.text(0, y[0] - 0.5, f"{_GROUPS[group]}: {percent(mean)}", va="bottom")
         if mean is not None:
             axes.vlines(100 * mean, y[0] - 0.45, y[-1] + 0.45, color=INK, lw=1.4)
     axes.plot([], [], color=INK, lw=1.4, label="all clips of the group")
@@ -356,10 +348,9 @@ def reliability_diagram(name: str, title: str, row: Mapping[str, Any]) -> Drawin
 def spectrograms(
     clips: Sequence[Mapping[str, Any]], log_mels: np.ndarray, axes: Mapping[str, float]
 ) -> list[Drawing]:
-    """Return the spectrograms of misclassified clips, on one scale without the rarest values.
+    """Return the spectrograms of `analysis.most_confused` clips, on one scale for all.
 
     Args:
-      clips: see `analysis.most_confused`.
       log_mels: `[n, n_mels, n_frames]` float, natural logarithm.
       axes: `duration_s`, seconds; `f_min` and `f_max` of the mel filters, Hz.
     """

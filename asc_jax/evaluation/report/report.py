@@ -25,12 +25,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     Published figures stand beside ours when the split's name has some and the clips were TAU's
     own lists. On other clips they cannot be compared: they are left out, and a line says so.
 
-    Args:
-        results: see `result_files`.
-
-    Returns:
-        Lines without a newline at the end. Accuracies in percent; log losses, of the stored
-        dtype, in nats per clip; "–" for what has no clips or was not published.
+    Accuracies are in percent; log losses, of the stored dtype, in nats per clip; "–" stands for
+    what has no clips or was not published.
     """
     known = comparable(results)
     text = tables.fill(
@@ -71,8 +67,7 @@ def as_html(
 
     Args:
       results: see `result_files`, with `segments`, `calibration` and `most_confused`.
-      log_mels: `[n_mels, n_frames]` of each of `most_confused`, the network's input.
-      axes: their `duration_s`, and `f_min` and `f_max` in Hz.
+      log_mels, axes: of `most_confused`, see `figures.spectrograms`.
       metrics_jsonl_path: the training log.
       learning_curve: a PNG drawn of it, or None.
     """
