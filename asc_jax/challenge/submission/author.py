@@ -125,9 +125,7 @@ def _fields(content: Any, known: Mapping[str, bool], where: str) -> list[str]:
         return [f"{where} is {short(content)}, expected {', '.join(known)}"]
     unknown = [text(key) for key in content if key not in known]
     missing = [key for key, needed in known.items() if needed and content.get(key) in (None, "")]
-    problems = []
-    if unknown:
-        problems.append(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
-    if missing:
-        problems.append(f"{where}: {', '.join(missing)} missing or empty")
-    return problems
+    return [
+        *[f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}"] * bool(unknown),
+        *[f"{where}: {', '.join(missing)} missing or empty"] * bool(missing),
+    ]

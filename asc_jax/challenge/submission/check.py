@@ -52,18 +52,20 @@ def check_entry(folder: Path, *, label: str | None = None, practice: bool = Fals
     problems = []
     if not LABEL.fullmatch(label):
         problems.append(f"{folder}: not named <LastName>_<INST>_task1_<1..4>")
-    outputs = {split: folder / f"{label}.output.{split}.csv" for split in SPLITS}
+    outputs = [folder / f"{label}.output.{split}.csv" for split in SPLITS]
     meta = folder / f"{label}.meta.yaml"
-    expected = {*outputs.values(), meta}
+    expected = {*outputs, meta}
     found = {path for path in folder.iterdir() if path.suffix != ".pdf"}
     problems += [f"{path.name}: missing" for path in sorted(expected - found)]
     problems += [f"{path.name}: not part of a submission" for path in sorted(found - expected)]
     names = {}
-    for path in outputs.values():
+    for path in outputs:
         if path in found:
-            names[path.name], more = _check_output(path, practice)
+            clips, more = _check_output(path, practice)
             problems += more
-    problems += _same_clips({name: clips for name, clips in names.items() if clips is not None})
+            if clips is not None:
+                names[path.name] = clips
+    problems += _same_clips(names)
     if meta in found:
         problems += [f"{meta.name}: {problem}" for problem in _check_meta(meta, label)]
     return problems

@@ -12,7 +12,7 @@ clustering", JBES 2011, for counting the variance that runs and clusters share o
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,14 +56,6 @@ def _by_scene(totals: Totals) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(totals.correct[:, mask], totals.clips[mask]) for mask in masks]
 
 
-class Interval(NamedTuple):
-    """A confidence interval; with several seeds, seed variance is part of it (`with_training`)."""
-
-    low: float
-    high: float
-    with_training: bool
-
-
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     """Return mean and standard deviation (n − 1 in the denominator) of at least one number.
 
@@ -84,7 +76,7 @@ def confidence_interval(
     level: float = LEVEL,
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
-) -> Interval | None:
+) -> dict[str, Any] | None:
     """Return the interval of a macro average, or of the difference of two, by cluster bootstrap.
 
     A replicate draws, in each scene, one cluster fewer than there are, which gives a mean its
@@ -104,7 +96,8 @@ def confidence_interval(
         n_replicates, seed: of the resampling.
 
     Returns:
-        The percentile interval, as fractions; None where a scene has a single cluster.
+        `low` and `high` of the percentile interval, as fractions, and `with_training`, whether
+        seed variance is part of it; None where a scene has a single cluster.
     """
     if min(np.unique(totals.scene, return_counts=True)[1]) < 2:
         return None
@@ -129,7 +122,7 @@ def confidence_interval(
         replicates = estimate + shrunk * (replicates - estimate) + seeds
     tail = (1 - level) / 2
     low, high = np.quantile(replicates, (tail, 1 - tail))
-    return Interval(float(low), float(high), n_spare > 0)
+    return {"low": float(low), "high": float(high), "with_training": n_spare > 0}
 
 
 def paired_test(

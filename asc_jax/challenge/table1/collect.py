@@ -136,7 +136,7 @@ def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[st
         "complexity": runs[0].results["complexity"],
         **{name: _spread([s[name] for s in summaries]) for name in figures},
         "interval": {
-            name: _interval(_totals(runs, field), None, n_replicates)
+            name: bootstrap.confidence_interval(_totals(runs, field), n_replicates=n_replicates)
             for name, field in CLUSTER_FIELDS.items()
         },
         **{
@@ -160,9 +160,9 @@ def difference(
     """Return the figures of the first system, as `result` gives them, minus the second's."""
     tests = {}
     for name, field in CLUSTER_FIELDS.items():
-        totals = _totals([*first_runs, *second_runs], field)
-        interval = _interval(totals, len(first_runs), n_replicates)
-        p = bootstrap.paired_test(totals, len(first_runs), n_replicates=n_replicates)
+        pair = _totals([*first_runs, *second_runs], field), len(first_runs)
+        interval = bootstrap.confidence_interval(*pair, n_replicates=n_replicates)
+        p = bootstrap.paired_test(*pair, n_replicates=n_replicates)
         tests[name] = interval and interval | {"p": p}
     printed = [(row["published"] or {}).get("macro_accuracy") for row in (first, second)]
     return {
@@ -192,8 +192,3 @@ def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[s
 def _totals(runs: Sequence[RunResults], field: str) -> bootstrap.Totals:
     correct = np.stack([run.correct for run in runs])
     return bootstrap.cluster_totals(correct, runs[0].scene, getattr(runs[0], field))
-
-
-def _interval(totals: bootstrap.Totals, n_first: int | None, n_replicates: int) -> dict | None:
-    interval = bootstrap.confidence_interval(totals, n_first, n_replicates=n_replicates)
-    return interval and interval._asdict()

@@ -84,11 +84,8 @@ def tables(collected: Mapping[str, Any]) -> list[Table]:
     make_table = functools.partial(make, template=HERE / "tables.txt")
     splits, systems, rows = collected["splits"], collected["systems"], collected["differences"]
     out = [make_table("overview", collected, compared(collected), find)]
-    out += [
-        make_table(name, collected[name], systems)
-        for name in ("differences", "ablation")
-        if collected[name]
-    ]
+    pairs = [name for name in ("differences", "ablation") if collected[name]]
+    out += [make_table(name, collected[name], systems) for name in pairs]
     out += [make_table("runs", collected["results"], systems)]
     for split in splits:
         results = [find(collected, system, split) for system in compared(collected)]
