@@ -35,14 +35,11 @@ COMPLEXITY = {"total_model_size": MAX_BYTES, "total_parameters": math.inf, "macs
 
 
 def check(out_dir: Path, *, practice: bool = False) -> list[str]:
-    """Return the problems of all entries in a folder, one line each.
+    """Return the problems of all entries in `out_dir/task1`, one line each.
 
-    Args:
-      out_dir: the folder that contains `task1`.
-      practice: accept another number of clips than the challenge's 135,730.
+    practice: accept another number of clips than the challenge's 135,730.
     """
-    folders = sorted(path for path in (out_dir / "task1").glob("*") if path.is_dir())
-    folders = [folder for folder in folders if not folder.name.startswith(".")]
+    folders = [path for path in sorted(out_dir.glob("task1/[!.]*")) if path.is_dir()]
     if not folders:
         return [f"{out_dir / 'task1'}: no entry there, expected task1/<label>/ in {out_dir}"]
     problems = [p for folder in folders for p in check_entry(folder, practice=practice)]
@@ -55,18 +52,20 @@ def check_entry(folder: Path, *, label: str | None = None, practice: bool = Fals
     problems = []
     if not LABEL.fullmatch(label):
         problems.append(f"{folder}: not named <LastName>_<INST>_task1_<1..4>")
-    outputs = {split: folder / f"{label}.output.{split}.csv" for split in SPLITS}
+    outputs = [folder / f"{label}.output.{split}.csv" for split in SPLITS]
     meta = folder / f"{label}.meta.yaml"
-    expected = {*outputs.values(), meta}
+    expected = {*outputs, meta}
     found = {path for path in folder.iterdir() if path.suffix != ".pdf"}
     problems += [f"{path.name}: missing" for path in sorted(expected - found)]
     problems += [f"{path.name}: not part of a submission" for path in sorted(found - expected)]
     names = {}
-    for path in outputs.values():
+    for path in outputs:
         if path in found:
-            names[path.name], more = _check_output(path, practice)
+            clips, more = _check_output(path, practice)
             problems += more
-    problems += _same_clips({name: clips for name, clips in names.items() if clips is not None})
+            if clips is not None:
+                names[path.name] = clips
+    problems += _same_clips(names)
     if meta in found:
         problems += [f"{meta.name}: {problem}" for problem in _check_meta(meta, label)]
     return problems
@@ -164,10 +163,7 @@ def _same_clips(names: Mapping[str, list[str]]) -> list[str]:
 
 
 def _check_meta(path: Path, label: str) -> list[str]:
-    """Return the problems of a meta file, down to every accuracy and log loss.
-
-    label: of the entry, the name of its folder.
-    """
+    """Return the problems of the meta file of the entry `label`, down to every accuracy."""
     try:
         meta = read_yaml(path)
     except UserError as error:

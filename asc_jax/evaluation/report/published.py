@@ -18,14 +18,10 @@ def published(split: str) -> dict[str, Any] | None:
         split: the training split's name, such as "train_5pct".
 
     Returns:
-        None for a split without published figures. Otherwise
-        `split_percent`, int;
-        `baseline`, the official baseline: `macro_accuracy` (mean of five runs), `spread`
-        (its standard deviation), and `scenes`, `devices`, `groups` (name → accuracy; a
-        group is the plain mean of its three devices);
-        `report`, the report's system (number of runs not stated): `macro_accuracy` and `scenes`;
-        `note`, a sentence about numbers that disagree, or None.
-        Accuracies are fractions in [0, 1].
+        What `published.json` says of the split, as fractions in [0, 1], and the `groups` of
+        devices: the plain mean of their three. The baseline's are means of five runs, `spread`
+        is their standard deviation; of the report the number of runs is not stated. None for a
+        split without published figures.
 
     Source: Gao & Lee, DCASE 2024 Task 1 technical report, Table 1 (both systems, by scene); the
         official baseline's README (averages, spread, by device).
