@@ -60,9 +60,10 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-# What takes long; every day has inputs of its own, and resumes where it was interrupted.
+# What takes long, and every test with programs compiled as shipped; every day has inputs of its own, and resumes where it was interrupted.
 nightly: setup
-	$(BIN)/python -m pytest -q -m nightly
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -m "nightly or not nightly" \
+	  -n 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) fuzz
 	$(MAKE) faults
 	$(MAKE) audit

@@ -23,6 +23,7 @@ import time
 
 import pytest
 
+ANSWERS_S = 300  # a browser that takes longer hangs
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
@@ -112,7 +113,7 @@ class Browser:
 
     def __exit__(self, *exception) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(ANSWERS_S)
         os.close(self._in)
         os.close(self._out)
         self._home.cleanup()
@@ -125,7 +126,7 @@ class Browser:
             message["sessionId"] = session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._receive(time.monotonic() + 60)
+            answer = self._receive(time.monotonic() + ANSWERS_S)
             if answer.get("id") != number:
                 self.events.append(answer)
             elif "error" in answer:
@@ -166,7 +167,7 @@ class Page:
     def call(self, method: str, **params) -> dict:
         return self._browser.call(method, self._session, **params)
 
-    def wait_for(self, event: str, seconds: float = 30) -> None:
+    def wait_for(self, event: str, seconds: float = ANSWERS_S) -> None:
         deadline = time.monotonic() + seconds
         while not any(found["method"] == event for found in self._events()):
             self._browser.events.append(self._browser._receive(deadline))

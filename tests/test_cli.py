@@ -8,14 +8,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from commands import call
+from commands import HANGS_S, call, started
 from small import SMALL_FLAGS, small_config
 from tau_folder import write_tau
 
+from asc_jax.cli import prepare_data
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.training.workdir import run_config
 
@@ -179,8 +179,7 @@ def home(tmp_path_factory):
     pytest.importorskip("tensorflow_datasets")
     home = tmp_path_factory.mktemp("home")
     write_tau(home / "tau")
-    build = [sys.executable, "-m", "asc_jax.cli.prepare_data", "--tau_dir", str(home / "tau")]
-    subprocess.run([*build, "--data_dir", str(home / "data")], cwd=ROOT, check=True)
+    prepare_data.prepare(home / "tau", home / "data")
     done = start("train.py", *TINY, "--workdir=whole", cwd=home)
     assert done.returncode == 0, done.stderr
     assert "demo.py: 20 clips" in done.stdout
@@ -251,10 +250,10 @@ def over(home):
     budget += ("--config.budget.enforce=False",)
     length = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
     best = ("--config.data.validation_locations=0.5", "--config.train.keep_best=True")
-    trained = start("train.py", *TINY, *budget, *length, *best, "--workdir=over", cwd=home)
+    trained = call("train", *TINY, *budget, *length, *best, "--workdir=over", cwd=home)
     assert trained.returncode == 0, trained.stderr
     look = ("--checkpoint=best", "--stored=bfloat16")
-    evaluated = start("eval.py", "--workdir=over", *look, cwd=home)
+    evaluated = call("eval", "--workdir=over", *look, cwd=home)
     assert evaluated.returncode == 0, evaluated.stderr
     return trained.stdout, evaluated.stdout
 
@@ -301,23 +300,31 @@ def test_over_budget_is_stamped_into_every_output(home, over):
 
 @pytest.mark.slow
 def test_data_set_that_has_gone_is_an_error(home):
-    message = start("eval.py", "--workdir=whole", "--data_dir=gone", cwd=home).stderr
+    message = call("eval", "--workdir=whole", "--data_dir=gone", cwd=home).stderr
     assert "gone: build one with" in message
 
 
 @pytest.mark.slow
 def test_finished_run_says_there_is_nothing_to_do_and_refuses_another_config(home):
-    done = start("train.py", *TINY, "--workdir=whole", cwd=home)
+    done = call("train", *TINY, "--workdir=whole", cwd=home)
     assert done.returncode == 0
     assert "whole: nothing to do, all 90 steps are done" in done.stdout
-    done = start("train.py", *TINY, "--workdir=whole", "--config.seed=1", cwd=home)
+    done = call("train", *TINY, "--workdir=whole", "--config.seed=1", cwd=home)
     assert done.returncode == 2
     assert "belongs to a run with another config: config.seed was 0, now 1" in done.stderr
 
 
-@pytest.mark.slow
-def test_output_that_cannot_be_written_is_told_in_a_line(home):
-    args = command("train.py", *TINY, "--workdir=whole")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("config", "show", "base.py"),
+        pytest.param(
+            ("train", *TINY, "--workdir=whole"), marks=[pytest.mark.slow, pytest.mark.nightly]
+        ),
+    ],
+)
+def test_output_that_cannot_be_written_is_told_in_a_line(home, words):
+    args = [sys.executable, str(ROOT / "asc_jax"), *words]
     with open("/dev/full", "w") as full:
         done = subprocess.run(args, cwd=home, text=True, stdout=full, stderr=subprocess.PIPE)
     expected = "error: cannot write to standard output: No space left on device\n"
@@ -329,15 +336,29 @@ def test_output_that_cannot_be_written_is_told_in_a_line(home):
     assert (done.returncode, done.stderr) == (141, ""), "as `head` ends it"
 
 
+# `asc-jax train`, which stands still after its first epoch until its standard input ends.
+STANDS_STILL = """
+import sys
+from asc_jax import cli
+from asc_jax.training.workdir.journal import Journal
+
+def log(self, entry, whole=Journal.log):
+    whole(self, entry)
+    print("an epoch is logged", flush=True)
+    sys.stdin.read()
+
+Journal.log = log
+cli.main("train")
+"""
+
+
 @pytest.mark.slow
 def test_terminated_run_exits_with_143_and_goes_on_to_the_same_figures(home):
-    args = command("train.py", *TINY, "--workdir=stopped")
-    process = subprocess.Popen(args, cwd=home, text=True, stderr=subprocess.PIPE)
-    log = home / "stopped" / "metrics.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text()):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    message = process.communicate(timeout=60)[1]
+    args = [sys.executable, "-c", STANDS_STILL, *TINY, "--workdir=stopped"]
+    with started(args, cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        assert "an epoch is logged\n" in iter(process.stdout.readline, ""), process.stderr.read()
+        process.send_signal(signal.SIGTERM)
+        message = process.communicate(timeout=HANGS_S)[1]  # which lets it go on
     assert process.returncode == 128 + signal.SIGTERM, message
     assert re.search(r"stopped after step \d+ of 90, saved in stopped; run the same", message)
     assert "Traceback" not in message

@@ -17,7 +17,7 @@ from small import small_config
 from tau_folder import write_tau
 
 from asc_jax import experiment
-from asc_jax.cli import convert
+from asc_jax.cli import convert, prepare_data
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.features import filters
@@ -372,8 +372,7 @@ def home(tmp_path_factory):
     pytest.importorskip("tensorflow_datasets")
     home = tmp_path_factory.mktemp("home")
     write_tau(home / "tau")
-    build = [sys.executable, "-m", "asc_jax.cli.prepare_data", "--tau_dir", str(home / "tau")]
-    subprocess.run([*build, "--data_dir", str(home / "data")], cwd=ROOT, check=True)
+    prepare_data.prepare(home / "tau", home / "data")
     return home
 
 
@@ -398,7 +397,7 @@ def test_converted_run_is_evaluated_trained_on_and_exported(home):
     out = converted("--from_torch=m.ckpt", "--workdir=x", *TINY, cwd=home)
     assert values(out)["features.n_mels"] == ("32", "stored buffers")
 
-    done = start("--workdir=x", cwd=home, module=(str(ROOT / "eval.py"),))
+    done = call("eval", "--workdir=x", cwd=home)
     assert done.returncode == 0, done.stderr
     assert re.search("^code .*converted from m.ckpt by ", done.stdout, re.M)
     results = json.loads((home / "x" / "results.json").read_text())
@@ -412,7 +411,7 @@ def test_converted_run_is_evaluated_trained_on_and_exported(home):
 
     small = ("--config.features.n_mels=32", "--config.features.hop_length=2000")
     args = (*TINY, *small, "--config.model.width=8", "--workdir=x")
-    done = start(*args, cwd=home, module=(str(ROOT / "train.py"),))
+    done = call("train", *args, cwd=home)
     assert done.returncode == 0, done.stderr
     converted("--to_torch=trained.pt", "--workdir=x", cwd=home)
     trained = read_state_dict(home / "trained.pt")
@@ -436,7 +435,7 @@ def test_network_that_gives_no_numbers_is_not_evaluated(home):
     variables = moved_variables(experiment.make(config))
     variables["params"]["head"]["kernel"][..., 3] = np.nan
     save_run(home / "spoilt", config, variables)
-    done = start("--workdir=spoilt", cwd=home, module=(str(ROOT / "eval.py"),))
+    done = call("eval", "--workdir=spoilt", cwd=home)
     assert done.returncode == 2
     assert (
         "the network in spoilt, step 3: stored in float32, it gives NaN or inf for 7 of 7 clips"

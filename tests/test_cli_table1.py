@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import types
 
@@ -180,19 +179,39 @@ def test_crash_of_one_run_does_not_stop_the_others(tmp_path, monkeypatch, capsys
 @pytest.fixture
 def sleeping(tmp_path, monkeypatch):
     """Two runs whose training does nothing, for long."""
-    (tmp_path / "sleep.py").write_text("import time\nprint('sleeping', flush=True)\ntime.sleep(60)")
+    (tmp_path / "sleep.py").write_text(
+        "import time\nprint('sleeping', flush=True)\ntime.sleep(600)"
+    )
     monkeypatch.setattr(campaign, "COMMAND", [sys.executable, str(tmp_path / "sleep.py")])
     return [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]
 
 
-def after(seconds, function, *args):
-    timer = threading.Timer(seconds, function, args)
-    timer.start()
-    return timer
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """`meanwhile(do)`: a campaign that waits calls `do()` again and again until it is true."""
+
+    def call(do):
+        done = []
+
+        def sleep(seconds):
+            if not done and do():
+                done.append(True)
+            time_sleep(min(seconds, 0.01))
+
+        monkeypatch.setattr(campaign.time, "sleep", sleep)
+
+    time_sleep = time.sleep
+    return call
 
 
-def test_stop_signal_reaches_the_run_and_ends_the_command(tmp_path, sleeping):
-    after(1, os.kill, os.getpid(), signal.SIGTERM)
+def test_stop_signal_reaches_the_run_and_ends_the_command(tmp_path, sleeping, meanwhile):
+    def stop_once_it_sleeps():
+        if b"sleeping" not in pathlib.Path(f"{sleeping[0].workdir}.log").read_bytes():
+            return False
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    meanwhile(stop_once_it_sleeps)
     with pytest.raises(Interrupted, match="run the same command again to resume") as error:
         campaign.carry_out(sleeping, tmp_path / "cache")
     assert error.value.signal_number == signal.SIGTERM
@@ -202,7 +221,7 @@ def test_stop_signal_reaches_the_run_and_ends_the_command(tmp_path, sleeping):
     assert not sleeping[1].workdir.with_suffix(".log").exists()
 
 
-def test_run_that_another_process_works_on_is_waited_for(tmp_path, sleeping, capsys):
+def test_run_that_another_process_works_on_is_waited_for(tmp_path, sleeping, meanwhile, capsys):
     """As after a SIGKILL of the command alone; once the other is done nothing is done again."""
     run = sleeping[0]
     log = pathlib.Path(f"{run.workdir}.log")
@@ -213,10 +232,10 @@ def test_run_that_another_process_works_on_is_waited_for(tmp_path, sleeping, cap
         def done():
             finish(run, 0.5)
             fcntl.flock(held, fcntl.LOCK_UN)
+            return True
 
-        timer = after(0.5, done)
+        meanwhile(done)
         assert campaign.carry_out([run], tmp_path / "cache") == {}
-        timer.join()
     assert f"waiting: another process still works on {run.workdir}" in capsys.readouterr().out
     assert log.read_text() == ""
 

@@ -21,6 +21,7 @@ from asc_jax.models import blocks
 from asc_jax.pytorch.weights import from_torch
 
 MAX_BYTES = 128_000
+NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,19 @@ def run_back(functions, inputs, n):
     }
 
 
-@pytest.mark.parametrize("weights", ["float16", "float32"])
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        ("stablehlo", "float32"),
+        ("onnx", "float16"),
+        pytest.param("litert", "float32", marks=pytest.mark.slow),
+        ("c", "float16"),
+        pytest.param("stablehlo", "float16", marks=NIGHTLY),
+        pytest.param("onnx", "float32", marks=NIGHTLY),
+        pytest.param("litert", "float16", marks=NIGHTLY),
+        pytest.param("c", "float32", marks=NIGHTLY),
+    ],
+)
 def test_trained_network_of_the_baseline_keeps_its_logits(golden, report_experiment, kind, weights):
     module = kind_of(kind)
     variables = from_torch(golden("c_state_calib"))
@@ -79,13 +91,31 @@ def test_trained_network_of_the_baseline_keeps_its_logits(golden, report_experim
         np.testing.assert_allclose(logits, golden("c_logits_calib")["logits_hop472"], atol=1e-3)
 
 
+OVERRIDES = [
+    {"model__grn": True},
+    {"model__width": 16},
+    *({"model__activation": name} for name in blocks.ACTIVATIONS if name != "relu"),
+]
+BY_DAY = {  # every kind of file and every network once; by night each with each
+    "litert": [{"model__grn": True}, {"model__activation": "gelu"}],
+    "c": [{"model__activation": "silu"}, {"model__activation": "hard_swish"}],
+    "onnx": [{"model__width": 16}, {"model__activation": "relu6"}],
+}
+
+
 @pytest.mark.parametrize(
-    "overrides",
-    [{"model__grn": True}, {"model__width": 16}]
-    + [{"model__activation": name} for name in blocks.ACTIVATIONS if name != "relu"],
-    ids=lambda overrides: "-".join(map(str, *overrides.items())),
+    ("kind", "overrides"),
+    [
+        pytest.param(
+            kind,
+            overrides,
+            marks=() if overrides in BY_DAY[kind] else NIGHTLY,
+            id="-".join(map(str, (kind, *overrides.items()))),
+        )
+        for kind in BY_DAY
+        for overrides in OVERRIDES
+    ],
 )
-@pytest.mark.parametrize("kind", kinds(["onnx", "litert", "c"]))
 def test_every_kind_of_network_keeps_its_logits(kind, overrides):
     """StableHLO is not here: it is traced from the network itself."""
     module = kind_of(kind)

@@ -57,12 +57,13 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
     """`(experiment, workdir, final state)` of an uninterrupted run."""
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     workdir = tmp_path_factory.mktemp("run")
     own = experiment.make(config)
     run_config.save(workdir, "my_config.py", config)
     yield own, workdir, loop.fit(own, small_clips(10), small_clips(4), workdir, **OPTIONS)
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def test_own_network_is_counted(config):

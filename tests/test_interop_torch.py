@@ -224,7 +224,13 @@ def test_twin_trains_as_the_baseline(golden, hop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"width": 8, "grn": True, "activation": "hard_swish"},
+        *(pytest.param(network, marks=pytest.mark.nightly) for network in NETWORKS),
+    ],
+)
 def test_twin_equals_ours_in_either_mode(x64, compiled_fast, network):
     """In float64: a batch this small makes float32 statistics mostly noise."""
     variables = random_variables(network, np.float64)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import HANGS_S
 from tau_folder import write_tau
 
 from asc_jax.data.clips import Clips, epoch_order, from_arrays, n_batches, open_split
@@ -160,7 +161,7 @@ def test_program_ends_although_an_iterator_is_alive(data_dir):
         f"batches = data.open_split({str(data_dir)!r}, 'train_100pct').in_order(1)\n"
         "next(batches); sys.exit(3)"
     )
-    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], timeout=HANGS_S, capture_output=True)
     assert (done.returncode, done.stderr) == (3, b"")
 
 
@@ -214,7 +215,7 @@ def test_arrays_need_no_tensorflow():
         "clips = data.from_arrays(np.zeros((3, 4)), [0] * 3, [0] * 3)\n"
         "assert len(list(clips.in_order(2))) == 2"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANGS_S)
 
 
 def test_missing_tensorflow_is_a_user_error(data_dir, monkeypatch):

@@ -15,7 +15,7 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate as evaluation
 from asc_jax.machine import replicas
 from asc_jax.models import precision
-from asc_jax.training import loop, optim, state
+from asc_jax.training import loop, not_finite, optim, state
 from asc_jax.training.config_checks import COMPUTE_DTYPES
 from asc_jax.training.workdir import checkpoints
 
@@ -200,6 +200,17 @@ def test_gradient_that_overflows_float16_lowers_the_loss_scale_and_nothing_else(
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(expected, name))
 
 
+def test_loss_scale_that_does_not_help_is_found_after_the_steps_of_a_short_run():
+    check = not_finite.StepCheck(12, half=True)
+    finite, skipped = np.zeros(4), np.ones(4, int)
+    assert check.find(finite, skipped, 0) is check.find(finite, skipped, 4) is None
+    expected = "gradients overflowed in 12 steps in a row, to 12", 12
+    assert check.find(finite, skipped, 8) == expected
+    check = not_finite.StepCheck(12, half=True)
+    assert not any(check.find(finite, np.array([1, 1, 1, 0]), step) for step in (0, 4, 8))
+
+
+@pytest.mark.nightly  # the same in a run
 @pytest.mark.slow
 def test_run_that_learns_nothing_in_float16_ends_with_an_error(
     tmp_path, monkeypatch, capsys, compiled_fast
