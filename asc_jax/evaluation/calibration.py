@@ -1,15 +1,8 @@
 """Calibration: how well confidences match accuracies, and the temperature that corrects them.
 
-<<<<<<< HEAD
-Of the clips that a calibrated network gives its scene with 0.7, it is right about 70 %. The
-expected calibration error says how far off it is on average; a temperature, which divides the
-logits, changes the network's confidence and never the predicted scene. All of it in numpy,
-float64: arrays in, arrays out.
-=======
 Of the clips that a calibrated network predicts with a confidence of 0.7, 70 % are correct. A
 temperature divides the logits, which changes the confidence and never the predicted scene.
 Everything is numpy in float64.
->>>>>>> refs/heads/shorter-challenge
 
 Source: C. Guo, G. Pleiss, Y. Sun, K. Weinberger: "On Calibration of Modern Neural Networks",
     ICML 2017.

@@ -82,7 +82,7 @@ def open_runs(
 
 
 def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
-    again = f"evaluate it: python eval.py --workdir {workdir}"
+    again = f"evaluate it: asc-jax eval --workdir {workdir}"
     results = _read_results(workdir / "results.json", again)
     run = evaluate.open_run(workdir, stored=results["stored_dtype"])
     cost = run.experiment.cost
@@ -102,7 +102,7 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     epoch, n_epochs = results["epoch"], results["n_epochs"]
     if epoch < n_epochs and "converted_from" not in results:
         raise UserError(
-            f"{workdir} is trained for {epoch} of {n_epochs} epochs: resume it with train.py "
+            f"{workdir} is trained for {epoch} of {n_epochs} epochs: resume it with asc-jax train "
             "and the same --workdir"
         )
     if not practice and not results.get("official_lists"):

@@ -105,7 +105,7 @@ class Checkpoints:
         if steps:
             raise UserError(
                 f"none of the {len(steps)} checkpoints in {self.directory} can be read ({reason}). "
-                "If the code of a part of yours was changed, put it back; otherwise train again in a "
+                "If you changed the code of a part of yours, undo that; otherwise train again in a "
                 "new --workdir"
             )
         return None
