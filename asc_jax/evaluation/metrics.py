@@ -83,14 +83,11 @@ def add(a: Metrics, b: Metrics) -> Metrics:
 
 
 def summarize(sums: Metrics) -> dict[str, Any]:
-    """Turn sums into the figures people read: plain Python, ready for JSON.
+    """Turn what `counts` returns into the figures people read: plain Python, ready for JSON.
 
     Macro averages are plain means over the scenes that have clips, so that a scene weighs
     the same however many clips it has; the challenge ranks by this. What has no clips gets
     None, not zero.
-
-    Args:
-        sums: what `counts` returns, for all of `taxonomy.DEVICES` and `taxonomy.SCENES`.
 
     Returns:
         `n_clips`, `accuracy`, `macro_accuracy`, `log_loss`, `macro_log_loss` of all clips;

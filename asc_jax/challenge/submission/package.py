@@ -83,7 +83,14 @@ def open_runs(
 
 def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     again = f"evaluate it: asc-jax eval --workdir {workdir}"
-    results = _read_results(workdir / "results.json", again)
+    path = workdir / "results.json"
+    try:
+        results = files.parse_json(path.read_text("utf-8"))
+        result_files.stored_summary(results)["macro_accuracy"]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; {again}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r}); {again}") from error
     run = evaluate.open_run(workdir, stored=results["stored_dtype"])
     cost = run.experiment.cost
     if not run.experiment.within_budget:
@@ -112,17 +119,6 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
         )
     percent = _PERCENTS[run.experiment.config.data.train_split]
     return EvaluatedRun(workdir, percent, run.experiment, run.variables, results)
-
-
-def _read_results(path: Path, again: str) -> dict[str, Any]:
-    try:
-        results = files.parse_json(path.read_text("utf-8"))
-        result_files.stored_summary(results)["macro_accuracy"]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {again}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error!r}); {again}") from error
-    return results
 
 
 def write_package(
@@ -244,6 +240,7 @@ def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[
     config = runs[0].experiment.config
     names = [str(d.get("name", d)) if isinstance(d, Mapping) else str(d) for d in external_datasets]
     held_out = config.data.get("validation_locations", 0)
+    gamma = config.loss.get("gamma")
     adaptations = [f"{held_out:g} of the training locations held out"] * bool(held_out)
     sixteen = runs[0].results["stored_dtype"] in ("float16", "bfloat16")
     return {
@@ -256,11 +253,7 @@ def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[
         "pipeline": "training",
         "framework": "jax",
         "split_adaptations": "; ".join([*differences(runs), *adaptations]) or None,
-        "system_adaptations": (
-            f"softmax focal loss (gamma {config.loss.gamma:g})"
-            if config.loss.get("gamma")
-            else None
-        ),
+        "system_adaptations": f"softmax focal loss (gamma {gamma:g})" if gamma else None,
     }
 
 
@@ -275,10 +268,7 @@ def _augmentation(augment: Mapping) -> Iterator[str]:
 
 
 def differences(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """Return the keys that differ between runs, with their values and percents.
-
-    For example "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)".
-    """
+    """Return what differs between runs: "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)"."""
     flat = [flatten_dict(run.experiment.config.to_dict(), sep=".") for run in runs]
     lines = []
     for key in flat[0]:

@@ -101,9 +101,7 @@ def confidence_interval(
     """
     if min(np.unique(totals.scene, return_counts=True)[1]) < 2:
         return None
-    systems = [np.arange(len(totals.correct))]
-    if n_first is not None:
-        systems = [systems[0][:n_first], systems[0][n_first:]]
+    systems = np.split(np.arange(len(totals.correct)), [] if n_first is None else [n_first])
     contrast = np.concatenate(
         [sign * np.full(len(s), 1 / len(s)) for s, sign in zip(systems, (1, -1), strict=False)]
     )

@@ -127,9 +127,9 @@ def carry_out(
             progress.say(f"{number}/{len(runs)}  {run.title} → {run.workdir}{progress.left()}")
             with _locked(run, stopped, progress) as log:
                 # Another command may have done it while we waited.
-                reason = unfinished(run) and _train_and_evaluate(
-                    run, log, environment, stopped, progress
-                )
+                reason = unfinished(run)
+                if reason:
+                    reason = _train_and_evaluate(run, log, environment, stopped, progress)
             if reason:
                 failed[run.title] = f"{reason} (see {log.name})"
                 progress.say(f"failed: {run.title}: {failed[run.title]}")

@@ -164,6 +164,10 @@ def difference(
         interval = bootstrap.confidence_interval(*pair, n_replicates=n_replicates)
         p = bootstrap.paired_test(*pair, n_replicates=n_replicates)
         tests[name] = interval and interval | {"p": p}
+    scenes = {
+        name: (figure["mean"], second["scenes"][name]["mean"])
+        for name, figure in first["scenes"].items()
+    }
     printed = [(row["published"] or {}).get("macro_accuracy") for row in (first, second)]
     return {
         "first": first["system"],
@@ -171,16 +175,11 @@ def difference(
         "percent": first["percent"],
         "mean": first["macro_accuracy"]["mean"] - second["macro_accuracy"]["mean"],
         "scenes": {
-            name: _minus(figure["mean"], second["scenes"][name]["mean"])
-            for name, figure in first["scenes"].items()
+            name: None if None in means else means[0] - means[1] for name, means in scenes.items()
         },
         "tests": tests,
         "published": None if None in printed else round(printed[0] - printed[1], 6),
     }
-
-
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
 
 
 def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def unfinished(run: Run) -> str | None:
     if not (run.workdir / "config.json").exists():
         return "not begun"
     run_config.check(run.workdir, run.config, flag="--out")
-    step = _last_step(run.workdir)
+    step = None
+    if (run.workdir / "checkpoints").is_dir():
+        with contextlib.closing(checkpoints.Checkpoints(run.workdir)) as manager:
+            step = manager.latest_step()
     if step is None or not (run.workdir / "results.json").exists():
         return "not trained and evaluated to the end"
     try:
@@ -104,13 +107,6 @@ def unfinished(run: Run) -> str | None:
         if results.get(key) != value
     ]
     return f"results.json is of another state: {'; '.join(stale)}" if stale else None
-
-
-def _last_step(workdir: Path) -> int | None:
-    if not (workdir / "checkpoints").is_dir():
-        return None
-    with contextlib.closing(checkpoints.Checkpoints(workdir)) as manager:
-        return manager.latest_step()
 
 
 def read_run(workdir: Path) -> RunResults:

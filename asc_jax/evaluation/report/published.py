@@ -30,7 +30,11 @@ def published(split: str) -> dict[str, Any] | None:
         >>> published("train_5pct")["report"]["macro_accuracy"]
         0.4428
     """
-    known = json.loads(_FILE.read_text("utf-8"), parse_float=_fraction).get(split)
+
+    def fraction(percent: str) -> float:
+        return round(float(percent) / 100, 6)  # 44.28 / 100 is 0.44280000000000003
+
+    known = json.loads(_FILE.read_text("utf-8"), parse_float=fraction).get(split)
     if known is not None:
         devices = known["baseline"]["devices"]
         known["baseline"]["groups"] = {
@@ -43,7 +47,3 @@ def published(split: str) -> dict[str, Any] | None:
 def comparable(results: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the figures published for a run's split; None unless it is of the official lists."""
     return published(results["split"]) if results["official_lists"] else None
-
-
-def _fraction(percent: str) -> float:
-    return round(float(percent) / 100, 6)  # 44.28 / 100 is 0.44280000000000003

@@ -1,11 +1,10 @@
 """The figures of an evaluation as tables of words, and templates that set them."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jinja2
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
 from asc_jax.evaluation.report.published import comparable
@@ -79,11 +78,14 @@ def count(n: int) -> str:
 FILTERS = (percent, decimals, points, between, count, aligned)  # of templates
 
 
-def _open(template: Path) -> jinja2.Template:
+@functools.cache
+def _open(template: Path) -> Any:
     """Open a template, which may use `page.html` and `macros.html` of this folder.
 
     What is filled into HTML is escaped.
     """
+    import jinja2  # not needed for pictures, which use the functions above
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
         autoescape=jinja2.select_autoescape(),
