@@ -21,7 +21,7 @@ from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 REPORT = ("--config", "splits/5pct.py")
-NO_DATA = r"no data set in .*data/tau22: build one with `python -m asc_jax\.cli\.prepare_data .*"
+NO_DATA = r"no data set in .*data/tau22: build one with `asc-jax prepare-data .*"
 
 
 def command(script, *args):

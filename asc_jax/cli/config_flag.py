@@ -126,7 +126,7 @@ def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
         message = message.args[0]
     line = ". ".join(str(message).splitlines())
     for old, new in MOVED.items():
-        if f'"{old.rpartition(".")[2]}"' in line:
+        if f'Key "{old.rpartition(".")[2]}" does not exist' in line:
             return f"unknown key in the config file: config.{old} is now config.{new}"
     return f"unknown key in the config file: {line} (`asc-jax config show base.py` lists the keys)"
 
