@@ -1,4 +1,4 @@
-"""`python -m asc_jax.cli.submission` as a person starts it."""
+"""`asc-jax submission` as a person starts it."""
 
 import pathlib
 import re
