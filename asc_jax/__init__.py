@@ -7,7 +7,7 @@ this package are layers: a module imports from its own folder and from lower one
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Prediction", "Run", "UserError", "__version__", "load_run"]
 
 

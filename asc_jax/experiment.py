@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 
 from asc_jax import features
@@ -14,8 +15,14 @@ from asc_jax.complexity import limits
 from asc_jax.complexity.measure import measure
 from asc_jax.data.tau.taxonomy import N_SCENES
 from asc_jax.errors import UserError, expect
-from asc_jax.features.augmentation import AUGMENTATIONS, Augmentation, Context, training_input
-from asc_jax.machine.named_parts import bind, errors_named, find, takes
+from asc_jax.features.augmentation import (
+    AUGMENTATIONS,
+    STAGES,
+    Augmentation,
+    Context,
+    training_input,
+)
+from asc_jax.machine.named_parts import bind, errors_named, find, require_section, takes
 from asc_jax.models import apply_training, evaluation, scratch_shapes_of
 from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.training import config_checks, optim, state, steps
@@ -64,8 +71,18 @@ class Experiment:
         return jax.eval_shape(lambda: self.new_state(self.variables(), self.tx(1)))
 
     def arrays(self) -> dict[str, Mapping]:
-        """Return the arrays that the augmentations read, by the augmentation's label."""
-        return {each.label: each.arrays for each in self.augmentations if each.arrays}
+        """Return the arrays that the augmentations read, by the augmentation's label.
+
+        Raises:
+          UserError: they cannot be loaded.
+        """
+        loaded = {}
+        for each in self.augmentations:
+            if each.load_arrays is not None:
+                with errors_named(f"config.augment.{each.label}"):
+                    arrays = each.load_arrays()
+                    loaded[each.label] = {k: np.asarray(v) for k, v in dict(arrays).items()}
+        return loaded
 
     def train_steps(self, tx, axis_name: str | None = None) -> Callable:
         """Return `(state, batches, n_steps, key, clips, arrays, scratch) -> (state, metrics,
@@ -132,8 +149,14 @@ def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
     optimiser = bind(optim.OPTIMISERS, config.optim, "config.optim")
     with errors_named("config.schedule"):
         schedule = schedule(n_steps)
+        jax.eval_shape(schedule, jax.ShapeDtypeStruct((), int))
     with errors_named("config.optim"):
-        return optim.scheduled(schedule, optimiser)
+        tx = optim.scheduled(schedule, optimiser)
+        params = {"kernel": jax.ShapeDtypeStruct((1,), float)}
+        _, state = jax.eval_shape(lambda p: tx.update(p, tx.init(p), p), params)
+        if any(jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) for x in jax.tree.leaves(state)):
+            raise TypeError("its state holds a random key, which a checkpoint cannot")
+    return tx
 
 
 def make_augmentations(config) -> tuple[Augmentation, ...]:
@@ -145,11 +168,17 @@ def make_augmentations(config) -> tuple[Augmentation, ...]:
     Raises:
       UserError: there is no such augmentation, or it does not take a value.
     """
+    require_section(config.augment, "config.augment")
+    for label, section in config.augment.items():
+        require_section(section, f"config.augment.{label}")
+        order = section.get("order", 0)
+        fits = isinstance(order, int | float)
+        expect(f"config.augment.{label}.order", order, fits, "a number")
     made = []
-    sections = config.augment
-    for label in sorted(sections, key=lambda label: (sections[label].get("order", 0), label)):
+    by_order = sorted(config.augment.items(), key=lambda item: (item[1].get("order", 0), item[0]))
+    for label, section in by_order:
         where = f"config.augment.{label}"
-        section = {k: v for k, v in sections[label].items() if k != "order"}
+        section = {key: value for key, value in section.items() if key != "order"}
         fn = find(AUGMENTATIONS, section.get("name"), where)
         if not hasattr(fn, "stage"):
             raise UserError(
@@ -157,11 +186,8 @@ def make_augmentations(config) -> tuple[Augmentation, ...]:
                 "@asc_jax.features.augmentation.augmentation(stage)"
             )
         bound = bind(AUGMENTATIONS, section, where, supplied=("key", "batch", "context"))
-        arrays = {}
-        if fn.load_arrays is not None:
-            with errors_named(where):
-                arrays = fn.load_arrays(**bound.keywords)
-        made.append(Augmentation(label, fn.stage, bound, fn.n_keys, takes(fn, "context"), arrays))
+        load = fn.load_arrays and functools.partial(fn.load_arrays, **bound.keywords)
+        made.append(Augmentation(label, fn.stage, bound, fn.n_keys, takes(fn, "context"), load))
     return tuple(made)
 
 
@@ -174,19 +200,16 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
     if n_classes != N_SCENES:
         raise UserError(f"config.model gives {n_classes} logits for a clip, expected {N_SCENES}")
     n_samples, (n_mels, n_frames, _) = config.features.sample_rate, log_mel_shape(config)
-    shapes = {
-        "audio": (n_samples,),
-        "mel_power": (n_mels, n_frames),
-        "log_mel": (n_mels, n_frames, 1),
-    }
     dtypes = {"label": int, "device_id": int, "batch_row": int, "mask": bool}
-    batch = {name: jax.ShapeDtypeStruct((2, *shape), float) for name, shape in shapes.items()}
-    batch |= {name: jax.ShapeDtypeStruct((2,), dtype) for name, dtype in dtypes.items()}
-    for each in augmentations:
-        with errors_named(f"config.augment.{each.label}"), contextlib.suppress(KeyError):
-            context = Context(n_samples, None, each.arrays)
-            call = functools.partial(each, context=context)
-            batch = jax.eval_shape(call, jax.random.key(0), batch)
+    batch = {name: jax.ShapeDtypeStruct((2,), dtype) for name, dtype in dtypes.items()}
+    shapes = (n_samples,), (n_mels, n_frames), (n_mels, n_frames, 1)
+    for stage, name, shape in zip(STAGES, ("audio", *STAGES[1:]), shapes, strict=True):
+        batch[name] = jax.ShapeDtypeStruct((2, *shape), float)
+        for each in augmentations:
+            if each.stage == stage and each.load_arrays is None:
+                with errors_named(f"config.augment.{each.label}"), contextlib.suppress(KeyError):
+                    call = functools.partial(each, context=Context(n_samples))
+                    batch = jax.eval_shape(call, jax.random.key(0), batch)
     logits = jax.ShapeDtypeStruct((2, n_classes), float)
     with errors_named("config.loss"), contextlib.suppress(KeyError):
         shape = jax.eval_shape(loss_fn, logits, batch).shape

@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
 
-    # data.pipeline.open_split; batch_size counts the clips of all replicas together.
+    # data.clips.open_split; batch_size counts the clips of all replicas together.
     config.data = ml_collections.ConfigDict()
     config.data.dir = "data/tau22"
     config.data.train_split = "train_5pct"

@@ -91,7 +91,8 @@ def _as_before():
         yield
     finally:
         for name in {*flags.FLAGS} - known:
-            delattr(flags.FLAGS, name)
+            if not name.startswith("grain_"):  # array_record's, read for as long as it is imported
+                delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
         sys.path[:], sys.unraisablehook = paths, hook
         log.handlers, log.propagate = handlers, propagate

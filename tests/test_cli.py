@@ -21,7 +21,7 @@ from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 REPORT = ("--config", "splits/5pct.py")
-NO_DATA = r"no data set in .*data/tau22: build one with `python -m asc_jax\.cli\.prepare_data .*"
+NO_DATA = r"no data set in .*data/tau22: build one with `asc-jax prepare-data .*"
 
 
 def command(script, *args):
@@ -324,14 +324,16 @@ def test_finished_run_says_there_is_nothing_to_do_and_refuses_another_config(hom
     ],
 )
 def test_output_that_cannot_be_written_is_told_in_a_line(home, words):
-    args = [sys.executable, str(ROOT / "asc_jax"), *words]
+    args = [sys.executable, "-m", "asc_jax", *words]
+    options = {"cwd": home, "text": True, "stderr": subprocess.PIPE}
+    options["env"] = os.environ | {"PYTHONPATH": str(ROOT)}
     with open("/dev/full", "w") as full:
-        done = subprocess.run(args, cwd=home, text=True, stdout=full, stderr=subprocess.PIPE)
+        done = subprocess.run(args, stdout=full, **options)
     expected = "error: cannot write to standard output: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, expected)
     ours, theirs = os.pipe()
     os.close(ours)
-    done = subprocess.run(args, cwd=home, text=True, stdout=theirs, stderr=subprocess.PIPE)
+    done = subprocess.run(args, stdout=theirs, **options)
     os.close(theirs)
     assert (done.returncode, done.stderr) == (141, ""), "as `head` ends it"
 

@@ -1,4 +1,4 @@
-"""`python -m asc_jax.cli.complexity` as a person starts it, and what it prints."""
+"""`asc-jax complexity` as a person starts it, and what it prints."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""`python -m asc_jax.cli.convert` as a person starts it: PyTorch file → run → PyTorch file."""
+"""`asc-jax convert` as a person starts it: PyTorch file → run → PyTorch file."""
 
 import argparse
 import hashlib

@@ -1,4 +1,4 @@
-"""`python -m asc_jax.cli.parity`: the table, the JSON object, the exit status, live clips."""
+"""`asc-jax parity`: the table, the JSON object, the exit status, live clips."""
 
 import json
 import pathlib

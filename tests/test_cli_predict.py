@@ -1,4 +1,4 @@
-"""`python -m asc_jax.cli.predict` as a person starts it."""
+"""`asc-jax predict` as a person starts it."""
 
 import csv
 import json

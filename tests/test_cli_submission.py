@@ -1,4 +1,4 @@
-"""`python -m asc_jax.cli.submission` as a person starts it."""
+"""`asc-jax submission` as a person starts it."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ from commands import call
 from small_submission import LABEL, evaluation_clips, write_runs
 from submission_rules import check_package
 
-from asc_jax.challenge.submission.runs import open_runs
+from asc_jax.challenge.submission.package import open_runs
 from asc_jax.cli import submission
 from asc_jax.errors import UserError
 

@@ -40,7 +40,7 @@ def test_overview_lists_every_verb_with_a_sentence(args):
 
 
 def test_version_is_the_packages():
-    assert start("--version").stdout == "asc-jax 0.1.0\n"
+    assert start("--version").stdout == "asc-jax 0.2.0\n"
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

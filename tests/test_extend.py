@@ -1,15 +1,18 @@
 """The page "Extend": its files are saved as they stand, trained, resumed and converted."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from loop_runs import Stopping
+from ml_collections import ConfigDict
 from small import small_clips
 
 import asc_jax
@@ -113,12 +116,78 @@ def test_own_augmentation_reads_the_device(config):
     assert changed[0, 0] != changed[2, 0]
 
 
+def test_arrays_are_loaded_for_training_and_can_be_indexed(config, tmp_path, compiled_fast):
+    """The second example of the page, seeds in one program included."""
+    code = re.findall(r"```python\n(import jax\n.*?)```", PAGE.read_text(), re.DOTALL)[0]
+    pathlib.Path("my_arrays.py").write_text(code)
+    np.save(tmp_path / "gains.npy", np.array([0.5, 2.0], np.float32))
+    changed = config.copy_and_resolve_references().unlock()
+    section = {"name": "my_arrays:gain_of_a_device", "path": str(tmp_path / "gains.npy")}
+    changed.augment.gain = section
+    own = experiment.make(changed.lock())
+    for together in (False, True):
+        runs = [tmp_path / f"{together}{k}" for k in range(2)]
+        options = OPTIONS | {"n_epochs": 1, "resident": "int16", "together": together}
+        loop.fit_seeds([own, own], small_clips(10), small_clips(4), runs, **options)
+    (tmp_path / "gains.npy").unlink()
+    experiment.make(changed)  # evaluating does not need them
+    with pytest.raises(UserError, match=r"config.augment.gain: FileNotFoundError: .*gains.npy"):
+        own.arrays()
+
+
+def test_error_of_own_code_in_the_first_step_is_one_line(config, tmp_path, compiled_fast):
+    own = experiment.make(config)
+    for loss_fn, expected in (
+        (
+            lambda logits, batch: batch["lable"],
+            "a part of yours failed: KeyError: 'lable' .test_ext",
+        ),
+        (lambda logits, batch: logits.mean(), r"config.loss gives \(\) for a batch of 1 clips"),
+        (lambda logits, batch: logits[:, :1], r"config.loss gives \(1, 1\) for a batch of 1 clips"),
+    ):
+        broken = dataclasses.replace(own, loss_fn=loss_fn)
+        with pytest.raises(UserError, match=expected):
+            loop.fit(broken, small_clips(4), None, tmp_path, **OPTIONS)
+
+
+class Wide(nn.Module):
+    """A network whose attributes are a tuple and a word that the program uses otherwise."""
+
+    widths: tuple[int, ...] = (2,)
+    body: str = "small"
+
+    @nn.compact
+    def __call__(self, log_mel, train):
+        assert (self.widths, self.body) == ((4, 5), "small")
+        x = log_mel.reshape(len(log_mel), -1)[:, :20]
+        return nn.Dense(10)(nn.Dense(sum(self.widths))(x))
+
+
+def test_tuples_and_other_attributes_come_back(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wide", sys.modules[__name__])
+    changed = config.copy_and_resolve_references().unlock()
+    changed.model = ConfigDict({"name": "wide:Wide", "widths": (4, 5), "body": "small"})
+    changed.augment = ConfigDict()
+    run_config.save(tmp_path, "mine.py", changed)
+    run_config.save(tmp_path, "mine.py", changed)  # as a run that is resumed does
+    assert experiment.make(run_config.load(tmp_path)[1]).cost["n_params"] == 20 * 9 + 9 + 100
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
         ("model", "name", "my_parts:Missing", "my_parts.py has no Missing"),
         ("model", "name", "no_such_module:Net", "there is no module no_such_module in .*/mine"),
         ("model", "wdith", 8, "config.model.wdith: my_parts:ConvGru takes no such value.*width"),
+        ("model", "name", ["a"], r"config.model.name is \['a'\]: unknown"),
+        ("augment", "gain", 3, "config.augment.gain is 3, expected a section"),
+        (
+            "augment",
+            "gain",
+            {"name": "time_roll", "max_s": 0.1, "order": "first"},
+            "expected a num",
+        ),
+        ("optim", "name", "optax:polyak_sgd", "config.optim.momentum: optax:polyak_sgd takes no"),
         (
             "augment",
             "gain",
@@ -132,7 +201,8 @@ def test_own_augmentation_reads_the_device(config):
 )
 def test_mistake_in_an_own_part_is_one_line(config, section, key, value, expected):
     changed = config.copy_and_resolve_references().unlock()
-    changed[section][key] = value
+    with changed.ignore_type():
+        changed[section][key] = value
     with pytest.raises(UserError, match=expected) as caught:
         experiment.make(changed.lock())
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from test_analysis import predictions
 from test_report import make_results
 
 from asc_jax.evaluation import analysis
-from asc_jax.evaluation.report import html as html_report
+from asc_jax.evaluation.report import report as html_report
 from asc_jax.evaluation.report.figures import write_figures
 
 AXES = {"duration_s": 1.0, "f_min": 0.0, "f_max": 16_000.0}

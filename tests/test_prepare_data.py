@@ -1,4 +1,4 @@
-"""`python -m asc_jax.cli.prepare_data` as a person uses it."""
+"""`asc-jax prepare-data` as a person uses it."""
 
 import os
 import pathlib

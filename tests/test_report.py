@@ -8,7 +8,7 @@ import pytest
 
 from asc_jax.data.tau.taxonomy import N_DEVICES, N_SCENES, SCENES
 from asc_jax.evaluation import metrics, result_files
-from asc_jax.evaluation.report import text as report
+from asc_jax.evaluation.report import report
 
 
 def make_summary(diagonal=0.5, devices=range(N_DEVICES)):

@@ -31,7 +31,7 @@ TRUTH = np.linspace(0.35, 0.6, N_SCENES).mean()  # of the second system
 
 
 def covers(interval, truth):
-    return interval.low <= truth <= interval.high
+    return interval["low"] <= truth <= interval["high"]
 
 
 def only(totals, runs):
@@ -66,7 +66,7 @@ def test_intervals_cover_the_truth_with_the_chance_of_training(training_sd):
     for seed in range(500):
         totals = bootstrap.cluster_totals(*synthetic(rng, 3, training_sd=training_sd))
         interval = bootstrap.confidence_interval(totals, 3, seed=seed, **REPLICATES)
-        assert interval.with_training
+        assert interval["with_training"]
         hits.append(covers(interval, GAP))
     assert 0.93 <= np.mean(hits) <= 0.97
 
@@ -128,8 +128,8 @@ def test_interval_widens_with_the_spread_over_seeds_and_says_so():
     totals = bootstrap.cluster_totals(*synthetic(rng, 3, training_sd=0.1))
     wide = bootstrap.confidence_interval(totals, 3)
     narrow = bootstrap.confidence_interval(only(totals, [0, 3]), 1)
-    assert (wide.with_training, narrow.with_training) == (True, False)
-    assert wide.high - wide.low > narrow.high - narrow.low
+    assert (wide["with_training"], narrow["with_training"]) == (True, False)
+    assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"]
 
 
 def test_one_seed_has_a_mean_and_no_deviation():

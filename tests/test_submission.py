@@ -20,8 +20,7 @@ from submission_rules import check_package
 from asc_jax.challenge.submission import package
 from asc_jax.challenge.submission.author import read_author
 from asc_jax.challenge.submission.check import check
-from asc_jax.challenge.submission.package import rank_score, write_package
-from asc_jax.challenge.submission.runs import open_runs
+from asc_jax.challenge.submission.package import open_runs, rank_score, write_package
 from asc_jax.errors import UserError
 
 N_CLIPS = 12

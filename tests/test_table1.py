@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
-from asc_jax.evaluation.report import text as report
+from asc_jax.evaluation.report import report
 from asc_jax.evaluation.report.published import published
 
 # The averages as printed: report of Gao & Lee, Table 1, and the official baseline's README.

@@ -9,7 +9,7 @@ import pytest
 from loop_runs import compiled_once, fit
 from small import small_config
 
-from asc_jax.cli.config_flag import absolute_config
+from asc_jax.cli.config_flag import read_config
 from asc_jax.evaluation import evaluate
 from asc_jax.training.workdir import checkpoints, run_config
 from asc_jax.training.workdir.upgrade import MOVED, upgraded
@@ -60,6 +60,16 @@ def test_run_is_resumed_to_the_same_bits_from_its_state_in_either_layout(
     jax.tree.map(np.testing.assert_array_equal, old, new)
 
 
+def test_sections_of_own_parts_are_left_alone():
+    """An empty section, and a keyword that is called as one of the first version was."""
+    config = small_config().to_dict()
+    config["augment"] = {}
+    config["optim"] = {"name": "my_parts:sgd", "warmup_steps": 7, "inner": {"decay": {}}}
+    assert upgraded(config) == config
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_command_line_takes_the_keys_of_the_first_version():
-    words = absolute_config(["", "--config=demo.py", "--config.optim.peak_lr=0.25"])
-    assert words[2] == "--config.schedule.peak_lr=0.25"
+    given = ["--config.optim.peak_lr=0.25", "--config.network=cp_mobile"]
+    config = read_config("demo.py", given)
+    assert (config.schedule.peak_lr, config.model.name) == (0.25, "cp_mobile")

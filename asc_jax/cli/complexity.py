@@ -24,7 +24,7 @@ from asc_jax.cli import align, reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
-from asc_jax.evaluation.report.budget_figure import write_budget_figure
+from asc_jax.evaluation.report.figures import write_budget_figure
 from asc_jax.models.from_config import log_mel_shape
 from asc_jax.training.config_checks import check_values
 from asc_jax.training.workdir import run_config
@@ -134,8 +134,11 @@ def solution_text(config, solved: Mapping) -> str:
         [
             "How far within the budget, one value at a time:",
             f"  frames     {known['n_frames']} (hop_length {hops}); now {n_frames} ({hop})",
-            f"  width      {known['width']}; now {config.model.width}",
-            f"  expansion  {known['expansion']}; now {config.model.expansion}",
+            *(
+                f"  {name:<9}  {known[name]}; now {config.model[name]}"
+                for name in ("width", "expansion")
+                if name in config.model
+            ),
         ]
     )
 

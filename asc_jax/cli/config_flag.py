@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from asc_jax.errors import UserError
-from asc_jax.training.workdir.upgrade import current_key
+from asc_jax.training.workdir.upgrade import MOVED
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # An installed package holds the configs; in a checkout they lie beside it.
@@ -125,6 +125,9 @@ def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
     while isinstance(message, Exception) and message.args:  # ml_collections wraps its own
         message = message.args[0]
     line = ". ".join(str(message).splitlines())
+    for old, new in MOVED.items():
+        if f'Key "{old.rpartition(".")[2]}" does not exist' in line:
+            return f"unknown key in the config file: config.{old} is now config.{new}"
     return f"unknown key in the config file: {line} (`asc-jax config show base.py` lists the keys)"
 
 
@@ -136,16 +139,27 @@ def absolute_config(argv: Sequence[str]) -> list[str]:
     argv = list(argv)
     for index, arg in enumerate(argv):
         name, equals, value = arg.partition("=")
-        if name.startswith("--config."):
-            key = current_key(name.removeprefix("--config."))
-            argv[index] = f"--config.{key}{equals}{value}"
         if name not in ("--config", "-config"):
             continue
         if not equals and index + 1 < len(argv):
             equals, value = "=", argv.pop(index + 1)
         if equals:
             argv[index] = f"--config={_find_config(value)}"
-    return argv
+    return _with_moved_keys(argv)
+
+
+def _with_moved_keys(argv: list[str]) -> list[str]:
+    """Replace `--config.KEY` of an earlier version by that of this one, where the file lacks it."""
+    old = {f"--config.{key}": f"--config.{new}" for key, new in MOVED.items()}
+    file = next((arg for arg in argv if arg.startswith("--config=")), None)
+    if file is None or not any(arg.partition("=")[0] in old for arg in argv):
+        return argv
+    known = flat(read_config(file.removeprefix("--config="), []).to_dict())
+    words = [arg.partition("=") for arg in argv]
+    return [
+        (name if name.removeprefix("--") in known else old.get(name, name)) + equals + value
+        for name, equals, value in words
+    ]
 
 
 def _find_config(name: str) -> pathlib.Path:

@@ -24,9 +24,7 @@ from asc_jax.data import held_out
 from asc_jax.data.clips import official_splits, open_split
 from asc_jax.errors import UserError
 from asc_jax.evaluation import analysis, evaluate, result_files
-from asc_jax.evaluation.report import figures
-from asc_jax.evaluation.report import html as html_report
-from asc_jax.evaluation.report import text as report
+from asc_jax.evaluation.report import figures, report
 from asc_jax.machine import files
 
 
@@ -108,7 +106,7 @@ def _write_report(results, config, clips, workdir, out, curve) -> None:
     log_mels = []
     for batch in clips.batches(numbers, max(len(numbers), 1)):
         log_mels = np.asarray(features.log_mel(batch["audio"], **config.features))[..., 0]
-    content = html_report.as_html(
+    content = report.as_html(
         results,
         log_mels,
         {"duration_s": 1.0, "f_min": config.features.f_min, "f_max": config.features.f_max},

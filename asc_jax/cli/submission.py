@@ -27,8 +27,7 @@ from tqdm import tqdm
 
 from asc_jax.challenge.submission import check as submission_check
 from asc_jax.challenge.submission.author import EXAMPLE, read_author
-from asc_jax.challenge.submission.package import rank_score, write_package
-from asc_jax.challenge.submission.runs import EvaluatedRun, open_runs
+from asc_jax.challenge.submission.package import EvaluatedRun, open_runs, rank_score, write_package
 from asc_jax.cli import keep_compiled, run
 from asc_jax.data.clips import Clips, open_split
 from asc_jax.data.tau.folder import EVALUATION_FOLDER

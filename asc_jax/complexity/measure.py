@@ -1,5 +1,6 @@
 """The cost of a config's network, from shapes alone."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +24,8 @@ def measure(config) -> dict:
       UserError: the section `model` describes no network.
     """
     network = model(config, body="lax")
+    if not isinstance(network, nn.Module):
+        raise UserError(f"config.model.name is {config.model.name}, expected a flax.linen.Module")
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
     with errors_named("config.model"):
         logits, variables = jax.eval_shape(
@@ -52,6 +55,8 @@ def _check(logits, variables) -> None:
     if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 1:
         shape = getattr(logits, "shape", type(logits).__name__)
         raise UserError(f"config.model gives {shape} for one clip, expected logits (1, n_classes)")
+    if not variables.get("params"):
+        raise UserError("config.model has no parameters: there is nothing to train")
     if others := variables.keys() - {"params", "batch_stats"}:
         raise UserError(
             f"config.model has variables {', '.join(sorted(others))}; expected only the "

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+RESERVED = ("mask", "audio_scale", "batch_row", "mel_power", "log_mel")  # columns of the program
 NO_CLIP = np.iinfo(np.int64).min  # in an order: a row that is filled up
 DATASET = "tau22"  # name of tau22.Tau22, whose module imports TensorFlow
 
@@ -122,14 +123,19 @@ class Clips:
         """
         if not columns:
             return self
-        taken = {"mask", *self._read(np.zeros(1, np.int64))} if len(self) else {"mask"}
-        for name, rows in columns.items():
-            if len(rows) != len(self) or name in taken:
-                raise ValueError(
-                    f"column {name!r} has {len(rows)} rows and these clips {len(self)}, with the "
-                    f"columns {', '.join(sorted(taken))}: expected a new name and as many rows"
-                )
+        taken = {*RESERVED, *(self._read(np.zeros(1, np.int64)) if len(self) else ())}
         arrays = {name: np.asarray(rows) for name, rows in columns.items()}
+        for name, rows in arrays.items():
+            if rows.dtype.name == "bfloat16":  # which numpy does not count among the numbers
+                arrays[name] = rows = rows.astype(np.float32)
+            if rows.dtype.kind not in "biufU":
+                raise ValueError(f"column {name!r} is {rows.dtype}, expected numbers or text")
+            if rows.ndim == 0 or len(rows) != len(self) or name in taken:
+                raise ValueError(
+                    f"column {name!r} has the shape {rows.shape}, and there are {len(self)} clips "
+                    f"with the columns {', '.join(sorted(taken))}: expected a new name and a row "
+                    "for each clip"
+                )
         sha = hashlib.sha256(str(self.identity).encode())
         for name, rows in sorted(arrays.items()):
             sha.update(f" {name} {rows.dtype} {rows.shape} ".encode() + rows.tobytes())

@@ -21,13 +21,10 @@ NO_MINIMUM = (
 
 
 def by_segment(predictions: Predictions) -> dict[str, Any]:
-    """Return accuracies of ten-second recordings, from the mean probabilities of their clips.
+    """Return figures of ten-second recordings, from the mean probabilities of their clips.
 
-    Each device's recording counts as one segment.
-
-    Returns:
-      `n_segments`, `accuracy`, `macro_accuracy`, `log_loss` and `macro_log_loss`, as
-      `metrics.summarize` defines them; or `missing` alone, the reason why there are none.
+    Each device's recording counts as one segment. The figures are `n_segments` and the averages
+    of `metrics.summarize`; or `missing` alone, the reason why there are none.
     """
     try:
         names = clip_names.segment_names(predictions.filenames)
@@ -37,8 +34,8 @@ def by_segment(predictions: Predictions) -> dict[str, Any]:
     with np.errstate(divide="ignore"):  # a probability may be 0; its log loss is infinite
         sums = metrics.tally(np.log(probs), predictions.label[first], predictions.device_id[first])
     summary = metrics.summarize(sums)
-    figures = ("accuracy", "macro_accuracy", "log_loss", "macro_log_loss")
-    return {"n_segments": summary["n_clips"]} | {name: summary[name] for name in figures}
+    averages = {name: summary[name] for name in metrics.FIGURES[1:]}
+    return {"n_segments": summary["n_clips"]} | averages
 
 
 def describe_held_out(held_out: Predictions) -> dict[str, Any]:
@@ -50,11 +47,9 @@ def describe_held_out(held_out: Predictions) -> dict[str, Any]:
 
 
 def calibrate(predictions: Predictions, held_out: Predictions | None = None) -> dict[str, Any]:
-    """Return the calibration of the probabilities, as they are and with a temperature.
+    """Return the calibration of the test clips' probabilities, as they are and with a temperature.
 
-    Args:
-      predictions: of the test clips.
-      held_out: of clips that were neither trained nor tested on, to fit the temperature on.
+    held_out: of clips that were neither trained nor tested on, to fit the temperature on.
 
     Returns:
       `as_trained` and `with_temperature`, each a `calibration.reliability` of the test clips
@@ -63,31 +58,37 @@ def calibrate(predictions: Predictions, held_out: Predictions | None = None) -> 
       temperature, or None.
     """
     logits, labels = _labelled(predictions)
-    as_trained, temperature, fitted_on, why_not = None, None, None, NO_VALIDATION
-    if len(labels):
-        as_trained = calibration.reliability(calibration.log_probs(logits), labels)
+    temperature, fitted_on, why_not = None, None, NO_VALIDATION
     if held_out is not None:
-        temperature, fitted_on = _fit(*_labelled(held_out))
+        fit_logits, fit_labels = _labelled(held_out)
+        if len(fit_labels):
+            temperature = calibration.fit_temperature(fit_logits, fit_labels)
         why_not = NO_MINIMUM if temperature is None else None
-    scaled = None
-    if temperature is not None and as_trained is not None:
-        log_probs = calibration.log_probs(logits, temperature)
-        scaled = calibration.reliability(log_probs, labels)
+    if temperature is not None:
+        before, after = (_reliability(fit_logits, fit_labels, t) for t in (1.0, temperature))
+        fitted_on = {"n_clips": len(fit_labels), "before": before["log_loss"]}
+        fitted_on["after"] = after["log_loss"]
     return {
-        "as_trained": as_trained,
-        "with_temperature": scaled,
+        "as_trained": _reliability(logits, labels, 1.0),
+        "with_temperature": _reliability(logits, labels, temperature),
         "temperature": temperature,
         "fitted_on": fitted_on,
         "why_not": why_not,
     }
 
 
-def most_confused(predictions: Predictions, n: int = 12) -> list[dict[str, Any]]:
-    """Return the misclassified clips of the highest confidence, one of a recording at most.
+def _reliability(logits: np.ndarray, labels: np.ndarray, temperature: float | None) -> dict | None:
+    """Return the reliability with a temperature; None without one, or without a clip."""
+    if temperature is None or not len(labels):
+        return None
+    return calibration.reliability(calibration.log_probs(logits, temperature), labels)
 
-    Returns:
-      In falling order, at most `n`: `number` (position in the split), `filename`, `scene` and
-      `device` (the true ones), `predicted`, `probability` (of that) and `true_probability`.
+
+def most_confused(predictions: Predictions, n: int = 12) -> list[dict[str, Any]]:
+    """Return `n` misclassified clips of the highest confidence, one of a recording at most.
+
+    Each has its `number` in the split, `filename`, true `scene` and `device`, the scene
+    `predicted`, its `probability` and the `true_probability`.
     """
     probs = np.exp(calibration.log_probs(predictions.logits))
     predicted, label = probs.argmax(-1), predictions.label
@@ -116,17 +117,6 @@ def _recording(filename: str) -> str:
         return clip_names.segment_names([filename])[0].rpartition("-")[0]
     except UserError:
         return filename
-
-
-def _fit(logits: np.ndarray, labels: np.ndarray) -> tuple[float | None, dict | None]:
-    temperature = calibration.fit_temperature(logits, labels) if len(labels) else None
-    if temperature is None:
-        return None, None
-    before, after = (
-        calibration.reliability(calibration.log_probs(logits, t), labels)["log_loss"]
-        for t in (1.0, temperature)
-    )
-    return temperature, {"n_clips": len(labels), "before": before, "after": after}
 
 
 def _labelled(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:

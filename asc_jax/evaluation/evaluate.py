@@ -62,7 +62,7 @@ def make_eval_step(experiment: Experiment, axis_name: str | None = None) -> Call
 def make_evaluator(experiment: Experiment):
     """A compiled `(variables, clips) -> Predictions`, reusable.
 
-    `clips` is anything with `in_order(batch_size)`, as `data.pipeline` opens it.
+    `clips` is anything with `in_order(batch_size)`, as `data.clips` opens it.
     """
     n = replicas.n_replicas()
     step = replicas.pmap_eval(make_eval_step(experiment, replicas.AXIS), n)
@@ -131,7 +131,7 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
         finally:
             manager.close()
     if restored is None:
-        how = "with --config.train.keep_best=True" if name == "best" else "with train.py"
+        how = "with --config.train.keep_best=True" if name == "best" else "with asc-jax train"
         raise UserError(
             f"no checkpoint in {workdir}/{name}: train first, {how} and the same --workdir"
         )
@@ -164,7 +164,7 @@ def evaluate_precisions(
             rounded = precision.cast(variables, dtype)
         except UserError as error:
             if dtype == stored:
-                raise UserError(f"{error}: eval.py --stored bfloat16") from error
+                raise UserError(f"{error}: asc-jax eval --stored bfloat16") from error
             results["formats"][dtype] = {"refused": str(error)}
             continue
         deployed = jax.tree.map(lambda x, like: x.astype(like.dtype), rounded, variables)

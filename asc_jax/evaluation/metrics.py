@@ -4,6 +4,8 @@ Sums are kept, never means: sums of two batches, replicas or hosts can be added,
 that only fill a batch up cannot bias them. Means are taken once, at the end, in float64.
 """
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,31 +15,26 @@ import numpy as np
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, N_DEVICES, N_SCENES, SCENES
 from asc_jax.types import Array, Metrics
 
+FIGURES = ("n_clips", "accuracy", "macro_accuracy", "log_loss", "macro_log_loss")
+
 
 def counts(
-    logits: Array,
-    labels: Array,
-    device_id: Array,
-    mask: Array,
-    *,
-    n_devices: int = N_DEVICES,
+    logits: Array, labels: Array, device_id: Array, mask: Array, *, n_devices: int = N_DEVICES
 ) -> Metrics:
-    """Counts right and wrong clips, and adds up log losses, per device and true scene.
+    """Count clips and add up log losses, per device and true scene, under jit.
 
-    Pure: it may be jitted, vmapped and scanned. A row whose mask is False, or whose label
-    or device id is unknown (-1) or beyond the table, adds nothing, whatever its logits are.
+    A row whose mask is False, or whose label or device id is unknown (-1) or beyond the table,
+    adds nothing, whatever its logits are.
 
     Args:
         logits: `[b, n_scenes]` float.
-        labels: `[b]` int, the true scene, position in `taxonomy.SCENES`.
-        device_id: `[b]` int, the recording device, position in `taxonomy.DEVICES`.
+        labels, device_id: `[b]` int, positions in `taxonomy.SCENES` and `taxonomy.DEVICES`.
         mask: `[b]` bool, False for rows that do not count.
         n_devices: how many devices the table has.
 
     Returns:
         `confusion` `[n_devices, n_scenes, n_scenes]` int32, clips by device, true scene and
-        predicted scene; `log_loss` `[n_devices, n_scenes]` in the dtype of `logits`, the
-        sum of -ln softmax(logits)[label] in nats.
+        predicted scene; `log_loss` `[n_devices, n_scenes]` in the dtype of `logits`, nats.
 
     Example:
         >>> logits = jnp.array([[2.0, 0.0], [2.0, 0.0], [0.0, 9.0]])
@@ -67,15 +64,9 @@ def counts(
 
 
 def tally(log_probs: np.ndarray, labels: np.ndarray, device_id: np.ndarray) -> Metrics:
-    """Return the sums of `counts` by numpy in float64: exact to the last digits, but not for jit.
+    """Return the sums of `counts` by numpy, int64 and float64: exact to the last digits.
 
-    Args:
-        log_probs: `[n, n_scenes]` float, natural logarithms of probabilities.
-        labels: `[n]` int, the true scenes.
-        device_id: `[n]` int. A row with an unknown label or device (-1) adds nothing.
-
-    Returns:
-        `confusion` int64 and `log_loss` float64, of the shapes of `counts`.
+    log_probs: `[n, n_scenes]` float, natural logarithms of probabilities.
     """
     known = (labels >= 0) & (labels < N_SCENES) & (device_id >= 0) & (device_id < N_DEVICES)
     log_probs, label, device = log_probs[known], labels[known], device_id[known]
@@ -87,26 +78,16 @@ def tally(log_probs: np.ndarray, labels: np.ndarray, device_id: np.ndarray) -> M
 
 
 def add(a: Metrics, b: Metrics) -> Metrics:
-    """Adds two sets of sums, entry by entry; jax arrays or numpy arrays alike.
-
-    Args:
-        a, b: what `counts` returns, of equal shapes.
-
-    Raises:
-        ValueError: the two do not have the same entries.
-    """
-    return jax.tree.map(lambda left, right: left + right, dict(a), dict(b))
+    """Add what `counts` returned twice; a ValueError if the two have not the same entries."""
+    return jax.tree.map(operator.add, dict(a), dict(b))
 
 
 def summarize(sums: Metrics) -> dict[str, Any]:
-    """Turns sums into the figures people read: plain Python, ready for JSON.
+    """Turn what `counts` returns into the figures people read: plain Python, ready for JSON.
 
     Macro averages are plain means over the scenes that have clips, so that a scene weighs
     the same however many clips it has; the challenge ranks by this. What has no clips gets
     None, not zero.
-
-    Args:
-        sums: what `counts` returns, for all of `taxonomy.DEVICES` and `taxonomy.SCENES`.
 
     Returns:
         `n_clips`, `accuracy`, `macro_accuracy`, `log_loss`, `macro_log_loss` of all clips;
@@ -128,32 +109,31 @@ def summarize(sums: Metrics) -> dict[str, Any]:
             f"expected a confusion of shape {expected} and a log_loss of shape "
             f"{expected[:2]}, got {confusion.shape} and {log_loss.shape}"
         )
-    # [figure, device, true scene]: clips, those named rightly, log loss
+    # [figure, device, true scene]: clips, those classified correctly, log loss
     table = np.stack([confusion.sum(2), np.einsum("dss->ds", confusion), log_loss])
-    members = {name: [DEVICES.index(d) for d in DEVICE_GROUPS[name]] for name in DEVICE_GROUPS}
-    scenes = {name: _describe(table[:, :, [i]].sum(1)) for i, name in enumerate(SCENES)}
-    devices = {name: _describe(table[:, i]) for i, name in enumerate(DEVICES)}
-    groups = {name: _describe(table[:, ids].sum(1)) for name, ids in members.items()}
     by_scene = ("n_clips", "accuracy", "log_loss")
     by_device = (*by_scene, "macro_accuracy")
+    ids = {group: [DEVICES.index(name) for name in names] for group, names in DEVICE_GROUPS.items()}
     return _describe(table.sum(1)) | {
-        "scenes": {name: {k: d[k] for k in by_scene} for name, d in scenes.items()},
-        "devices": {name: {k: d[k] for k in by_device} for name, d in devices.items()},
-        "groups": {name: {k: d[k] for k in by_device} for name, d in groups.items()},
+        "scenes": {
+            name: _describe(table[:, :, [i]].sum(1), by_scene) for i, name in enumerate(SCENES)
+        },
+        "devices": {name: _describe(table[:, i], by_device) for i, name in enumerate(DEVICES)},
+        "groups": {name: _describe(table[:, ids[name]].sum(1), by_device) for name in ids},
         "confusion": confusion.sum(0).tolist(),
     }
 
 
-def _describe(table: np.ndarray) -> dict[str, Any]:
-    """Figures of `table [3, n]`: by scene the clips, the right ones and the log loss."""
-    if not table[0].any():
-        names = ("accuracy", "macro_accuracy", "log_loss", "macro_log_loss")
-        return {"n_clips": 0} | dict.fromkeys(names)
-    clips, right, log_loss = table[:, table[0] > 0]  # [n_present] each
-    return {
+def _describe(table: np.ndarray, names: Sequence[str] = FIGURES) -> dict[str, Any]:
+    """Return figures of `table [3, n]`: by scene the clips, the correct ones and the log loss."""
+    clips, correct, log_loss = table[:, table[0] > 0]  # [n_present] each
+    if not clips.size:
+        return dict.fromkeys(names) | {"n_clips": 0}
+    figures = {
         "n_clips": int(clips.sum()),
-        "accuracy": float(right.sum() / clips.sum()),
-        "macro_accuracy": float((right / clips).mean()),
+        "accuracy": float(correct.sum() / clips.sum()),
+        "macro_accuracy": float((correct / clips).mean()),
         "log_loss": float(log_loss.sum() / clips.sum()),
         "macro_log_loss": float((log_loss / clips).mean()),
     }
+    return {name: figures[name] for name in names}

@@ -27,15 +27,9 @@ def stored_summary(results: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def write_results(results: Mapping[str, Any], workdir: str | Path) -> Path:
-    """Write `results.json` into a folder, all or nothing.
+    """Write `results.json` into a folder, which is made if needed, and return its path.
 
-    Args:
-        results: see above; numpy scalars are allowed. NaN and infinity, which JSON does not
-            have, are written as null.
-        workdir: folder, made if it is missing.
-
-    Returns:
-        The file's path.
+    Numpy scalars are allowed; NaN and infinity, which JSON does not have, are written as null.
     """
     path = Path(workdir) / "results.json"
     _write(path, json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n")
@@ -47,17 +41,16 @@ def write_output_csv(
 ) -> None:
     """Write one line per clip: its name, the most probable scene, ten probabilities.
 
+    The columns are those of the official baseline's `output.csv`, separated by tabs.
+
     Args:
-        path: file to write, all or nothing; its folder is made if it is missing.
+        path: file to write; its folder is made if it is missing.
         filenames: `[n]` names as in the data set's lists; a leading `audio/` is left out.
         probs: `[n, n_scenes]` float, rows sum to 1, columns in the order of `SCENES`.
         over_budget: mark every line, in a column of its own that a submission may not have.
 
     Raises:
         ValueError: the shapes do not fit, or a row does not sum to 1 within 1e-5.
-
-    Source: the official baseline's `output.csv`: tabs between the columns `filename`,
-        `scene_label` and the ten scenes.
     """
     probs = np.asarray(probs)
     if probs.shape != (len(filenames), N_SCENES):
@@ -66,15 +59,12 @@ def write_output_csv(
     if np.any(off > 1e-5):
         row = int(np.nanargmax(off))
         raise ValueError(f"probs of {filenames[row]} miss a sum of 1 by {off[row]:.3g}")
-    stamp = ("over budget",) if over_budget else ()
-    lines = ["\t".join(("filename", "scene_label", *SCENES, *(["budget"] if stamp else ())))]
+    rows = [["filename", "scene_label", *SCENES, *["budget"] * over_budget]]
     for filename, row in zip(filenames, probs, strict=True):
         # nine significant digits bring every float32 back exactly
-        cells = (f"{p:.9g}" for p in row.tolist())
-        lines.append(
-            "\t".join((filename.removeprefix("audio/"), SCENES[row.argmax()], *cells, *stamp))
-        )
-    _write(Path(path), "\n".join(lines) + "\n")
+        cells = [f"{p:.9g}" for p in row.tolist()] + ["over budget"] * over_budget
+        rows.append([filename.removeprefix("audio/"), SCENES[row.argmax()], *cells])
+    _write(Path(path), "".join("\t".join(row) + "\n" for row in rows))
 
 
 def _plain(value: Any) -> Any:

@@ -20,9 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from asc_jax.errors import expect
+from asc_jax.errors import UserError, expect
 from asc_jax.features import augment
 from asc_jax.features.front_end import log_compress, mel_power
 from asc_jax.features.per_clip import clip_by_clip
@@ -58,6 +57,7 @@ class Augmentation:
     """An augmentation of a run: a function with its keywords bound.
 
     label: its section's name in the config, from which its key is made. stage: one of STAGES.
+    load_arrays: returns what `Context.arrays` holds; None: nothing.
     """
 
     label: str
@@ -65,12 +65,24 @@ class Augmentation:
     fn: Callable
     n_keys: int = 1
     takes_context: bool = False
-    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    load_arrays: Callable | None = None
 
     def __call__(self, key: Array, batch: Batch, context: Context) -> Batch:
         """Return the augmented batch; `key` is the step's."""
         keywords = {"context": context} if self.takes_context else {}
-        return self.fn(_key_of(key, self.label, self.n_keys), batch, **keywords)
+        changed = self.fn(_key_of(key, self.label, self.n_keys), batch, **keywords)
+        for name, rows in batch.items():
+            if name not in changed or changed[name].shape[:1] != rows.shape[:1]:
+                raise UserError(
+                    f"config.augment.{self.label} does not return {name} for every clip: expected "
+                    "{**batch, …}"
+                )
+            if name in ("audio", "mel_power", "log_mel") and changed[name].shape != rows.shape:
+                raise UserError(
+                    f"config.augment.{self.label} makes {name} {changed[name].shape}, expected "
+                    f"{rows.shape}"
+                )
+        return changed
 
 
 def augmentation(stage: str, *, n_keys: int = 1, arrays: Callable | None = None) -> Callable:

@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from asc_jax.errors import BadValue, UserError, short
+from asc_jax.errors import BadValue, Interrupted, UserError, short
 
 
 def find(parts: Mapping[str, Callable], name: str, where: str) -> Callable:
@@ -31,7 +31,7 @@ def find(parts: Mapping[str, Callable], name: str, where: str) -> Callable:
     """
     if isinstance(name, str) and ":" in name:
         return _imported(name, where)
-    if name not in parts:
+    if not isinstance(name, str) or name not in parts:
         raise UserError(
             f"{where}.name is {short(name)}: unknown; known are {', '.join(parts)}, and "
             "my_module:MyPart loads a part of yours from the current folder"
@@ -52,21 +52,40 @@ def bind(
     Raises:
       UserError: no such part, a keyword that it does not take, or one that it needs.
     """
-    part = find(parts, section.get("name"), where)
-    keywords = {key: value for key, value in section.items() if key != "name"}
-    parameters = inspect.signature(part).parameters.values()
+    require_section(section, where)
+    name = section.get("name")
+    part = find(parts, name, where)
+    keywords = {key: _fixed(value) for key, value in section.items() if key != "name"}
+    try:
+        parameters = inspect.signature(part).parameters.values()
+    except ValueError as error:
+        raise UserError(f"{where}.name is {short(name)}: {error}") from error
     taken = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-        for key in keywords:
-            if key not in taken or key in supplied:
-                near = difflib.get_close_matches(key, taken, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise UserError(f"{where}.{key}: {section['name']} takes no such value{hint}")
+    unknown = [key for key in keywords if key not in taken or key in supplied]
+    if unknown and not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        near = difflib.get_close_matches(unknown[0], set(taken) - set(supplied), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        own = "A part of yours gets a section of its own in a config file: see docs/extend.md. "
+        raise UserError(
+            f"{where}.{', '.join(unknown)}: {name} takes no such value. {hint}"
+            f"{own if ':' in name else ''}It takes {', '.join(taken) or 'none'}"
+        )
     for p in parameters:
         needed = p.kind == p.KEYWORD_ONLY and p.default is p.empty
         if needed and p.name not in keywords and p.name not in supplied:
             raise UserError(f"{where}.{p.name} is missing: {section['name']} needs it")
     return functools.partial(part, **keywords)
+
+
+def require_section(section, where: str) -> None:
+    """Raise a `UserError` unless a value of a config is a section."""
+    if not hasattr(section, "items"):
+        raise UserError(f"{where} is {short(section)}, expected a section {{name, …}}")
+
+
+def _fixed(value):
+    """Return a value with tuples for lists, as which a saved config gives them back."""
+    return tuple(map(_fixed, value)) if isinstance(value, list | tuple) else value
 
 
 def takes(part: Callable, name: str) -> bool:
@@ -87,9 +106,27 @@ def errors_named(where: str) -> Iterator[None]:
         raise UserError(f"{where}.{error}") from error
     except UserError:
         raise
-    except (OverflowError, TypeError, ValueError) as error:
-        message = f"{where}: {type(error).__name__}: {error}"
-        raise UserError(message + _place(error)) from error
+    except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's type and message in one line, and the place in the user's own code."""
+    line = " ".join(str(error).split())
+    return f"{type(error).__name__}: {line}{_place(error)}"
+
+
+@contextlib.contextmanager
+def errors_of_own_code() -> Iterator[None]:
+    """Turn an error that the user's own code has raised into one line that names the place."""
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        if not _place(error):
+            raise
+        raise UserError(f"a part of yours failed: {describe(error)}") from error
 
 
 def _place(error: BaseException) -> str:
@@ -105,7 +142,7 @@ def _imported(name: str, where: str) -> Callable:
     """Return `attribute` of `module` for the name `module:attribute`."""
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -117,10 +154,12 @@ def _imported(name: str, where: str) -> Callable:
         ) from error
     except Exception as error:  # whatever the module does when it is imported
         raise UserError(
-            f"{where}.name is {short(name)}: importing {module_name} failed: "
-            f"{type(error).__name__}: {error}"
+            f"{where}.name is {short(name)}: importing {module_name} failed: {describe(error)}"
         ) from error
     part = getattr(module, attribute, None)
     if not callable(part):
-        raise UserError(f"{where}.name is {short(name)}: {module.__file__} has no {attribute}")
+        raise UserError(
+            f"{where}.name is {short(name)}: "
+            f"{getattr(module, '__file__', module_name)} has no {attribute}"
+        )
     return part

@@ -11,6 +11,8 @@ import asc_jax
 def code_version() -> str:
     """Return the package version, with the commit when the code lies in a git checkout."""
     root = pathlib.Path(asc_jax.__file__).parent.parent
+    if not (root / ".git").exists():  # installed, perhaps below somebody else's checkout
+        return asc_jax.__version__
     try:
         described = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty"],

@@ -19,7 +19,12 @@ from asc_jax.types import Array, Params, Scratch
 
 MODELS = {"cp_mobile": CPMobile}
 
-__all__ = ["MODELS", "CPMobile", "apply_training", "evaluation", "scratch_shapes_of"]
+__all__ = ["MODELS", "CPMobile", "apply_training", "evaluation", "is_built_in", "scratch_shapes_of"]
+
+
+def is_built_in(network: type) -> bool:
+    """Return whether a network is made of this package's layers."""
+    return network in MODELS.values()
 
 
 def evaluation(network) -> Callable:
@@ -54,7 +59,7 @@ def apply_training(
     """
     rest = {"mask": mask} if takes(type(network).__call__, "mask") else {}
     if key is not None:
-        key = jax.random.fold_in(key, zlib.crc32(b"dropout"))
+        key = jax.random.fold_in(key, zlib.crc32(b"rngs/dropout"))
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         rest["rngs"] = {"dropout": key}
@@ -77,7 +82,7 @@ def scratch_shapes_of(network, log_mel: jax.ShapeDtypeStruct) -> Scratch:
     Empty but on a CPU, where results are written a few clips at a time, and for networks that
     are not made of this project's layers.
     """
-    if not on_cpu() or not hasattr(network, "body"):
+    if not on_cpu() or not is_built_in(type(network)):
         return {}
     variables = functools.partial(network.apply, {}, train=True, mutable=True)
     _, made = jax.eval_shape(

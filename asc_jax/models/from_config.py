@@ -3,7 +3,7 @@
 from asc_jax import features
 from asc_jax.errors import UserError
 from asc_jax.machine.named_parts import bind, errors_named, find, takes
-from asc_jax.models import MODELS
+from asc_jax.models import MODELS, is_built_in
 
 SUPPLIED = (
     "dtype",
@@ -37,6 +37,10 @@ def model(config, *, train: bool = False, axis_name: str | None = None, body: st
             "dtype: expected float32"
         )
     supplied = {name: value for name, value in supplied.items() if takes(cls, name)}
+    if not is_built_in(cls):
+        supplied.pop(
+            "body", None
+        )  # a word of this package: a network of the user's may have its own
     network = bind(MODELS, config.model, "config.model", supplied=supplied)
     with errors_named("config.model"):
         return network(**supplied)

@@ -16,9 +16,7 @@ TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16_000)
 class Timeline:
     """Spectrogram and probabilities of one recording, in memory that its length does not change.
 
-    Args:
-      duration_s: of the recording, seconds, > 0.
-      features: the run's `config.features`.
+    duration_s: of the recording, seconds, > 0. features: the run's `config.features`.
     """
 
     def __init__(self, duration_s: float, features: Mapping):
@@ -46,11 +44,7 @@ class Timeline:
     ) -> None:
         """Draw to a PNG, whose folder is made if it is missing.
 
-        Args:
-          path: the file.
-          name: of the recording, for the title.
-          mean: `[n_scenes]` probabilities of the whole recording.
-          over_budget: stamp it on the picture.
+        name: of the recording. mean: `[n_scenes]` probabilities of the whole recording.
         """
 
         def draw(figure) -> None:

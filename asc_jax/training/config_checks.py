@@ -4,6 +4,7 @@ import functools
 
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.errors import UserError, short
+from asc_jax.machine.named_parts import require_section
 from asc_jax.models import precision
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
@@ -19,12 +20,26 @@ WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a mach
     "train.keep_checkpoints": (1, 10**6),
     "train.n_seeds": (1, 1000),
 }
+SECTIONS = [
+    "data",
+    "features",
+    "augment",
+    "model",
+    "loss",
+    "optim",
+    "schedule",
+    "precision",
+    "budget",
+    "train",
+]
 Expectation = tuple[str, bool, str]  # name, whether it holds, what is expected
 
 
 def check_values(config) -> None:
     """Raise a `UserError` for values that would otherwise fail late or in silence."""
     try:
+        for section in SECTIONS:
+            require_section(config[section], f"config.{section}")
         expectations = _expectations(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # saved by other code, say
         raise UserError(f"a key or a type in the config is not that of base.py: {error}") from error

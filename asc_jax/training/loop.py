@@ -18,6 +18,7 @@ import numpy as np
 
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import hosts, replicas
+from asc_jax.machine.named_parts import errors_of_own_code
 from asc_jax.machine.signals import stop_signals
 from asc_jax.training.resident import place_clips, resident_steps
 from asc_jax.training.run import Run
@@ -56,7 +57,7 @@ def fit_seeds(
 
     Args:
       experiments: the `Experiment` of each run.
-      clips: training clips, as `data.pipeline.open_split` or `from_arrays` gives them.
+      clips: training clips, as `data.clips.open_split` or `from_arrays` gives them.
       test_clips: clips to evaluate on along the way; their results choose nothing, unless
         `keep_best` asks for a second, labelled set of checkpoints.
       workdirs: where everything of a run goes; an unfinished run in it is resumed.
@@ -69,7 +70,7 @@ def fit_seeds(
       steps_per_call: training steps in one compiled call; more where the clips are resident:
         see `resident_steps`.
       resident: whether the training clips lie on the accelerators: see `place_clips`.
-      n_seeds: not used here; `train.py` makes the experiments.
+      n_seeds: not used here; the command makes the experiments.
       validation_clips: of training locations held out; if given, they are evaluated on along
         the way in place of the test clips, and `keep_best` selects by them.
       together: in one program, or one run after the other. None: together on a GPU or TPU,
@@ -131,9 +132,10 @@ class Program:
         stack = (lambda *x: x[0]) if self._one else (lambda *x: np.stack(x, axis=1))
         batches = jax.tree.map(stack, *batches)
         n_steps = len(calls[0].batches)
-        self._state, metrics = self._train(
-            self._state, batches, n_steps, self._key, self._held, self._arrays
-        )
+        with errors_of_own_code():
+            self._state, metrics = self._train(
+                self._state, batches, n_steps, self._key, self._held, self._arrays
+            )
         return [(call, self._of(metrics, k)) for k, call in enumerate(calls)]
 
     def record(self, pending: list[tuple] | None) -> None:

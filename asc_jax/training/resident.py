@@ -113,4 +113,6 @@ def _fits(clips: Clips) -> bool:
     else:
         memory = device.memory_stats() or {}
         room = SHARE * (memory.get("bytes_limit", 0) - memory.get("bytes_in_use", 0))
-    return room > 0 and len(clips) * next(clips.in_order(1))["audio"].nbytes <= room
+    columns = next(clips.in_order(1)).values()
+    n_bytes = sum(rows.nbytes for rows in columns if rows.dtype.kind in "biuf")
+    return room > 0 and len(clips) * n_bytes <= room

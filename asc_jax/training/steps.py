@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from asc_jax.errors import UserError
 from asc_jax.training import optim
 from asc_jax.training.state import TrainState
 from asc_jax.types import Array, Batch, Metrics, Params, Scratch
@@ -59,6 +60,11 @@ def train_step(
     def objective(params: Params):
         logits, *updated = forward(params, state.batch_stats, augmented, key, scratch)
         losses = loss_fn(logits, augmented)
+        if losses.shape != mask.shape:  # a mean, say, would be broadcast over the clips
+            raise UserError(
+                f"config.loss gives {losses.shape} for a batch of {mask.shape[0]} clips, expected "
+                "a value for each clip"
+            )
         # This replica's share of the mean; an all-padding replica adds nothing.
         loss = jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(n_clips, 1)
         return loss, (logits, *updated)

@@ -33,14 +33,11 @@ _FILE = {"submission": True, "external_datasets": False, "source_code": False, "
 
 
 def read_author(path: str | os.PathLike) -> dict[str, Any]:
-    """Read and check an author file with the layout of `EXAMPLE`.
-
-    Returns:
-      `submission`, `external_datasets` (list), `source_code` and `description` (dict).
+    """Read and check an author file with the layout of `EXAMPLE`; what is left out gets a value.
 
     Raises:
-      UserError: the file cannot be read, or a field has a value that a submission cannot hold; the
-        first such field is named.
+      UserError: the file cannot be read, or a field, which is named, has a value that a submission
+        cannot hold.
     """
     try:
         content = read_yaml(path)
@@ -57,11 +54,7 @@ def read_author(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
-    """Return the content of a YAML file.
-
-    Raises:
-      UserError: it cannot be read; the reason is one line, without the path.
-    """
+    """Return the content of a YAML file; a `UserError` says in one line why it cannot be read."""
     try:
         return yaml.safe_load(Path(path).read_text("utf-8"))
     except YAML_ERRORS as error:
@@ -132,9 +125,7 @@ def _fields(content: Any, known: Mapping[str, bool], where: str) -> list[str]:
         return [f"{where} is {short(content)}, expected {', '.join(known)}"]
     unknown = [text(key) for key in content if key not in known]
     missing = [key for key, needed in known.items() if needed and content.get(key) in (None, "")]
-    problems = []
-    if unknown:
-        problems.append(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
-    if missing:
-        problems.append(f"{where}: {', '.join(missing)} missing or empty")
-    return problems
+    return [
+        *[f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}"] * bool(unknown),
+        *[f"{where}: {', '.join(missing)} missing or empty"] * bool(missing),
+    ]

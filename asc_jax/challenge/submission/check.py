@@ -15,13 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax.challenge.submission.author import (
-    DESCRIPTION,
-    LABEL,
-    read_yaml,
-    submission_problems,
-    text,
-)
+from asc_jax.challenge.submission import author
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.data.tau.taxonomy import DEVICES, N_SCENES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError, printable, short
@@ -35,14 +29,11 @@ COMPLEXITY = {"total_model_size": MAX_BYTES, "total_parameters": math.inf, "macs
 
 
 def check(out_dir: Path, *, practice: bool = False) -> list[str]:
-    """Return the problems of all entries in a folder, one line each.
+    """Return the problems of all entries in `out_dir/task1`, one line each.
 
-    Args:
-      out_dir: the folder that contains `task1`.
-      practice: accept another number of clips than the challenge's 135,730.
+    practice: accept another number of clips than the challenge's 135,730.
     """
-    folders = sorted(path for path in (out_dir / "task1").glob("*") if path.is_dir())
-    folders = [folder for folder in folders if not folder.name.startswith(".")]
+    folders = [path for path in sorted(out_dir.glob("task1/[!.]*")) if path.is_dir()]
     if not folders:
         return [f"{out_dir / 'task1'}: no entry there, expected task1/<label>/ in {out_dir}"]
     problems = [p for folder in folders for p in check_entry(folder, practice=practice)]
@@ -53,20 +44,22 @@ def check_entry(folder: Path, *, label: str | None = None, practice: bool = Fals
     """Return the problems of one entry; `label`: its name, None: that of the folder."""
     label = label or folder.name
     problems = []
-    if not LABEL.fullmatch(label):
+    if not author.LABEL.fullmatch(label):
         problems.append(f"{folder}: not named <LastName>_<INST>_task1_<1..4>")
-    outputs = {split: folder / f"{label}.output.{split}.csv" for split in SPLITS}
+    outputs = [folder / f"{label}.output.{split}.csv" for split in SPLITS]
     meta = folder / f"{label}.meta.yaml"
-    expected = {*outputs.values(), meta}
+    expected = {*outputs, meta}
     found = {path for path in folder.iterdir() if path.suffix != ".pdf"}
     problems += [f"{path.name}: missing" for path in sorted(expected - found)]
     problems += [f"{path.name}: not part of a submission" for path in sorted(found - expected)]
     names = {}
-    for path in outputs.values():
+    for path in outputs:
         if path in found:
-            names[path.name], more = _check_output(path, practice)
+            clips, more = _check_output(path, practice)
             problems += more
-    problems += _same_clips({name: clips for name, clips in names.items() if clips is not None})
+            if clips is not None:
+                names[path.name] = clips
+    problems += _same_clips(names)
     if meta in found:
         problems += [f"{meta.name}: {problem}" for problem in _check_meta(meta, label)]
     return problems
@@ -164,23 +157,20 @@ def _same_clips(names: Mapping[str, list[str]]) -> list[str]:
 
 
 def _check_meta(path: Path, label: str) -> list[str]:
-    """Return the problems of a meta file, down to every accuracy and log loss.
-
-    label: of the entry, the name of its folder.
-    """
+    """Return the problems of the meta file of the entry `label`, down to every accuracy."""
     try:
-        meta = read_yaml(path)
+        meta = author.read_yaml(path)
     except UserError as error:
         return [str(error)]
     if not isinstance(meta, Mapping):
         return ["holds no sections"]
     submission = meta.get("submission")
-    problems = submission_problems(submission)
+    problems = author.submission_problems(submission)
     if isinstance(submission, Mapping) and submission.get("label") != label:
         problems.append(
             f"submission.label is {short(submission.get('label'))}, its folder is {label}"
         )
-    for section, keys in (("system", SYSTEM), ("system.description", DESCRIPTION)):
+    for section, keys in (("system", SYSTEM), ("system.description", author.DESCRIPTION)):
         missing = [key for key in keys if key not in _mapping_at(meta, section)]
         problems += [f"{section}: {', '.join(missing)} missing"] * bool(missing)
     for key, limit in COMPLEXITY.items():
@@ -192,9 +182,12 @@ def _check_meta(path: Path, label: str) -> list[str]:
             problems.append(f"{name} is {shown}, over the budget of {limit:,}")
     results = _mapping_at(meta, "results").get("development_dataset")
     if not isinstance(results, Mapping) or [*results] != [*SPLITS]:
-        found = ", ".join(map(text, results)) if isinstance(results, Mapping) else short(results)
-        expected = f"expected, in this order, {', '.join(SPLITS)}"
-        return [*problems, f"results.development_dataset holds {found or 'nothing'}, {expected}"]
+        found = map(author.text, results) if isinstance(results, Mapping) else [short(results)]
+        problems.append(
+            f"results.development_dataset holds {', '.join(found) or 'nothing'}, expected, in this "
+            f"order, {', '.join(SPLITS)}"
+        )
+        return problems
     for split in SPLITS:
         problems += [f"results, {split}: {problem}" for problem in _check_results(results, split)]
     return problems

@@ -1,8 +1,9 @@
-"""Make the folder of a submission from five runs and an author file, and check it first.
+"""Make the folder of a submission from five checked runs and an author file, and check it.
 
 Source: the layout of DCASE 2024 Task 1.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,17 +16,109 @@ import yaml
 from flax.traverse_util import flatten_dict
 
 from asc_jax.challenge.submission.check import check_entry
-from asc_jax.challenge.submission.runs import EvaluatedRun
 from asc_jax.data.clips import Clips
-from asc_jax.data.tau.taxonomy import DEVICES, SCENES
+from asc_jax.data.tau.taxonomy import DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
+from asc_jax.experiment import Experiment
+from asc_jax.machine import files
 from asc_jax.machine.staging import replacing
 from asc_jax.models.precision import deployed
+from asc_jax.training.workdir import run_config
+from asc_jax.types import Params
 
 CLIP_BYTES = 200  # of a line, rounded up
 N_SHOWN = 20  # problems
 _FROM_THE_RUN = ("seed", "data.train_split", "data.dir", "train.keep_checkpoints")
+_PERCENTS = {f"train_{percent}pct": percent for percent in TRAIN_PERCENTS}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedRun:
+    """A finished and evaluated run."""
+
+    workdir: Path
+    percent: int  # of the training split it was trained on
+    experiment: Experiment  # with the stored dtype that it was evaluated in
+    variables: Params  # `{"params", "batch_stats"}` as trained
+    results: Mapping[str, Any]  # the content of `results.json`
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Return accuracies and log losses with the parameters as stored."""
+        return result_files.stored_summary(self.results)
+
+
+def open_runs(
+    workdirs: Sequence[str | os.PathLike], *, practice: bool = False
+) -> list[EvaluatedRun]:
+    """Open and check five runs, and return them by rising size of their training splits.
+
+    Args:
+      workdirs: one for each training split, in any order.
+      practice: accept runs on other splits than TAU's own.
+
+    Raises:
+      UserError: a split has no run or two, or a run is not trained to its end, not evaluated,
+        evaluated in another state, or over the budget.
+    """
+    found = {}
+    for workdir in map(Path, workdirs):
+        split = run_config.load(workdir)[1].data.train_split
+        if split not in _PERCENTS:
+            raise UserError(
+                f"{workdir} was trained on {split!r}, a submission takes {', '.join(_PERCENTS)}"
+            )
+        if split in found:
+            raise UserError(f"{found[split]} and {workdir} were both trained on {split}: give one")
+        found[split] = workdir
+    missing = [split for split in _PERCENTS if split not in found]
+    if missing:
+        raise UserError(
+            f"no run trained on {', '.join(missing)}: a submission holds a run for each of "
+            f"{', '.join(_PERCENTS)}"
+        )
+    return [_open_run(found[split], practice) for split in _PERCENTS]
+
+
+def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
+    again = f"evaluate it: asc-jax eval --workdir {workdir}"
+    path = workdir / "results.json"
+    try:
+        results = files.parse_json(path.read_text("utf-8"))
+        result_files.stored_summary(results)["macro_accuracy"]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; {again}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r}); {again}") from error
+    run = evaluate.open_run(workdir, stored=results["stored_dtype"])
+    cost = run.experiment.cost
+    if not run.experiment.within_budget:
+        raise UserError(
+            f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "
+            f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be handed in"
+        )
+    # `results.json` must describe the run as it is now, and the code it was evaluated with.
+    current = evaluate.describe(run.experiment, run.name, run.extra, run.step)
+    for key, value in json.loads(json.dumps(current)).items():
+        if results.get(key) != value:
+            raise UserError(
+                f"{workdir} is stale: {key} is {results.get(key)!r} in results.json, but now "
+                f"{value!r}; {again}"
+            )
+    epoch, n_epochs = results["epoch"], results["n_epochs"]
+    if epoch < n_epochs and "converted_from" not in results:
+        raise UserError(
+            f"{workdir} is trained for {epoch} of {n_epochs} epochs: resume it with asc-jax train "
+            "and the same --workdir"
+        )
+    if not practice and not results.get("official_lists"):
+        raise UserError(
+            f"{workdir} was not trained and tested on TAU's own lists: --practice makes a package "
+            "of it that cannot be handed in"
+        )
+    percent = _PERCENTS[run.experiment.config.data.train_split]
+    return EvaluatedRun(workdir, percent, run.experiment, run.variables, results)
 
 
 def write_package(
@@ -41,15 +134,11 @@ def write_package(
     An entry that is already there is replaced; a technical report (`*.pdf`) in it is kept.
 
     Args:
-      author: as `author.read_author` returns it.
-      runs: as `runs.open_runs` returns them.
+      author, runs: as `author.read_author` and `open_runs` return them.
       clips: of the evaluation split, for each run, in the split's order; as `make_evaluator`
         takes them.
       out_dir: made if needed.
       practice: accept other clips than the challenge's.
-
-    Returns:
-      The folder of the entry.
 
     Raises:
       UserError: the package has a problem, or cannot be written.
@@ -61,13 +150,8 @@ def write_package(
         folder.mkdir()
         for document in parent.joinpath(label).glob("*.pdf"):
             shutil.copy2(document, folder)
-        meta = yaml.dump(
-            make_meta(author, runs),
-            Dumper=_NoAliases,
-            sort_keys=False,
-            allow_unicode=True,
-            width=96,
-        )
+        style = {"sort_keys": False, "allow_unicode": True, "width": 96}
+        meta = yaml.dump(make_meta(author, runs), Dumper=_NoAliases, **style)
         (folder / f"{label}.meta.yaml").write_text(meta, "utf-8")
         for run, clips_of_run in zip(runs, clips, strict=True):
             path = folder / f"{label}.output.split_{run.percent}.csv"
@@ -110,15 +194,10 @@ class _NoAliases(yaml.SafeDumper):
 
 
 def make_meta(author: Mapping[str, Any], runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
-    """Return the content of the meta file.
+    """Return the content of the meta file: `submission`, `system` and `results`.
 
-    Args:
-      author: as `author.read_author` returns it; its `description` wins.
-      runs: by rising size of their training splits.
-
-    Returns:
-      `submission`, `system` and `results`; accuracies in percent, log losses in nats. Of the
-      complexities the largest is given, should the runs differ.
+    The author's `description` wins over what the runs say. Accuracies are in percent, log losses
+    in nats. Of the complexities the largest is given, should the runs differ.
     """
     cost = [run.results["complexity"] for run in runs]
     size = {"total_model_size": "bytes", "total_parameters": "n_params", "macs": "macs"}
@@ -142,20 +221,17 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     Both overall values are the mean over the scenes, by which the challenge ranks.
     """
 
-    def pair(accuracy: float | None, log_loss: float | None) -> dict[str, float | None]:
+    def pair(part: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+        accuracy, log_loss = part[f"{prefix}accuracy"], part[f"{prefix}log_loss"]
         return {
             "accuracy": None if accuracy is None else round(100 * accuracy, 4),
             "logloss": None if log_loss is None else round(log_loss, 4),
         }
 
-    def pairs(group: str, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-        entries = {name: summary[group][name] for name in names}
-        return {name: pair(e["accuracy"], e["log_loss"]) for name, e in entries.items()}
-
     return {
-        "overall": pair(summary["macro_accuracy"], summary["macro_log_loss"]),
-        "class_wise": pairs("scenes", SCENES),
-        "device_wise": pairs("devices", DEVICES),
+        "overall": pair(summary, "macro_"),
+        "class_wise": {name: pair(summary["scenes"][name]) for name in SCENES},
+        "device_wise": {name: pair(summary["devices"][name]) for name in DEVICES},
     }
 
 
@@ -164,6 +240,7 @@ def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[
     config = runs[0].experiment.config
     names = [str(d.get("name", d)) if isinstance(d, Mapping) else str(d) for d in external_datasets]
     held_out = config.data.get("validation_locations", 0)
+    gamma = config.loss.get("gamma")
     adaptations = [f"{held_out:g} of the training locations held out"] * bool(held_out)
     sixteen = runs[0].results["stored_dtype"] in ("float16", "bfloat16")
     return {
@@ -176,11 +253,7 @@ def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[
         "pipeline": "training",
         "framework": "jax",
         "split_adaptations": "; ".join([*differences(runs), *adaptations]) or None,
-        "system_adaptations": (
-            f"softmax focal loss (gamma {config.loss.gamma:g})"
-            if config.loss.get("gamma")
-            else None
-        ),
+        "system_adaptations": f"softmax focal loss (gamma {gamma:g})" if gamma else None,
     }
 
 
@@ -195,10 +268,7 @@ def _augmentation(augment: Mapping) -> Iterator[str]:
 
 
 def differences(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """Return the keys that differ between runs, with their values and percents.
-
-    For example "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)".
-    """
+    """Return what differs between runs: "schedule.peak_lr: 0.005 (5, 10 %), 0.01 (25 %)"."""
     flat = [flatten_dict(run.experiment.config.to_dict(), sep=".") for run in runs]
     lines = []
     for key in flat[0]:

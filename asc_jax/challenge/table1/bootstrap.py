@@ -12,7 +12,7 @@ clustering", JBES 2011, for counting the variance that runs and clusters share o
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,15 +21,11 @@ LEVEL = 0.95
 
 
 class Totals(NamedTuple):
-    """Clips by cluster.
+    """Numbers of clips by cluster."""
 
-    correct: `[n_runs, n_clusters]`, clips that a run classified correctly. clips, scene:
-    `[n_clusters]`, all clips, and their true scene.
-    """
-
-    correct: np.ndarray
-    clips: np.ndarray
-    scene: np.ndarray
+    correct: np.ndarray  # [n_runs, n_clusters], classified correctly by each run
+    clips: np.ndarray  # [n_clusters], all
+    scene: np.ndarray  # [n_clusters], their true scene
 
 
 def cluster_totals(correct: np.ndarray, scene: np.ndarray, cluster: np.ndarray) -> Totals:
@@ -50,24 +46,14 @@ def cluster_totals(correct: np.ndarray, scene: np.ndarray, cluster: np.ndarray) 
 
 def macro_average(totals: Totals) -> np.ndarray:
     """Return `[n_runs]` float64 in [0, 1], the plain mean over scenes of their accuracies."""
-    accuracies = [t.correct.sum(1) / t.clips.sum() for t in by_scene(totals)]
+    accuracies = [correct.sum(1) / clips.sum() for correct, clips in _by_scene(totals)]
     return np.mean(accuracies, axis=0)
 
 
-def by_scene(totals: Totals) -> list[Totals]:
-    """Return the totals scene by scene."""
-    return [
-        Totals(totals.correct[:, of_scene], totals.clips[of_scene], totals.scene[of_scene])
-        for of_scene in (totals.scene == scene for scene in np.unique(totals.scene))
-    ]
-
-
-class Interval(NamedTuple):
-    """A confidence interval; with several seeds, seed variance is part of it (`with_training`)."""
-
-    low: float
-    high: float
-    with_training: bool
+def _by_scene(totals: Totals) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return `correct` and `clips` scene by scene."""
+    masks = [totals.scene == scene for scene in np.unique(totals.scene)]
+    return [(totals.correct[:, mask], totals.clips[mask]) for mask in masks]
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -90,7 +76,7 @@ def confidence_interval(
     level: float = LEVEL,
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
-) -> Interval | None:
+) -> dict[str, Any] | None:
     """Return the interval of a macro average, or of the difference of two, by cluster bootstrap.
 
     A replicate draws, in each scene, one cluster fewer than there are, which gives a mean its
@@ -107,18 +93,15 @@ def confidence_interval(
         n_first: the first so many runs are one system, the rest another, and the interval is
             that of the first minus the second; None: all are one system.
         level: confidence, in (0, 1).
-        n_replicates: how many times to resample.
-        seed: of the resampling.
+        n_replicates, seed: of the resampling.
 
     Returns:
-        The percentile interval, as fractions; None where a scene has a single cluster, whose
-        spread cannot be estimated.
+        `low` and `high` of the percentile interval, as fractions, and `with_training`, whether
+        seed variance is part of it; None where a scene has a single cluster.
     """
     if min(np.unique(totals.scene, return_counts=True)[1]) < 2:
         return None
-    systems = [np.arange(len(totals.correct))]
-    if n_first is not None:
-        systems = [systems[0][:n_first], systems[0][n_first:]]
+    systems = np.split(np.arange(len(totals.correct)), [] if n_first is None else [n_first])
     contrast = np.concatenate(
         [sign * np.full(len(s), 1 / len(s)) for s, sign in zip(systems, (1, -1), strict=False)]
     )
@@ -137,7 +120,7 @@ def confidence_interval(
         replicates = estimate + shrunk * (replicates - estimate) + seeds
     tail = (1 - level) / 2
     low, high = np.quantile(replicates, (tail, 1 - tail))
-    return Interval(float(low), float(high), n_spare > 0)
+    return {"low": float(low), "high": float(high), "with_training": n_spare > 0}
 
 
 def paired_test(
@@ -147,14 +130,9 @@ def paired_test(
 
     If they are, their predictions for a cluster might as well be swapped: the observed difference
     of macro averages is compared with those after random swaps. The predictions of a system's
-    seeds are averaged first; the test is about these trained networks and says nothing about
-    other seeds. `scipy.stats.permutation_test` estimates the same p with other random draws.
-
-    Args:
-        totals: of the runs of both systems.
-        n_first: how many runs are the first system's.
-        n_replicates: random swaps; p is a multiple of 1 / (n_replicates + 1).
-        seed: of the swaps.
+    seeds, of which the first `n_first` are one system's, are averaged first; the test is about
+    these trained networks and says nothing about other seeds. p is a multiple of
+    1 / (n_replicates + 1). `scipy.stats.permutation_test` estimates it with other random draws.
 
     Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989.
     """
@@ -173,14 +151,14 @@ def paired_test(
 
 def _resampled(totals: Totals, n_replicates: int, rng: np.random.Generator) -> np.ndarray:
     """Return `[n_replicates, n_runs]` macro averages over resampled clusters."""
-    scenes = by_scene(totals)
+    scenes = _by_scene(totals)
     average = np.zeros((n_replicates, len(totals.correct)))
-    for t in scenes:
-        k = len(t.clips)
+    for correct, clips in scenes:
+        k = len(clips)
         drawn = rng.integers(0, k, (n_replicates, k - 1)) + k * np.arange(n_replicates)[:, None]
         # Counted: rng.multinomial takes more than twice as long.
         weights = np.bincount(drawn.ravel(), minlength=n_replicates * k).reshape(-1, k)
-        average += (weights @ t.correct.T) / (weights @ t.clips)[:, None]
+        average += (weights @ correct.T) / (weights @ clips)[:, None]
     return average / len(scenes)
 
 
@@ -212,10 +190,10 @@ def _variances(totals: Totals, systems: Sequence[np.ndarray], n_spare: int) -> t
 
 def _influence(totals: Totals) -> np.ndarray:
     """Return `[n_runs, n_clusters]`, how far each cluster moves a run's macro average."""
-    scenes = by_scene(totals)
+    scenes = _by_scene(totals)
     influence = []
-    for t in scenes:
-        k, n = len(t.clips), t.clips.sum()
-        residual = t.correct - t.correct.sum(1, keepdims=True) / n * t.clips
+    for correct, clips in scenes:
+        k, n = len(clips), clips.sum()
+        residual = correct - correct.sum(1, keepdims=True) / n * clips
         influence.append(residual / (n * len(scenes)) * math.sqrt(k / (k - 1)))
     return np.concatenate(influence, axis=1)

@@ -28,11 +28,9 @@ POLL_S = 0.2
 
 
 class Progress(tqdm.tqdm):
-    """A bar over the clips that all runs train on, and the time left; a context manager.
+    """A bar over the clips that all runs train on, and the time left.
 
-    Args:
-      runs: all runs.
-      done: titles of those that are done.
+    runs: all runs. done: titles of those that are done.
     """
 
     def __init__(self, runs: Sequence[Run], done: set[str]):
@@ -118,9 +116,7 @@ def carry_out(
     failed = {}
     environment = {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute()), **os.environ}
     with Progress(runs, done) as progress, stop_signals() as stopped:
-        for group in seed_groups(
-            [run for run in runs if run.title not in done] if together else []
-        ):
+        for group in seed_groups([run for run in runs if together and run.title not in done]):
             progress.say(f"training {len(group)} seeds at once: {group[0].workdir.parent}")
             with _locked(group[0], stopped, progress) as log:
                 # An error here shows again below, where each run is tried by itself.
@@ -131,9 +127,9 @@ def carry_out(
             progress.say(f"{number}/{len(runs)}  {run.title} → {run.workdir}{progress.left()}")
             with _locked(run, stopped, progress) as log:
                 # Another command may have done it while we waited.
-                reason = unfinished(run) and _train_and_evaluate(
-                    run, log, environment, stopped, progress
-                )
+                reason = unfinished(run)
+                if reason:
+                    reason = _train_and_evaluate(run, log, environment, stopped, progress)
             if reason:
                 failed[run.title] = f"{reason} (see {log.name})"
                 progress.say(f"failed: {run.title}: {failed[run.title]}")
@@ -154,19 +150,16 @@ def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _seedless(run: Run) -> Run:
-    return dataclasses.replace(run, seed=0, overrides=_unseeded(run), workdir=run.workdir.parent)
-
-
-def _unseeded(run: Run) -> tuple[str, ...]:
-    return tuple(word for word in run.overrides if not word.startswith("--config.seed="))
+    words = tuple(word for word in run.overrides if not word.startswith("--config.seed="))
+    return dataclasses.replace(run, seed=0, overrides=words, workdir=run.workdir.parent)
 
 
 def train_seeds(group: Sequence[Run]) -> list[str]:
     """Return the command that trains a group of `seed_groups` in one process."""
-    first = group[0]
-    seeds = (f"--config.seed={first.seed}", f"--config.train.n_seeds={len(group)}")
-    words = (f"--config={first.config_name}", *_unseeded(first), *seeds)
-    return [*COMMAND, "train", *words, f"--workdir={first.workdir.parent}"]
+    run = _seedless(group[0])
+    seeds = (f"--config.seed={group[0].seed}", f"--config.train.n_seeds={len(group)}")
+    words = (f"--config={run.config_name}", *run.overrides, *seeds)
+    return [*COMMAND, "train", *words, f"--workdir={run.workdir}"]
 
 
 def _train_and_evaluate(
@@ -215,13 +208,11 @@ def _locked(run: Run, stopped: list[int], progress: Progress) -> Iterator:
         path.parent.mkdir(parents=True, exist_ok=True)
         log = path.open("ab", buffering=0)
     with log:
-        waited = False
-        while not filelock.lock_descriptor(log.fileno(), blocking=False):
-            if not waited:
-                progress.say(f"waiting: another process still works on {run.workdir}")
-                waited = True
-            time.sleep(POLL_S)
-            _check_stop(stopped)
+        if not filelock.lock_descriptor(log.fileno(), blocking=False):
+            progress.say(f"waiting: another process still works on {run.workdir}")
+            while not filelock.lock_descriptor(log.fileno(), blocking=False):
+                time.sleep(POLL_S)
+                _check_stop(stopped)
         yield log
 
 

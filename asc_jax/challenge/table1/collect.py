@@ -95,7 +95,7 @@ def _read(runs: Sequence[Run]) -> dict[Cell, list[RunResults]]:
         if not np.array_equal(read.filenames, first.filenames):
             raise UserError(
                 f"{_name(read)} and {_name(first)} were tested on different clips: evaluate both "
-                "on one data set, with eval.py"
+                "on one data set, with asc-jax eval"
             )
         shared = first._replace(results=read.results, correct=read.correct)
         cells.setdefault((run.system, run.percent), []).append(shared)
@@ -136,7 +136,7 @@ def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[st
         "complexity": runs[0].results["complexity"],
         **{name: _spread([s[name] for s in summaries]) for name in figures},
         "interval": {
-            name: _interval(_totals(runs, field), None, n_replicates)
+            name: bootstrap.confidence_interval(_totals(runs, field), n_replicates=n_replicates)
             for name, field in CLUSTER_FIELDS.items()
         },
         **{
@@ -157,34 +157,29 @@ def difference(
     second_runs: Sequence[RunResults],
     n_replicates: int,
 ) -> dict[str, Any]:
-    """Return the figures of the first system minus those of the second, on one split.
-
-    first, second: as `result` returns them for `first_runs` and `second_runs`.
-    """
+    """Return the figures of the first system, as `result` gives them, minus the second's."""
     tests = {}
     for name, field in CLUSTER_FIELDS.items():
-        totals = _totals([*first_runs, *second_runs], field)
-        interval = _interval(totals, len(first_runs), n_replicates)
-        p = bootstrap.paired_test(totals, len(first_runs), n_replicates=n_replicates)
+        pair = _totals([*first_runs, *second_runs], field), len(first_runs)
+        interval = bootstrap.confidence_interval(*pair, n_replicates=n_replicates)
+        p = bootstrap.paired_test(*pair, n_replicates=n_replicates)
         tests[name] = interval and interval | {"p": p}
+    scenes = {
+        name: (figure["mean"], second["scenes"][name]["mean"])
+        for name, figure in first["scenes"].items()
+    }
     printed = [(row["published"] or {}).get("macro_accuracy") for row in (first, second)]
-    published_difference = _minus(*printed)
     return {
         "first": first["system"],
         "second": second["system"],
         "percent": first["percent"],
-        "mean": _minus(first["macro_accuracy"]["mean"], second["macro_accuracy"]["mean"]),
+        "mean": first["macro_accuracy"]["mean"] - second["macro_accuracy"]["mean"],
         "scenes": {
-            name: _minus(figure["mean"], second["scenes"][name]["mean"])
-            for name, figure in first["scenes"].items()
+            name: None if None in means else means[0] - means[1] for name, means in scenes.items()
         },
         "tests": tests,
-        "published": published_difference and round(published_difference, 6),
+        "published": None if None in printed else round(printed[0] - printed[1], 6),
     }
-
-
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
 
 
 def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[str, Any]:
@@ -196,8 +191,3 @@ def _spread(values: Sequence[float | None], *, with_runs: bool = True) -> dict[s
 def _totals(runs: Sequence[RunResults], field: str) -> bootstrap.Totals:
     correct = np.stack([run.correct for run in runs])
     return bootstrap.cluster_totals(correct, runs[0].scene, getattr(runs[0], field))
-
-
-def _interval(totals: bootstrap.Totals, n_first: int | None, n_replicates: int) -> dict | None:
-    interval = bootstrap.confidence_interval(totals, n_first, n_replicates=n_replicates)
-    return interval and interval._asdict()

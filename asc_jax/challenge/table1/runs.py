@@ -36,20 +36,16 @@ _SUMMARY = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of many.
-
-    system, percent, seed: its place in the table. config_name, overrides: for `train.py`;
-    config: the config that they make. n_clips: number of clips of its training split.
-    """
+    """One run of many, at a place in the table: system, percent and seed."""
 
     system: str
     percent: int
     seed: int
-    config_name: str
+    config_name: str  # for `train.py`
     overrides: tuple[str, ...]
-    config: ml_collections.ConfigDict = dataclasses.field(compare=False, repr=False)
+    config: ml_collections.ConfigDict = dataclasses.field(compare=False, repr=False)  # of both
     workdir: Path
-    n_clips: int
+    n_clips: int  # of its training split
 
     @property
     def title(self) -> str:
@@ -62,20 +58,14 @@ class Run:
 
 
 class RunResults(NamedTuple):
-    """One evaluated run.
+    """One evaluated run; simultaneous recordings of several devices are one segment."""
 
-    results: the content of `results.json` (see `result_files`). filenames: `[n]`, in rising order.
-    scene: `[n]` int, the true scene. correct: `[n]` bool, whether the run predicted it, with its
-    parameters as stored. segment, location: `[n]` str, the recording and the place of a clip;
-    simultaneous recordings of several devices are one segment.
-    """
-
-    results: Mapping[str, Any]
-    filenames: np.ndarray
-    scene: np.ndarray
-    correct: np.ndarray
-    segment: np.ndarray
-    location: np.ndarray
+    results: Mapping[str, Any]  # the content of `results.json`, see `result_files`
+    filenames: np.ndarray  # [n], in rising order
+    scene: np.ndarray  # [n] int, the true scene
+    correct: np.ndarray  # [n] bool, whether the run predicted it, with its parameters as stored
+    segment: np.ndarray  # [n] str
+    location: np.ndarray  # [n] str
 
     @property
     def summary(self) -> Mapping[str, Any]:
@@ -92,7 +82,10 @@ def unfinished(run: Run) -> str | None:
     if not (run.workdir / "config.json").exists():
         return "not begun"
     run_config.check(run.workdir, run.config, flag="--out")
-    step = _last_step(run.workdir)
+    step = None
+    if (run.workdir / "checkpoints").is_dir():
+        with contextlib.closing(checkpoints.Checkpoints(run.workdir)) as manager:
+            step = manager.latest_step()
     if step is None or not (run.workdir / "results.json").exists():
         return "not trained and evaluated to the end"
     try:
@@ -114,13 +107,6 @@ def unfinished(run: Run) -> str | None:
         if results.get(key) != value
     ]
     return f"results.json is of another state: {'; '.join(stale)}" if stale else None
-
-
-def _last_step(workdir: Path) -> int | None:
-    if not (workdir / "checkpoints").is_dir():
-        return None
-    with contextlib.closing(checkpoints.Checkpoints(workdir)) as manager:
-        return manager.latest_step()
 
 
 def read_run(workdir: Path) -> RunResults:
@@ -168,7 +154,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             for figures in summary[group].values():
                 _check_types(figures, {"accuracy": _FIGURE})
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: evaluate the run with eval.py") from error
+        raise UserError(f"{path} is missing: evaluate the run with asc-jax eval") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}): evaluate the run again") from error
     return results

@@ -12,7 +12,7 @@ from asc_jax.machine import files
 from asc_jax.machine.optional_packages import require, require_tensorflow
 
 HOW_TO_BUILD = (
-    "build one with `python -m asc_jax.cli.prepare_data --tau_dir DIR --data_dir "
+    "build one with `asc-jax prepare-data --tau_dir DIR --data_dir "
     "{data_dir}` (add --download if DIR does not hold TAU 2022 yet), or try `make demo`, "
     "which makes up scenes of its own"
 )
@@ -26,7 +26,7 @@ def open_reader(folder: Path, split: str) -> "Reader":
       split: name of the split.
 
     Raises:
-      UserError: as `pipeline.open_split`.
+      UserError: as `clips.open_split`.
     """
     version = _newest_version(folder)
     try:
@@ -97,7 +97,7 @@ class Reader:
         return len(self._records)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Clip numbers `[n]`, n ≥ 1 → the arrays `pipeline.Clips` wants."""
+        """Return the columns of clips `[n]`, n ≥ 1, as `clips.Clips` takes them."""
         try:
             records = self._records.__getitems__(indices.tolist())
             for index, record in zip(indices, records, strict=True):
@@ -142,6 +142,6 @@ def _column(values, dtype) -> np.ndarray:
 def _damaged(folder: Path, reason: object) -> UserError:
     return UserError(
         f"the data set in {folder} is damaged or incomplete ({reason}); rebuild it with "
-        f"`python -m asc_jax.cli.prepare_data --tau_dir DIR --data_dir {folder.parent} "
+        f"`asc-jax prepare-data --tau_dir DIR --data_dir {folder.parent} "
         "--overwrite`"
     )

@@ -1,4 +1,4 @@
-"""The style of all pictures, and three of a run: confusion, accuracy by device, learning curve.
+"""All pictures of a run or a network: PNG files, and drawings for pages with their words.
 
 matplotlib is imported only when a picture is drawn, and nothing global is touched: `Figure`
 objects render themselves, without a display. A picture is a function that draws on a `Figure`.
@@ -10,10 +10,11 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from asc_jax.complexity.budget import LayerCost
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
 from asc_jax.evaluation.report.published import comparable
 from asc_jax.evaluation.report.tables import NONE, percent
@@ -33,11 +34,7 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
-_GROUPS = {
-    "real": ("real", BLUE),
-    "seen": ("simulated, seen", GREEN),
-    "unseen": ("simulated, unseen", RED),
-}
+_GROUPS = {"real": "real", "seen": "simulated, seen", "unseen": "simulated, unseen"}
 
 
 def write_png(
@@ -55,8 +52,7 @@ def write_png(
         path: PNG to write; its folder is made if it is missing.
         size: width and height, inches.
         draw: draws on the figure, below the heading.
-        title: first line of the heading.
-        subtitle: second line, smaller.
+        title, subtitle: first and second line of the heading.
         over_budget: mark the picture as that of a network beyond the task's limits.
     """
     import matplotlib
@@ -79,10 +75,7 @@ def write_png(
 def svg(name: str, size: tuple[float, float], draw: Callable) -> str:
     """Return a picture as an `<svg>` element to stand inside a page; equal ones have equal bytes.
 
-    Args:
-        name: unique on the page.
-        size: width and height in units of the viewBox, in which letters are 13 high.
-        draw: draws on the figure.
+    name: unique on the page. size: width and height in units in which letters are 13 high.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -113,11 +106,9 @@ def draw_log_mel(
     """Draw a log-mel spectrogram over seconds and the mel scale.
 
     Args:
-        axes: of matplotlib.
         log_mel: `[n_mels, n_frames]` float, natural logarithm; NaN stays grey.
         limits: the values drawn darkest and brightest.
         ticks_hz: frequencies to mark, those within the filters.
-        duration_s: of the clip, seconds.
         f_min, f_max: of the mel filters, Hz.
     """
     low, high = limits
@@ -139,20 +130,13 @@ def _mel(hz: float) -> float:
 def write_figures(
     results: Mapping[str, Any], metrics_jsonl_path: str | Path, out_dir: str | Path
 ) -> list[Path]:
-    """Write `confusion.png`, `devices.png` and `learning_curve.png`.
-
-    The pictures show the stored dtype. "over budget" is stamped on each if the network
-    exceeds the task's limits.
+    """Write `confusion.png`, `devices.png` and `learning_curve.png`, and return their paths.
 
     Args:
-        results: see `result_files`.
-        metrics_jsonl_path: the training log, one JSON object per line. Broken lines, which
-            an interrupted run leaves, are skipped; without any training line, as for
+        results: see `result_files`; the pictures show the stored dtype.
+        metrics_jsonl_path: the training log, see `read_log`; without any training line, as for
             converted parameters, there is no learning curve.
         out_dir: folder, made if it is missing.
-
-    Returns:
-        The paths written.
     """
     log = read_log(metrics_jsonl_path)
     pictures = {
@@ -169,14 +153,16 @@ def write_figures(
     paths = []
     for name, (title, size, draw, content) in pictures.items():
         paths.append(Path(out_dir) / f"{name}.png")
-        draw = functools.partial(draw, content)
-        over_budget = results["over_budget"]
+        draw, over_budget = functools.partial(draw, content), results["over_budget"]
         write_png(paths[-1], size, draw, title, subtitle, over_budget=over_budget)
     return paths
 
 
 def read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the lines of a training log by kind, in order; the last line of an epoch counts."""
+    """Return the lines of a training log by kind, in order; the last line of an epoch counts.
+
+    Broken lines, which an interrupted run leaves, are skipped.
+    """
     by_epoch: dict[str, dict[int, dict]] = {"train": {}, "test": {}, "validation": {}}
     text = Path(path).read_text("utf-8", errors="replace") if Path(path).exists() else ""
     for line in text.splitlines():
@@ -222,13 +208,14 @@ def draw_devices(results: Mapping[str, Any], figure) -> None:
     axes = figure.subplots()
     ticks = {}
     for number, (group, devices) in enumerate(DEVICE_GROUPS.items()):
-        (label, colour), y = _GROUPS[group], 4 * number + np.arange(3)
+        y = 4 * number + np.arange(3)
         values = [summary["devices"][device]["accuracy"] for device in devices]
+        colour = (BLUE, GREEN, RED)[number]
         axes.barh(y, [100 * (value or 0) for value in values], 0.74, color=colour)
         for place, device, value in zip(y, devices, values, strict=True):
             ticks[place] = f"{device.upper()}  {percent(value)}"
         mean = summary["groups"][group]["accuracy"]
-        axes.text(0, y[0] - 0.5, f"{label}: {percent(mean)}", va="bottom")
+        axes.text(0, y[0] - 0.5, f"{_GROUPS[group]}: {percent(mean)}", va="bottom")
         if mean is not None:
             axes.vlines(100 * mean, y[0] - 0.45, y[-1] + 0.45, color=INK, lw=1.4)
     axes.plot([], [], color=INK, lw=1.4, label="all clips of the group")
@@ -270,3 +257,121 @@ def draw_learning_curve(log: Mapping[str, list[dict]], figure) -> None:
 def _column(entries: Sequence[Mapping], name: str) -> np.ndarray:
     """Return `[n]` float64, NaN where an entry lacks the number."""
     return np.array([entry.get(name) for entry in entries], float)
+
+
+def write_budget_figure(
+    path: str | Path, name: str, rows: Sequence[LayerCost], totals: Mapping
+) -> None:
+    """Draw the fractions of both limits that the layers of the network `name` take.
+
+    rows, totals: see `budget.examine`.
+    """
+
+    def draw(figure) -> None:
+        import matplotlib
+
+        shades = matplotlib.colormaps["Blues"]
+        costs = {"macs": [row.macs for row in rows], "bytes": [row.n_bytes for row in rows]}
+        # Both panels have one scale, so that they compare.
+        largest = max(max(values) / totals[f"max_{kind}"] for kind, values in costs.items())
+        panels = figure.subplots(1, 2, sharey=True)
+        units = {"macs": "MACs", "bytes": "bytes"}
+        for panel, (kind, values) in zip(panels, costs.items(), strict=True):
+            total, limit, unit = totals[kind], totals[f"max_{kind}"], units[kind]
+            title = f"{total:,} of {limit:,} {unit}: {total / limit:.1%}"
+            ink = INK if total <= limit else RED
+            panel.set_title(title, size=10.5, loc="left", weight="bold", color=ink)
+            colours = [shades(0.3 + 0.65 * value / limit / largest) for value in values]
+            percents = [100 * value / limit for value in values]
+            bars = panel.barh(range(len(rows)), percents, 0.74, color=colours)
+            labels = [f"{value:,}" for value in values]
+            panel.bar_label(bars, labels, padding=4, size=8.5, color=GREY)
+            panel.set(xlim=(0, 122 * largest), xlabel="% of the limit")
+            panel.grid(axis="x")
+        panels[0].set_yticks(range(len(rows)), [row.layer for row in rows])
+        panels[0].set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
+
+    size, title = (9.2, 1.9 + 0.27 * len(rows)), "Where the budget goes"
+    subtitle = f"{name} · {totals['n_params']:,} parameters in {totals['stored_dtype']}"
+    write_png(path, size, draw, title, subtitle, over_budget=not totals["within_budget"])
+
+
+class Drawing(NamedTuple):
+    """A picture for a page: its title, a text that says what it shows, and an `<svg>` element."""
+
+    title: str
+    description: str
+    svg: str
+
+
+def device_bars(results: Mapping[str, Any]) -> Drawing:
+    """Return a bar per device, with the accuracy written into it."""
+    devices = stored_summary(results)["devices"]
+    description = "; ".join(
+        f"{device.upper()} ({group}): {percent(devices[device]['accuracy'])}"
+        for group, members in DEVICE_GROUPS.items()
+        for device in members
+    )
+    picture = svg("device-bars", (390, 420), functools.partial(draw_devices, results))
+    return Drawing("Accuracy by device, in %", description, picture)
+
+
+def reliability_diagram(name: str, title: str, row: Mapping[str, Any]) -> Drawing:
+    """Return accuracy against confidence by bin, above the number of clips in each bin."""
+    bins = [b for b in row["bins"] if b["n_clips"]]
+    low, high, confidence, accuracy = (
+        100 * np.array([b[key] for b in bins]) for key in ("low", "high", "confidence", "accuracy")
+    )
+    n_clips = [b["n_clips"] for b in bins]
+
+    def draw(figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        bars = {"width": high - low - 0.4, "align": "edge"}
+        upper.plot([0, 100], [0, 100], "--", color=GREY)
+        upper.bar(low, accuracy, color=BLUE, **bars)
+        upper.vlines(confidence, accuracy, confidence, color=RED, lw=2)
+        upper.plot(confidence, confidence, "o", color=RED, mec="white", ms=7)
+        lower.bar(low, n_clips, color=GREY, **bars)
+        ticks = (0, 25, 50, 75, 100)
+        upper.set(ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100), yticks=ticks, xticks=ticks)
+        lower.set(xlabel="confidence, %", ylabel="clips", yticks=(0, max(n_clips)))
+        upper.grid()
+
+    description = "; ".join(
+        f"confidence {percent(b['confidence'])} %, accuracy {percent(b['accuracy'])} % of "
+        f"{b['n_clips']:,} clips"
+        for b in bins
+    )
+    return Drawing(title, description, svg(name, (360, 440), draw))
+
+
+def spectrograms(
+    clips: Sequence[Mapping[str, Any]], log_mels: np.ndarray, axes: Mapping[str, float]
+) -> list[Drawing]:
+    """Return the spectrograms of `analysis.most_confused` clips, on one scale for all.
+
+    Args:
+      log_mels: `[n, n_mels, n_frames]` float, natural logarithm.
+      axes: `duration_s`, seconds; `f_min` and `f_max` of the mel filters, Hz.
+    """
+    limits = np.percentile(log_mels, [2, 99.8]) if len(clips) else None
+
+    def draw(log_mel: np.ndarray, figure) -> None:
+        panel = figure.subplots()
+        draw_log_mel(panel, log_mel, limits, (500, 2000, 8000), **axes)
+        panel.set(xlabel="time, s", ylabel="frequency, Hz")
+        panel.locator_params(axis="x", nbins=2)
+
+    out = []
+    for clip, log_mel in zip(clips, log_mels, strict=True):
+        truth, predicted = (clip[key].replace("_", " ") for key in ("scene", "predicted"))
+        thirds = [part.mean() for part in np.array_split(log_mel, 3)]
+        description = (
+            f"Spectrogram: loudest in the {('low', 'middle', 'high')[np.argmax(thirds)]} third of "
+            "the mel bins; its level over time varies with a standard deviation of "
+            f"{log_mel.mean(0).std():.2f}."
+        )
+        title = f"{truth} misclassified as {predicted}, device {clip['device'].upper()}"
+        picture = svg(f"clip-{len(out)}", (300, 220), functools.partial(draw, log_mel))
+        out.append(Drawing(title, description, picture))
+    return out

@@ -18,14 +18,10 @@ def published(split: str) -> dict[str, Any] | None:
         split: the training split's name, such as "train_5pct".
 
     Returns:
-        None for a split without published figures. Otherwise
-        `split_percent`, int;
-        `baseline`, the official baseline: `macro_accuracy` (mean of five runs), `spread`
-        (its standard deviation), and `scenes`, `devices`, `groups` (name → accuracy; a
-        group is the plain mean of its three devices);
-        `report`, the report's system (number of runs not stated): `macro_accuracy` and `scenes`;
-        `note`, a sentence about numbers that disagree, or None.
-        Accuracies are fractions in [0, 1].
+        What `published.json` says of the split, as fractions in [0, 1], and the `groups` of
+        devices: the plain mean of their three. The baseline's are means of five runs, `spread`
+        is their standard deviation; of the report the number of runs is not stated. None for a
+        split without published figures.
 
     Source: Gao & Lee, DCASE 2024 Task 1 technical report, Table 1 (both systems, by scene); the
         official baseline's README (averages, spread, by device).
@@ -34,7 +30,11 @@ def published(split: str) -> dict[str, Any] | None:
         >>> published("train_5pct")["report"]["macro_accuracy"]
         0.4428
     """
-    known = json.loads(_FILE.read_text("utf-8"), parse_float=_fraction).get(split)
+
+    def fraction(percent: str) -> float:
+        return round(float(percent) / 100, 6)  # 44.28 / 100 is 0.44280000000000003
+
+    known = json.loads(_FILE.read_text("utf-8"), parse_float=fraction).get(split)
     if known is not None:
         devices = known["baseline"]["devices"]
         known["baseline"]["groups"] = {
@@ -47,7 +47,3 @@ def published(split: str) -> dict[str, Any] | None:
 def comparable(results: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the figures published for a run's split; None unless it is of the official lists."""
     return published(results["split"]) if results["official_lists"] else None
-
-
-def _fraction(percent: str) -> float:
-    return round(float(percent) / 100, 6)  # 44.28 / 100 is 0.44280000000000003

@@ -1,11 +1,10 @@
 """The figures of an evaluation as tables of words, and templates that set them."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jinja2
 
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
 from asc_jax.evaluation.report.published import comparable
@@ -79,11 +78,14 @@ def count(n: int) -> str:
 FILTERS = (percent, decimals, points, between, count, aligned)  # of templates
 
 
-def _open(template: Path) -> jinja2.Template:
+@functools.cache
+def _open(template: Path) -> Any:
     """Open a template, which may use `page.html` and `macros.html` of this folder.
 
     What is filled into HTML is escaped.
     """
+    import jinja2  # not needed for pictures, which use the functions above
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
         autoescape=jinja2.select_autoescape(),
@@ -125,43 +127,9 @@ def accuracy(results: Mapping[str, Any]) -> dict[str, Table]:
     Published figures stand beside them where the split has some and the clips are from the
     official lists. Log losses, in nats per clip, are those of the stored dtype.
     """
-    stored = results["stored_dtype"]
-    dtypes = list(dict.fromkeys(("float32", stored)))  # one or two
-    summaries = [results[dtype] for dtype in dtypes]
     known = comparable(results)
-    systems = [known["report"], known["baseline"]] if known else []
-    header = ["clips", *dtypes, "log loss"]
-    header += ["report, published", "baseline, published"][: len(systems)]
-    units = f"accuracy in %, log loss in nats per clip ({stored})"
-
-    def row(label, ours, theirs, prefix=""):
-        accuracies = [percent(figures[f"{prefix}accuracy"]) for figures in ours]
-        log_loss = decimals(ours[-1][f"{prefix}log_loss"])
-        return [label, f"{ours[-1]['n_clips']:,}", *accuracies, log_loss, *theirs]
-
-    averages = [percent(system["macro_accuracy"]) for system in systems]
-    rows = [
-        row("macro average of scenes", summaries, averages, "macro_"),
-        row("all clips", summaries, [NONE] * len(systems)),
-    ]
-    tables = {"averages": Table(f"Averages: {units}", ["average", *header], rows)}
-    for kind in ("scenes", "devices", "groups"):
-        rows = [
-            row(
-                _label(kind, name),
-                [summary[kind][name] for summary in summaries],
-                [percent(system.get(kind, {}).get(name)) for system in systems],
-            )
-            for name in summaries[0][kind]
-        ]
-        tables[kind] = Table(f"By {kind[:-1]}: {units}", [kind[:-1], *header], rows)
-    return tables
-
-
-def _label(kind: str, name: str) -> str:
-    if kind == "groups":
-        return f"{name} ({' '.join(DEVICE_GROUPS[name]).upper()})"
-    return name.upper() if kind == "devices" else name.replace("_", " ")
+    kinds = ("averages", "scenes", "devices", "groups")
+    return {kind: make("accuracy", kind, results, known, DEVICE_GROUPS) for kind in kinds}
 
 
 def calibrated(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -104,8 +104,9 @@ class Checkpoints:
             return state, meta, step
         if steps:
             raise UserError(
-                f"none of the {len(steps)} checkpoints in {self.directory} can be read. Train "
-                "again in a new --workdir"
+                f"none of the {len(steps)} checkpoints in {self.directory} can be read ({reason}). "
+                "If you changed the code of a part of yours, undo that; otherwise train again in a "
+                "new --workdir"
             )
         return None
 

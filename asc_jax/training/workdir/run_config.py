@@ -77,7 +77,7 @@ def hold_against(
     flag: str = "--workdir",
 ) -> None:
     """Do what `check` does for a saved config, such as that of a checkpoint."""
-    differing = _differences(upgrade.upgraded(saved), config.to_dict())
+    differing = _differences(*(_as_json(c) for c in (upgrade.upgraded(saved), config.to_dict())))
     if differing:
         raise UserError(
             f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
@@ -108,6 +108,11 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
         ) from error
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _as_json(config: dict) -> dict:
+    """Return a config as it is read back from a file: tuples are lists there."""
+    return json.loads(json.dumps(config))
 
 
 def _config_sum(config: dict) -> str:

@@ -37,27 +37,17 @@ def upgraded(saved: Mapping) -> dict:
       >>> upgraded({"network": "cp_mobile", "optim": {"peak_lr": 0.1}})["schedule"]
       {'peak_lr': 0.1, 'name': 'warmup_cosine'}
     """
-    first_version = "network" in saved
-    flat = {MOVED.get(key, key): value for key, value in _flatten(saved).items()}
-    if first_version:  # otherwise the sections are what the run was started with
+    flat = _flatten(saved)
+    if "network" in saved:  # written by the first version
+        flat = {MOVED.get(key, key): value for key, value in flat.items()}
         flat |= {f"augment.{name}.name": name for name in PARTS_OF_FIRST_VERSION}
     return _nested(flat | {key: value for key, value in ADDED.items() if key not in flat})
-
-
-def current_key(key: str) -> str:
-    """Return the key of this version for one of an earlier version; others are returned as is.
-
-    Example:
-      >>> current_key("optim.peak_lr")
-      'schedule.peak_lr'
-    """
-    return MOVED.get(key, key)
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> dict:
     flat = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

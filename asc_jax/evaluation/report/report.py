@@ -1,6 +1,7 @@
-"""`report.html`: one evaluation as one file that opens, reads and prints anywhere."""
+"""One evaluation for people: plain text, and `report.html`, one file that opens anywhere."""
 
 import base64
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,48 @@ import numpy as np
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.evaluation.calibration import N_BINS
-from asc_jax.evaluation.report import drawings, tables
-from asc_jax.evaluation.report.figures import read_log
+from asc_jax.evaluation.report import figures, tables
 from asc_jax.evaluation.report.published import comparable, published
+from asc_jax.evaluation.report.tables import Table, percent
 from asc_jax.evaluation.result_files import stored_summary
+
+_WIDTH = 92  # columns
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """Return the whole evaluation as aligned plain text, at most 92 columns wide.
+
+    Published figures stand beside ours when the split's name has some and the clips were TAU's
+    own lists. On other clips they cannot be compared: they are left out, and a line says so.
+
+    Accuracies are in percent; log losses, of the stored dtype, in nats per clip; "–" stands for
+    what has no clips or was not published.
+    """
+    known = comparable(results)
+    text = tables.fill(
+        tables.TEMPLATES / "results.txt",
+        results=results,
+        summary=stored_summary(results),
+        tables=tables,
+        accuracy=_accuracy(results, known),
+        known=known,
+        published_left_out=published(results["split"]) and not known,
+        over_budget=OVER_BUDGET,
+    )
+    return "\n".join(textwrap.fill(line, _WIDTH) for line in text.split("\n"))
+
+
+def _accuracy(results: Mapping[str, Any], known: Mapping[str, Any] | None) -> Table:
+    """Return all accuracies as one table, with the published ones in `known`."""
+    averages, *others = tables.accuracy(results).values()
+    rows = list(averages.rows)
+    if known:
+        rows[0] = [*rows[0], f"± {percent(known['baseline']['spread'])}"]
+    for table in others:
+        rows += [[""], [f"{table.header[0]}s"]]
+        rows += [[f"  {label}", *cells] for label, *cells in table.rows]
+    header = ["", *(head.removesuffix(", published") for head in averages.header[1:])]
+    return Table("", header, rows)
 
 
 def as_html(
@@ -28,8 +67,7 @@ def as_html(
 
     Args:
       results: see `result_files`, with `segments`, `calibration` and `most_confused`.
-      log_mels: `[n_mels, n_frames]` of each of `most_confused`, the network's input.
-      axes: their `duration_s`, and `f_min` and `f_max` in Hz.
+      log_mels, axes: of `most_confused`, see `figures.spectrograms`.
       metrics_jsonl_path: the training log.
       learning_curve: a PNG drawn of it, or None.
     """
@@ -39,16 +77,16 @@ def as_html(
         results=results,
         summary=stored_summary(results),
         tables=tables,
-        drawings=drawings,
+        pictures=figures,
         scenes=SCENES,
         n_bins=N_BINS,
         heat=heat,
         over_budget=OVER_BUDGET,
         published_left_out=published(results["split"]) and not comparable(results),
         mistakes=_mistakes(np.array(stored_summary(results)["confusion"])),
-        spectrograms=drawings.spectrograms(results["most_confused"], log_mels, axes),
+        spectrograms=figures.spectrograms(results["most_confused"], log_mels, axes),
         curve=learning_curve and base64.b64encode(learning_curve.read_bytes()).decode(),
-        log=learning_curve and read_log(metrics_jsonl_path)["train"],
+        log=learning_curve and figures.read_log(metrics_jsonl_path)["train"],
     )
 
 
