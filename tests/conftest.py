@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":  # the older code generator is faster, too
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # as it is in the processes of pytest-xdist
     compiled = tempfile.mkdtemp(prefix="asc_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled

@@ -1,6 +1,7 @@
 """Runs of `fit` for tests: stopped, damaged, compared."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -80,6 +81,35 @@ def fit(parts, workdir, clips=None, test_clips=None, **options):
         workdir,
         **{"make_evaluator": make_evaluator, **OPTIONS, **options},
     )
+
+
+def fit_two_seeds(parts, folder, *, together):
+    """States and workdirs of seeds 0 and 1."""
+    workdirs = [folder / "0", folder / "1"]
+    states = loop.fit_seeds(
+        [parts, with_seed(parts, 1)],
+        small_clips(N_CLIPS),
+        None,
+        workdirs,
+        make_evaluator=make_evaluator,
+        **{**OPTIONS, "together": together},
+    )
+    return states, workdirs
+
+
+def assert_seeds_differ(workdirs, whole):
+    """Seed 0 has the losses of its own run; seed 1 others, and as many checkpoints."""
+    losses = [[line[2] for line in train_lines(workdir)] for workdir in (*workdirs, whole)]
+    np.testing.assert_allclose(losses[0][0], losses[2][0], rtol=1e-4)
+    assert losses[1] != losses[0]
+    assert saved_steps(workdirs[1]) == saved_steps(whole)
+
+
+def with_seed(parts, seed):
+    """The same experiment with another seed."""
+    config = parts.config.copy_and_resolve_references().unlock()
+    config.seed = seed
+    return dataclasses.replace(parts, config=config.lock())
 
 
 def train_lines(workdir):

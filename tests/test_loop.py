@@ -15,11 +15,12 @@ from loop_runs import (
     DAMAGES,
     N_CLIPS,
     N_STEPS,
-    OPTIONS,
     Stopping,
     assert_same_end,
+    assert_seeds_differ,
     compiled_once,
     fit,
+    fit_two_seeds,
     flip,
     saved_steps,
     spoil,
@@ -28,7 +29,6 @@ from loop_runs import (
 from small import noise, small_clips
 
 from asc_jax.errors import Interrupted, UserError
-from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import replicas
 from asc_jax.models.kernels import chunks
 from asc_jax.training import loop, run
@@ -357,32 +357,17 @@ def test_run_that_streamed_goes_on_with_resident_clips_to_the_same_bits(parts, w
     assert_same_end(fit(parts, tmp_path, resident="float32"), tmp_path, whole)
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_seeds_in_one_call_train_as_each_alone(parts, tmp_path, whole, together):
-    """One after the other to the bit; in one program to rounding, which training amplifies."""
-    workdirs = [tmp_path / "0", tmp_path / "1"]
-    seeds = [parts, with_seed(parts, 1)]
-    states = loop.fit_seeds(
-        seeds,
-        small_clips(N_CLIPS),
-        None,
-        workdirs,
-        make_evaluator=make_evaluator,
-        **{**OPTIONS, "together": together},
-    )
-    if not together:
-        assert_same_end(states[0], workdirs[0], whole)
-    losses = [[line[2] for line in train_lines(workdir)] for workdir in (*workdirs, whole[0])]
-    np.testing.assert_allclose(losses[0][0], losses[2][0], rtol=1e-4)
-    assert losses[1] != losses[0]
-    assert saved_steps(workdirs[1]) == saved_steps(whole[0])
+def test_seeds_one_after_the_other_train_as_each_alone(parts, tmp_path, whole):
+    states, workdirs = fit_two_seeds(parts, tmp_path, together=False)
+    assert_same_end(states[0], workdirs[0], whole)
+    assert_seeds_differ(workdirs, whole[0])
 
 
-def with_seed(parts, seed):
-    """The same experiment with another seed."""
-    config = parts.config.copy_and_resolve_references().unlock()
-    config.seed = seed
-    return dataclasses.replace(parts, config=config.lock())
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_seeds_in_one_program_train_as_each_alone(parts, tmp_path, whole):
+    """To rounding, which training amplifies."""
+    assert_seeds_differ(fit_two_seeds(parts, tmp_path, together=True)[1], whole[0])
 
 
 def test_int16_storage_rounds_by_half_a_step_of_the_clips_peak():

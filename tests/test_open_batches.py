@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loop_runs import fit
-from small import small_clips, small_config
+from small import small_clips
+from tiny import tiny_config
 
 from asc_jax import experiment
 from asc_jax.data.clips import open_split
@@ -108,7 +109,7 @@ def test_resident_columns_are_gathered_inside_the_step(clips, choice):
 @pytest.fixture(scope="module")
 def of_column():
     """An experiment whose loss is the column `value` of every clip."""
-    whole = experiment.make(small_config(data__batch_size=4))
+    whole = experiment.make(tiny_config(data__batch_size=4))
     return dataclasses.replace(
         whole, loss_fn=lambda logits, batch: batch["value"] + 0 * logits.sum(-1)
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import noise, small_clips, small_config
+from tiny import tiny_config
 
 from asc_jax import experiment
 from asc_jax.data.clips import from_arrays
@@ -130,10 +131,10 @@ def loud_noise(n_clips, seed):
 
 
 @functools.cache
-def compiled(compute, n_replicas=1):
+def compiled(compute, n_replicas=1, make_config=small_config):
     """Parts, optimiser and training function, compiled once for all tests of this file."""
     parts = experiment.make(
-        small_config(
+        make_config(
             precision__compute=compute,
             data__batch_size=BATCH,
             schedule__warmup_steps=10,
@@ -149,9 +150,13 @@ def compiled(compute, n_replicas=1):
     )
 
 
-def train(compute, n_steps, n_replicas=1, scale=None):
-    """Train on clips whose loudness is their label: `(final state, losses, skipped)`."""
-    parts, tx, step = compiled(compute, n_replicas)
+def train(compute, n_steps, *of, scale=None):
+    """Train on clips whose loudness is their label: `(final state, losses, skipped)`.
+
+    `of` is what `compiled` takes beside `compute`.
+    """
+    parts, tx, step = compiled(compute, *of)
+    n_replicas = of[0] if of else 1
     current = parts.new_state(parts.variables(), tx)
     if scale:
         loss_scale = current.loss_scale.replace(scale=jnp.full((), scale, jnp.float32))
@@ -186,11 +191,18 @@ def test_every_compute_format_converges_to_within_one_point_of_float32():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_replicas", [pytest.param(1, marks=pytest.mark.nightly), 2])
-def test_gradient_that_overflows_float16_lowers_the_loss_scale_and_nothing_else(n_replicas):
-    parts, tx, _ = compiled("float16", n_replicas)
+@pytest.mark.parametrize(
+    "of",
+    [
+        (2, tiny_config),
+        pytest.param((1,), marks=pytest.mark.nightly),
+        pytest.param((2,), marks=pytest.mark.nightly),
+    ],
+)
+def test_gradient_that_overflows_float16_lowers_the_loss_scale_and_nothing_else(of):
+    parts, tx, _ = compiled("float16", *of)
     fresh = parts.new_state(parts.variables(), tx)
-    after, losses, skipped = train("float16", 2, n_replicas, scale=2.0**60)
+    after, losses, skipped = train("float16", 2, *of, scale=2.0**60)
     assert after.loss_scale.scale == 2.0**58
     assert after.step == 2
     assert np.all(np.isfinite(losses))
@@ -246,10 +258,13 @@ def test_schedule_goes_on_through_a_skipped_step_and_the_moments_stand_still():
 
 
 @pytest.mark.slow
-def test_loss_scale_does_not_move_the_result():
+@pytest.mark.parametrize(
+    "of", [(2, tiny_config), pytest.param((2, small_config), marks=pytest.mark.nightly)]
+)
+def test_loss_scale_does_not_move_the_result(of):
     """A power of two is exact, so long as nothing over- or underflows."""
-    small, small_losses, _ = train("float16", 3, 2, scale=2.0**8)
-    large, large_losses, _ = train("float16", 3, 2, scale=2.0**9)
+    small, small_losses, _ = train("float16", 3, *of, scale=2.0**8)
+    large, large_losses, _ = train("float16", 3, *of, scale=2.0**9)
     np.testing.assert_allclose(small_losses, large_losses, rtol=1e-3)
     assert (small.loss_scale.scale, large.loss_scale.scale) == (2.0**8, 2.0**9)
     assert small.loss_scale.fin_steps == 3
