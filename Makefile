@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
-	@echo "make test    lint and run every test"
+	@echo "make test    lint and tests, in minutes; what takes longer is left to make nightly"
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
 	@echo "make bench   time ours beside PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
-	@echo "make nightly what takes long: tests, fuzzing, faults; then the audit"
+	@echo "make nightly every test, its programs compiled as shipped; fuzzing, faults; then the audit"
 	@echo "make fuzz    a million corrupted inputs to our readers; FUZZ_N, FUZZ_SEED"
 	@echo "make faults  210 faults to runs and data sets: same bits or a plain error; FAULTS_N, FAULTS_SEED"
 	@echo "make lock    write requirements.lock anew: every version and hash; make audit, make licences"

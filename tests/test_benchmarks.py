@@ -22,7 +22,12 @@ def start(*args):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "parts", [("e", "i"), pytest.param(("a", "j", "k"), marks=pytest.mark.nightly)]
+    "parts",
+    [
+        ("i",),
+        pytest.param(("e", "i"), marks=pytest.mark.nightly),
+        pytest.param(("a", "j", "k"), marks=pytest.mark.nightly),
+    ],
 )
 def test_parts_run_and_are_written_down(tmp_path, parts):
     paths = {name: tmp_path / f"times.{name}" for name in ("json", "markdown", "png")}

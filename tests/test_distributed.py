@@ -65,7 +65,7 @@ def run_two(workdir, stop_at=0, signal_name="SIGTERM", n_clips=(37, 37), slurm=F
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = []
     for own, stop in enumerate((0, stop_at)):
-        words = [workdir, stop, signal_name, n_clips[own], "--replicas=2", "--host_timeout_s=30"]
+        words = [workdir, stop, signal_name, n_clips[own], "--replicas=2", "--host_timeout_s=300"]
         environment = dict(os.environ)
         if slurm:
             words += ["--distributed=auto"]
