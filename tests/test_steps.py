@@ -63,7 +63,7 @@ def flat(tree):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
-@pytest.mark.nightly  # `asc_jax.cli.parity` checks it too, in every run of the tests
+@pytest.mark.nightly  # `asc-jax parity` checks it too, in every run of the tests
 @pytest.mark.slow
 def test_trajectory_in_float64_equals_pytorch(golden, x64):
     """Gradients, 20 losses, final parameters and held-out logits."""
@@ -85,7 +85,7 @@ def test_trajectory_in_float64_equals_pytorch(golden, x64):
     assert np.linalg.norm(flat(gradients) - expected) <= 1e-9 * np.linalg.norm(expected)
 
 
-@pytest.mark.nightly  # as above
+@pytest.mark.nightly  # the longest stage of `asc-jax parity`
 @pytest.mark.slow
 def test_trajectory_in_float32_stays_within_the_spread_of_pytorch(golden):
     """PyTorch's float32 runs (threads, layout, kernels changed) part from its float64 one, and so
