@@ -166,7 +166,7 @@ def test_program_ends_although_an_iterator_is_alive(data_dir):
 
 
 def test_missing_data_set_says_how_to_get_one(tmp_path):
-    with pytest.raises(UserError, match=r"prepare_data --tau_dir DIR .*--download.*make demo"):
+    with pytest.raises(UserError, match=r"prepare-data --tau_dir DIR .*--download.*make demo"):
         open_split(tmp_path / "nothing", "test")
 
 

@@ -113,7 +113,7 @@ def test_evaluation_names_a_format_that_overflows_and_refuses_it_if_it_is_the_st
         UserError, match=r"params/head/kernel holds 1000\d\d, more than float16 can"
     ):
         evaluation.evaluate_precisions(parts, large, clips)
-    with pytest.raises(UserError, match="eval.py --stored bfloat16"):
+    with pytest.raises(UserError, match="asc-jax eval --stored bfloat16"):
         evaluation.evaluate_precisions(parts, large, clips)
     parts = experiment.make(small_config(precision__stored="bfloat16"))
     results, _ = evaluation.evaluate_precisions(parts, large, clips)

@@ -232,7 +232,7 @@ def over_budget(config):
 
 
 SPOILT_RUNS = {
-    "missing results": ("results.json", None, "results.json is missing; evaluate it: python eval"),
+    "missing results": ("results.json", None, "results.json is missing; evaluate it: asc-jax eval"),
     "stale": ("results.json", stale, "is stale: step is 8 in results.json, but now 7; evaluate it"),
     "other code": ("results.json", other_code, "is stale: evaluated_with is '0.0.9"),
     "unofficial": ("results.json", lambda results: results.update(official_lists=False),
@@ -263,7 +263,7 @@ def test_interrupted_run_is_refused_even_if_it_was_evaluated(tmp_path, workdirs)
     changed = shutil.copytree(workdirs[0], tmp_path / "5pct")
     change_json(changed / "config.json", unfinished)
     change_json(changed / "results.json", lambda results: results.update(n_epochs=150))
-    with pytest.raises(UserError, match="is trained for 3 of 150 epochs: resume it with train.py"):
+    with pytest.raises(UserError, match="is trained for 3 of 150 epochs: resume it with asc-jax train"):
         open_runs([changed, *workdirs[1:]])
 
 
