@@ -263,7 +263,7 @@ def test_interrupted_run_is_refused_even_if_it_was_evaluated(tmp_path, workdirs)
     changed = shutil.copytree(workdirs[0], tmp_path / "5pct")
     change_json(changed / "config.json", unfinished)
     change_json(changed / "results.json", lambda results: results.update(n_epochs=150))
-    with pytest.raises(UserError, match="is trained for 3 of 150 epochs: resume it with asc-jax train"):
+    with pytest.raises(UserError, match="for 3 of 150 epochs: resume it with asc-jax train"):
         open_runs([changed, *workdirs[1:]])
 
 
