@@ -49,15 +49,6 @@ def x64():
 
 
 @pytest.fixture
-def as_shipped():
-    """For a test of what XLA makes of a program: with all its passes."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture
 def compiled_fast():
     """For a test that compiles for long: without them although all else is as shipped."""
     before = jax.config.values["jax_disable_most_optimizations"]

@@ -60,6 +60,8 @@ def test_wrong_values_are_refused_as_in_training():
         budget.examine(small_config(model__width=0))
 
 
+@pytest.mark.nightly  # one step further is tried below
+@pytest.mark.slow
 def test_the_reports_network_is_as_far_as_the_budget_goes(report_config):
     assert budget.solve(report_config) == {
         "n_frames": 68,

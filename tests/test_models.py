@@ -1,5 +1,7 @@
 """The network against the official baseline, in every mode, and its limiting cases."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,6 +146,31 @@ def test_gradient_through_batch_norm_equals_autodiff(x64, max_clips):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+def test_batch_norm_over_replicas_is_that_of_the_whole_batch(x64):
+    """Value and gradient, of two replicas of three clips, of which the last only fills up."""
+    x, target = jax.random.normal(jax.random.key(0), (2, 6, 3, 4, 2), jnp.float64)
+    mask = jnp.array([1.0, 1, 1, 1, 1, 0])
+    target = target * mask[:, None, None, None]
+
+    def loss(x, target, mask, axis_name=None):
+        (y,), mean, var, n_values = chunks.layer(
+            lambda clips, _: (clips,), None, axis_name, x, (), mask, jnp.array([0.3, 5.0])
+        )
+        affine = normalisation.Affine(mean, 1 / jnp.sqrt(var + 1e-5), jnp.zeros(2))
+        return jnp.sum(target * normalisation.scale_shift(y, affine)), n_values
+
+    def value_and_gradient(*arrays, **options):
+        return jax.value_and_grad(loss, has_aux=True)(*arrays, **options)
+
+    (expected, n_values), gradient = value_and_gradient(x, target, mask)
+    of_replica = functools.partial(value_and_gradient, axis_name="replica")
+    halves = [array.reshape(2, 3, *array.shape[1:]) for array in (x, target, mask)]
+    (values, ns), gradients = jax.vmap(of_replica, axis_name="replica")(*halves)
+    np.testing.assert_allclose(values.sum(), expected, rtol=1e-12)
+    np.testing.assert_array_equal(ns, [n_values, n_values])
+    np.testing.assert_allclose(gradients.reshape(x.shape), gradient, atol=1e-12)
+
+
 def test_a_step_holds_little_more_than_its_backward_pass_needs():
     net, n_clips = CPMobile(width=8, body="shifts"), 4 * chunks.CPU_CLIPS
     log_mel = jax.ShapeDtypeStruct((n_clips, 64, 34, 1), jnp.float32)
@@ -213,8 +240,9 @@ def test_folding_keeps_the_response_norms():
     variables = state.init_variables(model, jax.random.key(0), (32, 20, 1))
     moved = jax.tree.map(lambda x: x + 0.1, variables)
     log_mel = jax.random.normal(jax.random.key(1), (3, 32, 20, 1))
-    logits = CPMobile(width=8, grn=True, folded=True).apply(fold_batch_norm(moved), log_mel)
-    np.testing.assert_allclose(logits, model.apply(moved, log_mel), rtol=1e-4)
+    folded = jax.jit(CPMobile(width=8, grn=True, folded=True).apply)
+    logits = folded(fold_batch_norm(moved), log_mel)
+    np.testing.assert_allclose(logits, jax.jit(model.apply)(moved, log_mel), rtol=1e-4)
 
 
 def test_folded_network_cannot_be_trained():

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 from small import small_config
+from tiny import tiny_config
 
 from asc_jax import experiment, features
 from asc_jax.evaluation.evaluate import make_eval_step
@@ -161,18 +162,20 @@ def run_steps(config, batches, n_replicas, calls=None, n_slots=None, pad_to=None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("n_replicas", "sizes"),  # numbers of batches, of clips in one, and in the last
+    ("make_config", "n_replicas", "sizes"),  # numbers of batches, clips in one, and in the last
     [
-        (4, (3, 10, 7)),
-        pytest.param(2, (10, 78, 31), marks=pytest.mark.nightly),
-        pytest.param(4, (10, 78, 31), marks=pytest.mark.nightly),
+        (tiny_config, 4, (3, 10, 7)),  # test_models has batch normalisation over replicas
+        pytest.param(small_config, 2, (10, 78, 31), marks=pytest.mark.nightly),
+        pytest.param(small_config, 4, (10, 78, 31), marks=pytest.mark.nightly),
     ],
 )
-def test_result_in_float64_does_not_depend_on_the_replicas(x64, compiled_fast, n_replicas, sizes):
+def test_result_in_float64_does_not_depend_on_the_replicas(
+    x64, compiled_fast, make_config, n_replicas, sizes
+):
     """Augmentation on; 4 does not divide a batch; the last batch is padded."""
-    batches = make_batches(*sizes, np.float64)
-    loss, final = run_steps(small_config(), batches, 1)
-    loss_n, final_n = run_steps(small_config(), batches, n_replicas)
+    batches, config = make_batches(*sizes, np.float64), make_config()
+    loss, final = run_steps(config, batches, 1)
+    loss_n, final_n = run_steps(config, batches, n_replicas)
     np.testing.assert_allclose(loss_n, loss, rtol=1e-9)
     for a, b in ((final.params, final_n.params), (final.batch_stats, final_n.batch_stats)):
         assert np.linalg.norm(flat(a) - flat(b)) <= 1e-9 * np.linalg.norm(flat(a))

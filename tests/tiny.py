@@ -1,21 +1,32 @@
 """The smallest network, for what depends on no network: it compiles at once."""
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 from small import small_config
 
 
 class Tiny(nn.Module):
-    """Levels of the bands over the clip, normalised, and a dense layer."""
+    """Levels of the bands, less their mean over the valid clips of the batch; a dense layer."""
 
     dtype: str | None = None
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, log_mel, train):
-        x = log_mel[..., 0].mean(axis=-1).astype(self.dtype or log_mel.dtype)
-        x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x)
-        return nn.Dense(10, dtype=self.dtype)(x).astype("float32")
+    def __call__(self, log_mel, train, mask=None):
+        x = log_mel[..., 0].mean(axis=-1)  # [b, n_mels]
+        running = self.variable("batch_stats", "mean", jnp.zeros, x.shape[1:], x.dtype)
+        mean = running.value
+        if train:
+            weight = jnp.ones(len(x), x.dtype) if mask is None else mask.astype(x.dtype)
+            sums = jnp.sum(x * weight[:, None], axis=0), jnp.sum(weight)
+            if self.axis_name is not None and not self.is_initializing():
+                sums = jax.lax.psum(sums, self.axis_name)
+            mean = sums[0] / sums[1]
+            running.value = 0.9 * running.value + 0.1 * mean
+        x = (x - mean[None]).astype(self.dtype or x.dtype)
+        return nn.Dense(10, dtype=self.dtype)(x).astype(log_mel.dtype)
 
 
 def tiny_config(**overrides):
