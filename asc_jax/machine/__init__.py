@@ -1,1 +1,1 @@
-"""What a program asks of the machine: replicas, processes, memory, files, locks."""
+"""The machine that a program runs on: replicas, processes, memory, files, locks."""

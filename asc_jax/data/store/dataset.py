@@ -47,7 +47,7 @@ CLIP_BYTES = 128_600  # a stored clip with its names, rounded up
 
 
 class Stored(NamedTuple):
-    """Where a clip is stored."""
+    """Name the place where a clip is stored."""
 
     path: str  # of the shard
     index: int  # in the shard
