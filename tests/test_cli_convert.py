@@ -34,7 +34,7 @@ BASE = ("--config", "base.py")
 
 
 def start(*args, cwd, module=None):
-    """How `convert` ended, or a module in a process of its own; whatever happened, no traceback."""
+    """Return how `convert`, or a module in a process of its own, ended: without a traceback."""
     if module is None:
         return call("convert", *args, cwd=cwd)
     command = [sys.executable, *module, *map(str, args)]
@@ -434,12 +434,12 @@ def test_network_that_gives_no_numbers_is_not_evaluated(home):
     config = small_config(data__dir="data", data__train_split="train_5pct")
     variables = moved_variables(experiment.make(config))
     variables["params"]["head"]["kernel"][..., 3] = np.nan
-    save_run(home / "spoilt", config, variables)
-    done = call("eval", "--workdir=spoilt", cwd=home)
+    save_run(home / "corrupted", config, variables)
+    done = call("eval", "--workdir=corrupted", cwd=home)
     assert done.returncode == 2
     assert (
-        "the network in spoilt, step 3: stored in float32, it gives NaN or inf for 7 of 7 clips"
+        "the network in corrupted, step 3: stored in float32, it gives NaN or inf for 7 of 7 clips"
         in done.stderr
     )
     assert "--checkpoint best" in done.stderr
-    assert not (home / "spoilt" / "results.json").exists()
+    assert not (home / "corrupted" / "results.json").exists()

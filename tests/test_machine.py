@@ -1,4 +1,4 @@
-"""What of this machine a process may use, and files that are written whole."""
+"""The processors and memory that a process may use, and files that are written atomically."""
 
 import os
 
