@@ -18,7 +18,7 @@ LIMITS = {"max_macs": 30_000_000, "max_bytes": 128_000}
 
 
 def count(n_frames, **model):
-    net = CPMobile(body="lax", **model)
+    net = CPMobile(**model)
     clip = jax.ShapeDtypeStruct((1, 256, n_frames, 1), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), clip)
     return complexity.count_macs(net.apply, variables, clip), variables

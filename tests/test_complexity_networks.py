@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from asc_jax.complexity import count_macs, torchinfo_macs
 from asc_jax.models.precision import n_folded, n_params
@@ -147,3 +148,35 @@ def test_two_networks_in_one_function_keep_their_names():
     variables = jax.eval_shape(teacher.init, jax.random.key(0), x)
     count = count_macs(lambda v, x: (teacher.apply(v, x), student.apply(v, x)), variables, x)
     assert dict(count.by_layer) == {"Teacher/head": 12, "Student/head": 12}
+
+
+class Stateful(nnx.Module):
+    """A network of NNX, whose BatchNorm and Dropout change their state when they are called."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.dense = nnx.Linear(3, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(self.norm(self.dense(x)))
+
+    def logits(self, x, *, n):
+        return self(x)[:, :n]
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_nnx_modules_count_in_both_modes_and_keep_their_state(train):
+    net, x = Stateful(), jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    (net.train if train else net.eval)()
+    before = jax.tree.leaves(net)
+    counts = [count_macs(net, x), count_macs(net.logits, x, n=2)]
+    counts.append(count_macs(lambda net, x: net(x), net, x))
+    assert [count.total for count in counts] == [2 * 3 * 4] * 3
+    assert all(now is then for now, then in zip(jax.tree.leaves(net), before, strict=True))
+
+
+def test_nnx_rnn_counts_its_cell_once_per_step():
+    rnn = nnx.RNN(nnx.LSTMCell(3, 5, rngs=nnx.Rngs(0)))
+    assert count_macs(rnn, jax.ShapeDtypeStruct((2, 7, 3), jnp.float32)).total == 2 * 7 * 4 * 5 * 8

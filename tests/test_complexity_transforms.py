@@ -109,6 +109,83 @@ def test_remat_counts_what_the_backward_pass_computes_again():
     assert gradient(jax.checkpoint(cube)) == gradient(cube) + 8  # x @ x, once more
 
 
+def endless(x):
+    return jax.lax.while_loop(lambda x: x[0, 0] < 9, square, x)
+
+
+def by_platform(x):
+    """Compute `x @ x` by default, and elsewhere what costs more or cannot be counted."""
+    inner = functools.partial(
+        jax.lax.platform_dependent, tpu=lambda x: x @ x @ x, cuda=jnp.linalg.inv, default=custom_vjp
+    )
+    return jax.lax.platform_dependent(x, cpu=endless, default=inner)
+
+
+@jax.custom_vjp
+def custom_by_platform(x):
+    return by_platform(x)
+
+
+custom_by_platform.defvjp(lambda x: (by_platform(x), x), lambda x, dy: (by_platform(dy),))
+
+
+@pytest.mark.parametrize(
+    ("fn", "n_squares"),
+    [
+        (by_platform, 1),
+        (jax.jit(by_platform), 1),
+        (jax.checkpoint(by_platform), 1),
+        (custom_by_platform, 1),
+        (lambda x: jax.vjp(custom_by_platform, x)[1](x), 2),
+        (lambda x: jax.lax.scan(lambda c, _: (by_platform(c), None), x, length=3)[0], 3),
+        (lambda x: jax.vmap(by_platform)(jnp.stack([x, x])), 2),
+        (lambda x: jax.pmap(by_platform)(jnp.stack([x, x])), 2),
+    ],
+)
+def test_platform_dependent_counts_its_default_alone(fn, n_squares):
+    count = count_macs(fn, SQUARE)
+    assert (count.total, count.flops) == (n_squares * 8, 0)
+    assert count.branches == ()
+    assert count.uncounted == {}
+
+
+def test_platform_dependent_without_a_default_counts_its_dearest_branch():
+    both = functools.partial(jax.lax.platform_dependent, cpu=square, tpu=lambda x: x @ x @ x)
+    count = count_macs(both, SQUARE)
+    assert (count.total, count.branches[0].macs) == (16, (8, 16))
+
+
+def test_loops_for_other_platforms_need_no_trips():
+    count = count_macs(lambda x: endless(by_platform(x)), SQUARE, while_trips=(5,))
+    assert count.total == 8 + 5 * 8
+
+
+def repeated(x, n):
+    for _ in range(n):
+        x = x @ x
+    return jax.lax.fori_loop(0, n, lambda _, x: x @ x, x)
+
+
+@pytest.mark.parametrize("n", [3, np.int64(3)])
+def test_arguments_that_are_no_arrays_keep_their_values(n):
+    def fn(x, options, *, dtype, act):
+        x = repeated(x, options["n"]) if options["train"] else x
+        return act(x.astype(dtype).reshape(options["shape"]))
+
+    options = {"n": n, "train": True, "shape": (4, 1), "name": "a string"}
+    assert count_macs(fn, SQUARE, options, dtype=np.float16, act=jnp.sin).total == 6 * 8
+    assert count_macs(jax.jit(repeated, static_argnames="n"), SQUARE, n).total == 6 * 8
+
+
+def test_an_array_whose_value_is_needed_is_named():
+    def fn(x, n):
+        return x @ x if n else x
+
+    with pytest.raises(TypeError, match="value of the argument n"):
+        count_macs(fn, SQUARE, np.array(1))
+    assert count_macs(functools.partial(fn, n=np.array(1)), SQUARE).total == 8
+
+
 def test_pytrees_keywords_and_arrays_count_alike():
     def fn(tree, *, scale):
         return tree["a"] @ tree["b"][0] * scale
@@ -126,12 +203,13 @@ def test_every_shard_counts_and_axes_the_body_sees_whole_do_not():
 
 @pytest.mark.parametrize("train", [False, True])
 def test_the_network_counts_the_same_under_jit_vmap_remat_and_pmap(train):
-    net = CPMobile(body="lax", width=8)
+    net = CPMobile(width=8)
     shape = (2, 32, 17, 1)
     clips = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), clips)
     fn = functools.partial(net.apply, train=train, mutable=["batch_stats"])
     plain = count_macs(fn, variables, clips)
+    assert count_macs(net.apply, variables, clips, train=train, mutable=["batch_stats"]) == plain
 
     def stacked(tree, n):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tree)

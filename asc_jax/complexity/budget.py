@@ -14,7 +14,6 @@ from asc_jax import features
 from asc_jax.complexity.count import torchinfo_macs
 from asc_jax.complexity.measure import measure
 from asc_jax.models import precision
-from asc_jax.models.blocks import Pending
 from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.types import Params
 
@@ -79,7 +78,7 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
 
 def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
     """Abstract variables; module path → shape of its result, without the batch axis."""
-    network = model(config, body="lax")
+    network = model(config)
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
 
     def run(key, clip):
@@ -92,18 +91,13 @@ def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
     return variables, {path: result.shape[1:] for path, result in results.items()}
 
 
-def _results(caught, path: tuple[str, ...] = (), around=None) -> Iterator[tuple[str, jax.Array]]:
-    """Module path → its result; of one that only makes scalars, what they are applied to."""
-    result = caught.get("__call__", (around,))[0]
-    result = result.x if isinstance(result, Pending) else result
-    if not isinstance(result, jax.Array):  # what a layer keeps beside it; scalars it is scaled by
-        leaves = jax.tree.leaves(result)
-        result = leaves[0] if leaves and (leaves[0].ndim == 4 or around is None) else around
-    if result is not None:
-        yield "/".join(path), result
+def _results(caught, path: tuple[str, ...] = ()) -> Iterator[tuple[str, jax.Array]]:
+    """Yield the path of every module and the first array of its result."""
+    if leaves := jax.tree.leaves(caught.get("__call__")):
+        yield "/".join(path), leaves[0]
     for name, inner in caught.items():
         if name != "__call__":
-            yield from _results(inner, (*path, name), result)
+            yield from _results(inner, (*path, name))
 
 
 def solve(config: ml_collections.ConfigDict) -> dict:

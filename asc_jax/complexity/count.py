@@ -14,8 +14,11 @@ each of 1,354 channels, although folded into the convolutions they cost nothing.
 
 import collections
 import dataclasses
+import functools
+import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -73,7 +76,9 @@ def count_macs(
     """Count the multiply-accumulates of `fn(*args, **kwargs)`.
 
     jit, vmap, remat, custom derivatives and solves are followed; a scan counts its length
-    times, shard_map and pmap once per shard, a cond or switch as its dearest branch.
+    times, shard_map and pmap once per shard, a cond or switch as its dearest branch. A
+    `lax.platform_dependent` counts as its default on every machine, whatever the other branches
+    hold, and is not in `branches`; without a default it counts as a switch.
 
     FLOPs are a figure of its own: one per element of an elementwise result, whatever the
     function (exp counts like add); one per element that a reduction or window takes in beyond
@@ -83,10 +88,11 @@ def count_macs(
     between replicas (psum).
 
     Args:
-      fn: a JAX function that `jax.make_jaxpr` can trace. Bind arguments that must stay Python
-        values with functools.partial. An NNX module must not change its own state when called
-        (BatchNorm and Dropout in training mode do).
-      *args: pytrees of arrays or `jax.ShapeDtypeStruct`s.
+      fn: a JAX function, an NNX module, or a method of one; its state stays as it is. A module
+        in a closure, partial or nnx.jit must not change its state: make it an argument.
+      *args: pytrees. Their arrays and `jax.ShapeDtypeStruct`s are traced, and `fn` cannot see
+        their values; bind an array whose values it needs with functools.partial. All else
+        (numbers, bools, strings, functions, …) reaches `fn` as it is.
       while_trips: how often `while` loops run: one number for all, or one per loop in the
         order of the program, an outer one before those inside.
       **kwargs: likewise pytrees.
@@ -107,7 +113,7 @@ def count_macs(
     """
     while_trips = _whole_numbers(while_trips)
     walk = jaxpr_walk.Walk(_weigh, while_trips)
-    visits = list(walk.visits(jax.make_jaxpr(fn)(*args, **kwargs)))
+    visits = list(walk.visits(_trace(fn, args, kwargs)))
     if isinstance(while_trips, tuple) and len(while_trips) != walk.n_whiles:
         raise ValueError(f"while_trips names {len(while_trips)} loops, there are {walk.n_whiles}")
     by_scope, by_primitive, by_layer, uncounted = (collections.Counter() for _ in range(4))
@@ -128,6 +134,31 @@ def count_macs(
     return MacCount(
         total, Counts(by_layer), Counts(by_primitive), flops, branches, Counts(uncounted)
     )
+
+
+def _trace(fn: Callable, args: tuple, kwargs: dict):
+    """Return the jaxpr of `fn(*args, **kwargs)`, with the arrays among them as its inputs."""
+    method = fn.__call__ if callable(fn) and not inspect.ismethod(fn) else fn
+    if inspect.ismethod(method):  # an NNX module becomes an input too: it may change its state
+        fn, args = method.__func__, (method.__self__, *args)
+    leaves, tree = jax.tree.flatten((args, kwargs))
+
+    @functools.wraps(fn)  # JAX names the arguments of `fn` in its errors
+    def call(*args, **kwargs):
+        traced = tree.flatten_up_to((args, kwargs))
+        args, kwargs = tree.unflatten(
+            leaf if array is None else array for array, leaf in zip(traced, leaves, strict=True)
+        )
+        return fn(*args, **kwargs)
+
+    args, kwargs = tree.unflatten(leaf if _is_array(leaf) else None for leaf in leaves)
+    return jax.make_jaxpr(call)(*args, **kwargs)
+
+
+def _is_array(leaf: Any) -> bool:
+    """Return whether it is an array or stands for one; NumPy's types and scalars do not."""
+    has_shape = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    return has_shape and not isinstance(leaf, type | np.generic)
 
 
 def _whole_numbers(trips) -> int | tuple[int, ...] | None:

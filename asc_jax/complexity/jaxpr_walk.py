@@ -48,7 +48,8 @@ class Branches:
 class Walk:
     """One pass over a jaxpr.
 
-    weigh: `Visit`s → cost; of a cond, the branch where it is highest is followed.
+    weigh: `Visit`s → cost; of a cond, the branch where it is highest is followed. Of a
+      `lax.platform_dependent`, the default is, so that the machine makes no difference.
     while_trips: how often `while` loops run: one number for all, or one per loop in the order
       of the program; None: not known. branches: the conds met so far.
     """
@@ -76,6 +77,8 @@ class Walk:
                 yield from self.visits(inner[0], here, times * eqn.params["length"])
             elif name == "shard_map":
                 yield from self.visits(inner[0], here, times * _n_shards(eqn))
+            elif name == "cond" and (default := _default_branch(eqn)) is not None:
+                yield from self.visits(default, here, times)
             elif name == "cond":
                 yield from self._dearest(inner, here, times)
             elif name == "while":
@@ -136,6 +139,12 @@ def inner_jaxprs(value) -> Iterator:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from inner_jaxprs(getattr(value, field.name, None))
+
+
+def _default_branch(eqn):
+    """Return what `lax.platform_dependent` runs on platforms it does not name; None: no such."""
+    platforms = eqn.params.get("branches_platforms") or ()
+    return eqn.params["branches"][platforms.index(None)] if None in platforms else None
 
 
 def _scopes(eqn) -> tuple[str, ...]:

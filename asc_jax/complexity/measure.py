@@ -23,7 +23,7 @@ def measure(config) -> dict:
     Raises:
       UserError: the section `model` describes no network.
     """
-    network = model(config, body="lax")
+    network = model(config)
     if not isinstance(network, nn.Module):
         raise UserError(f"config.model.name is {config.model.name}, expected a flax.linen.Module")
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
