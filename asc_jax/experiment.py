@@ -23,11 +23,11 @@ from asc_jax.features.augmentation import (
     training_input,
 )
 from asc_jax.machine.named_parts import bind, errors_named, find, require_section, takes
-from asc_jax.models import apply_training, evaluation, scratch_shapes_of
+from asc_jax.models import evaluation, training
 from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.training import config_checks, optim, state, steps
 from asc_jax.training.losses import LOSSES
-from asc_jax.types import Array, Params, Scratch
+from asc_jax.types import Array, Params
 
 CPU_CHUNK = 1  # clip
 
@@ -85,8 +85,9 @@ class Experiment:
         return loaded
 
     def train_steps(self, tx, axis_name: str | None = None) -> Callable:
-        """Return `(state, batches, n_steps, key, clips, arrays, scratch) -> (state, metrics,
-        scratch)`; see `steps.train_steps`.
+        """Return `(state, batches, n_steps, key, clips, arrays) -> (state, metrics)`.
+
+        See `steps.train_steps`.
         """
         step = functools.partial(
             steps.train_step,
@@ -96,19 +97,12 @@ class Experiment:
                 features_config=self.config.features,
                 axis_name=axis_name,
             ),
-            forward=functools.partial(train_forward, config=self.config, axis_name=axis_name),
+            forward=train_forward(self.config, axis_name),
             loss_fn=self.loss_fn,
             tx=tx,
             axis_name=axis_name,
         )
         return functools.partial(steps.train_steps, step=step)
-
-    def scratch_shapes(self, audio: jax.ShapeDtypeStruct) -> Scratch:
-        """Return the shapes of what a training step on `audio [b, n_samples]` can write over."""
-        f, (n_clips, n_samples) = self.config.features, audio.shape
-        shape = n_clips, f.n_mels, features.n_frames(n_samples, f.hop_length), 1
-        network = model(self.config, train=True, body="lax")  # the quickest to trace
-        return scratch_shapes_of(network, jax.ShapeDtypeStruct(shape, audio.dtype))
 
 
 def make(config: ml_collections.ConfigDict) -> Experiment:
@@ -216,12 +210,14 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
         expect("name", config.loss.name, shape == (2,), f"a value for each clip, not {shape}")
 
 
-def train_forward(params, batch_stats, batch, key, scratch=None, *, config, axis_name=None):
-    """Return `apply_training`'s results for a batch with `log_mel` and `mask`."""
-    network = model(config, train=True, axis_name=axis_name)
-    return apply_training(
-        network, params, batch_stats, batch["log_mel"], batch["mask"], scratch, key, axis_name
-    )
+def train_forward(config, axis_name: str | None = None) -> Callable:
+    """Return `(variables, batch, key) -> (logits, updates)`, of a batch with `log_mel` and `mask`."""
+    forward = training(model(config, train=True, axis_name=axis_name), axis_name)
+
+    def of_batch(variables, batch, key):
+        return forward(variables, batch["log_mel"], batch["mask"], key)
+
+    return of_batch
 
 
 def eval_forward(variables, audio, *, config):

@@ -17,6 +17,7 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import make_eval_step
 from asc_jax.machine import compiler_memory, distributed, replicas
 from asc_jax.models.from_config import log_mel_shape, model
+from asc_jax.training.placement import place_state
 from asc_jax.training.resident import place_clips, resident_steps
 from benchmarks import inputs, ours_data, ours_network
 from benchmarks.inputs import Job
@@ -38,8 +39,7 @@ def model_step(spec: Mapping) -> Job:
     log_mel = inputs.log_mels(spec["batch"], *log_mel_shape(parts.config)[:2])
     tx = parts.tx(N_RUN_STEPS)
     train_steps = ours_network.train_steps(parts, tx)
-    shapes = functools.partial(ours_network.scratch_shapes, parts.config)
-    return _training(spec, parts, tx, train_steps, shapes, log_mel)
+    return _training(spec, parts, tx, train_steps, log_mel)
 
 
 def whole_step(spec: Mapping) -> Job:
@@ -48,7 +48,7 @@ def whole_step(spec: Mapping) -> Job:
     audio = inputs.waveforms(spec["batch"], parts.n_samples)
     tx = parts.tx(N_RUN_STEPS)
     train_steps = parts.train_steps(tx, axis_name=replicas.AXIS)
-    return _training(spec, parts, tx, train_steps, parts.scratch_shapes, audio)
+    return _training(spec, parts, tx, train_steps, audio)
 
 
 def epoch(spec: Mapping) -> Job:
@@ -63,11 +63,8 @@ def epoch(spec: Mapping) -> Job:
     tx, slots = parts.tx(N_RUN_STEPS), spec["slots"]
     if held is not None:
         slots = resident_steps(slots, n_batches(len(clips), spec["batch"]))
-    train = replicas.pmap_train(
-        parts.train_steps(tx, axis_name=replicas.AXIS),
-        scratch_shapes=parts.scratch_shapes,
-    )
-    state = replicas.replicate(parts.new_state(parts.variables(), tx))
+    train = replicas.pmap_train(parts.train_steps(tx, axis_name=replicas.AXIS))
+    state = place_state(parts.new_state(parts.variables(), tx), parts.config, spec["batch"])
     numbers = itertools.count()
 
     def run():
@@ -120,12 +117,12 @@ def resident_step(spec: Mapping) -> Job:
     if n_seeds is not None:
         state, batches = jax.tree.map(lambda x: jnp.stack([x] * n_seeds), (state, batches))
         key = jax.random.split(key, n_seeds)
-        train = jax.vmap(train, in_axes=(0, 0, None, 0))  # no scratch memory
+        train = jax.vmap(train, in_axes=(0, 0, None, 0))
     train = jax.jit(train, donate_argnums=0)
 
     def run():
         nonlocal state
-        state, metrics, _ = train(state, batches, slots, key)
+        state, metrics = train(state, batches, slots, key)
         jax.block_until_ready((state, metrics))
 
     return Job(run, slots * len(audio) * (n_seeds or 1))
@@ -157,7 +154,7 @@ def whole_run(spec: Mapping) -> Job:
 def count(spec: Mapping) -> Job:
     """The exact MACs of the network, as every command counts them before it starts."""
     config = inputs.read_config(spec)
-    net = model(config, body="lax")
+    net = model(config)
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), clip)
     return Job(lambda: count_macs(net.apply, variables, clip), 1)
@@ -176,13 +173,13 @@ def _parts(spec: Mapping) -> experiment.Experiment:
     return experiment.make(config.lock())
 
 
-def _training(spec: Mapping, parts, tx, train_steps, scratch_shapes, audio: np.ndarray) -> Job:
+def _training(spec: Mapping, parts, tx, train_steps, audio: np.ndarray) -> Job:
     """One compiled call of several steps, batches from the host, as `loop.fit` makes it."""
     n, n_steps = spec.get("n_replicas"), spec.get("n_steps", spec["slots"])
     if n is not None and n > replicas.n_replicas():
         raise UserError(f"{n} replicas need as many accelerators")
-    train = replicas.pmap_train(train_steps, n, scratch_shapes=scratch_shapes)
-    state = replicas.replicate(parts.new_state(parts.variables(), tx), n)
+    train = replicas.pmap_train(train_steps, n)
+    state = place_state(parts.new_state(parts.variables(), tx), parts.config, len(audio), n)
     batches = replicas.stack_and_shard([_batch(audio)] * spec["slots"], spec["slots"], n)
 
     def run():

@@ -8,10 +8,9 @@ import jax
 from asc_jax import experiment
 from asc_jax.evaluation.step import eval_step
 from asc_jax.machine import replicas
-from asc_jax.models import evaluation, scratch_shapes_of
+from asc_jax.models import evaluation
 from asc_jax.models.from_config import model
 from asc_jax.training import steps
-from asc_jax.types import Scratch
 
 
 def train_steps(parts: experiment.Experiment, tx) -> Callable:
@@ -19,20 +18,12 @@ def train_steps(parts: experiment.Experiment, tx) -> Callable:
     step = functools.partial(
         steps.train_step,
         augment=lambda key, batch, arrays: {**batch, "log_mel": batch["audio"][..., None]},
-        forward=functools.partial(
-            experiment.train_forward, config=parts.config, axis_name=replicas.AXIS
-        ),
+        forward=experiment.train_forward(parts.config, replicas.AXIS),
         loss_fn=parts.loss_fn,
         tx=tx,
         axis_name=replicas.AXIS,
     )
     return functools.partial(steps.train_steps, step=step)
-
-
-def scratch_shapes(config, log_mel: jax.ShapeDtypeStruct) -> Scratch:
-    """`Experiment.scratch_shapes` for `log_mel [b, n_mels, n_frames]`."""
-    net = model(config, train=True, body="lax")
-    return scratch_shapes_of(net, jax.ShapeDtypeStruct((*log_mel.shape, 1), log_mel.dtype))
 
 
 def make_eval_step(config) -> Callable:

@@ -21,11 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from asc_jax import features
 from asc_jax.features import augment, augmentation, filters, front_end
-from asc_jax.models import CPMobile, normalisation
-from asc_jax.models.kernels import (
-    convolution,
-    shifts,
-)
+from asc_jax.models import CPMobile, layers
 from asc_jax.pytorch.parity import front_end_stages, table
 from asc_jax.pytorch.parity.front_end_stages import HOPS, MEL, RATES
 from asc_jax.pytorch.weights import from_torch
@@ -48,22 +44,22 @@ def inject(name):
 def same_padding():
     """TensorFlow's SAME pads an even axis under stride 2 at its end only."""
 
-    def windows(padded, strides, shape):
-        skip = [int(s == 2 and n % 2 == 0) for s, n in zip(strides, shape[1:3], strict=True)]
-        return true_windows(padded[:, skip[0] :, skip[1] :], strides, shape)
+    def padding(x, size, strides):
+        return jax.lax.padtype_to_pads(x.shape[1:3], size, strides, "SAME")
 
-    def depthwise(x, kernel, strides):  # without the hand-written gradient
-        taken = windows(shifts._pad(x), strides, x.shape)
-        taps = zip(taken, shifts.TAPS, strict=True)
-        return sum(window * kernel[i, j][None, None] for window, (i, j) in taps)
+    def conv(x, kernel, strides=(1, 1), groups=1):
+        return true_conv(x, kernel, strides, groups, padding(x, kernel.shape[:2], strides))
 
-    true_windows = shifts._windows
-    return [(shifts, "_windows", windows), (shifts, "depthwise_conv", depthwise)]
+    def avg_pool(x, size, strides, _):
+        return true_avg_pool(x, size, strides, padding(x, size, strides))
+
+    true_conv, true_avg_pool = layers.conv, layers.avg_pool
+    return [(layers, "conv", conv), (layers, "avg_pool", avg_pool)]
 
 
 def biased_variance():
     """Flax's running variance: divided by n."""
-    return [(normalisation, "unbiased_variance", lambda var, count: var)]
+    return [(layers, "unbiased_variance", lambda var, count: var)]
 
 
 def biased_mixstyle():
@@ -212,12 +208,12 @@ def no_decay_on_batch_norm():
 
 def padding_not_counted():
     """The shortcut's average pool divides by the samples inside the map."""
-    true = convolution.avg_pool3x3
+    true = layers.avg_pool
 
-    def avg_pool3x3(x, *, strides=(1, 1)):
-        return true(x, strides=strides) / true(jnp.ones_like(x), strides=strides)
+    def avg_pool(x, *window):
+        return true(x, *window) / true(jnp.ones_like(x), *window)
 
-    return [(convolution, "avg_pool3x3", avg_pool3x3)]
+    return [(layers, "avg_pool", avg_pool)]
 
 
 FAULTS = {

@@ -30,7 +30,7 @@ from small import noise, small_clips
 
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import replicas
-from asc_jax.models.kernels import chunks
+from asc_jax.models.kernels import by_chunks
 from asc_jax.training import loop, run
 from asc_jax.training.resident import to_int16
 
@@ -42,7 +42,7 @@ def parts():
     Their few clips are in several chunks, as those of a whole batch are.
     """
     with compiled_once() as parts, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CPU_CLIPS", 1)
+        patch.setattr(by_chunks, "clips_in_cache", lambda *_: 1)
         yield parts
 
 

@@ -8,44 +8,49 @@ import numpy as np
 import pytest
 
 from asc_jax.errors import UserError
-from asc_jax.models import CPMobile, normalisation
-from asc_jax.models.folding import fold_batch_norm
-from asc_jax.models.kernels import chunks
+from asc_jax.models import CPMobile, layers, training
+from asc_jax.models.kernels import by_chunks, convolution, normalise, pool
 from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import state
 
-BODIES = ["lax", "shifts"]
+
+@pytest.fixture(params=["fast kernels", "definitions"])
+def kernels(request, monkeypatch):
+    """What a CPU computes, and what a machine computes for which there are no fast kernels."""
+    if request.param == "definitions":
+        for module in (convolution, normalise, pool):
+            monkeypatch.setattr(
+                module, "by_machine", lambda fn, definition, *operands: definition(*operands)
+            )
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
 
 
 def to_input(log_mel):
     return jnp.asarray(log_mel, jnp.float32)[..., None]
 
 
-@pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("hop", [500, 472])
-def test_evaluation_logits_equal_the_baseline(golden, body, hop):
+def test_evaluation_logits_equal_the_baseline(golden, kernels, hop):
     variables = from_torch(golden("c_state_calib"))
     log_mel = to_input(golden("b_frontend")[f"logmel_hop{hop}"])
-    logits = CPMobile(body=body).apply(variables, log_mel)
+    logits = jax.jit(CPMobile().apply)(variables, log_mel)
     np.testing.assert_allclose(logits, golden("c_logits_calib")[f"logits_hop{hop}"], atol=1e-4)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_evaluation_logits_of_held_out_clips_equal_the_baseline(golden, body):
+def test_evaluation_logits_of_held_out_clips_equal_the_baseline(golden, kernels):
     variables = from_torch(golden("c_state_calib"))
     log_mel = to_input(golden("g_trajectory")["held_x_q"]) / 16
-    logits = CPMobile(body=body).apply(variables, log_mel)
+    logits = jax.jit(CPMobile().apply)(variables, log_mel)
     np.testing.assert_allclose(logits, golden("c_logits_calib")["logits_held"], atol=1e-4)
 
 
-@pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("hop", [500, 472])
-def test_training_logits_and_statistics_equal_the_baseline(golden, body, hop):
+def test_training_logits_and_statistics_equal_the_baseline(golden, kernels, hop):
     state3, reference = golden("c_state3"), golden("c_logits")
     log_mel = to_input(golden("b_frontend")[f"logmel_hop{hop}"])
-    logits, updated = CPMobile(body=body).apply(
-        from_torch(state3), log_mel, train=True, mutable=["batch_stats"]
-    )
+    logits, updated = jax.jit(training(CPMobile()))(from_torch(state3), log_mel)
     np.testing.assert_allclose(logits, reference[f"train_logits_hop{hop}"], atol=1e-3)
     prefix = f"train_hop{hop}|"
     after = {k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)}
@@ -76,14 +81,12 @@ def test_number_of_parameters(grn, expected):
 
 
 def test_response_norm_starts_as_the_identity_and_has_finite_gradients():
-    module = normalisation.GlobalResponseNorm()
+    module = layers.GlobalResponseNorm()
     x = jnp.zeros((2, 4, 5, 3)).at[..., 0].set(1.0)  # two silent channels
-    response = module.apply(module.init(jax.random.key(0)))
-    np.testing.assert_array_equal(normalisation.response_norm(x, *response), x)
-    moved = jax.tree.map(jnp.ones_like, response)
-    grads = jax.grad(lambda r, x: jnp.sum(normalisation.response_norm(x, *r)), argnums=(0, 1))(
-        moved, x
-    )
+    variables = module.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(module.apply(variables, x), x)
+    moved = jax.tree.map(jnp.ones_like, variables)
+    grads = jax.grad(lambda *args: jnp.sum(module.apply(*args)), argnums=(0, 1))(moved, x)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
 
 
@@ -111,41 +114,6 @@ def test_padding_rows_change_neither_logits_nor_statistics():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stats, padded_stats)
 
 
-@pytest.mark.parametrize("max_clips", [None, 2, 5])
-def test_gradient_through_batch_norm_equals_autodiff(x64, max_clips):
-    x = jax.random.normal(jax.random.key(0), (5, 3, 4, 2), jnp.float64)
-    scale, bias = jnp.array([1.5, 0.5]), jnp.array([0.1, -0.2])
-    mask = jnp.array([1.0, 1, 1, 1, 0])
-    target = jax.random.normal(jax.random.key(1), x.shape) * mask[:, None, None, None]
-
-    def plain(x, scale, bias):
-        valid = x[:4]
-        mean, var = (
-            valid.mean((0, 1, 2), keepdims=True),
-            valid.var((0, 1, 2), keepdims=True),
-        )
-        y = (x - mean) / jnp.sqrt(var + 1e-5)
-        return jnp.sum(target * (y * scale[None, None, None] + bias[None, None, None]))
-
-    def ours(x, scale, bias):
-        shift = jnp.array([0.3, 5.0])
-        (y,), mean, var, n_values = chunks.layer(
-            lambda clips, _: (clips,), max_clips, None, x, scale, mask, shift
-        )
-        assert n_values == 4 * 3 * 4
-        factor = scale / jnp.sqrt(var + 1e-5)
-        return jnp.sum(
-            target * normalisation.scale_shift(y, normalisation.Affine(mean, factor, bias))
-        )
-
-    for a, b in zip(
-        jax.grad(plain, (0, 1, 2))(x, scale, bias),
-        jax.grad(ours, (0, 1, 2))(x, scale, bias),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, atol=1e-12)
-
-
 def test_batch_norm_over_replicas_is_that_of_the_whole_batch(x64):
     """Value and gradient, of two replicas of three clips, of which the last only fills up."""
     x, target = jax.random.normal(jax.random.key(0), (2, 6, 3, 4, 2), jnp.float64)
@@ -153,11 +121,10 @@ def test_batch_norm_over_replicas_is_that_of_the_whole_batch(x64):
     target = target * mask[:, None, None, None]
 
     def loss(x, target, mask, axis_name=None):
-        (y,), mean, var, n_values = chunks.layer(
-            lambda clips, _: (clips,), None, axis_name, x, (), mask, jnp.array([0.3, 5.0])
-        )
-        affine = normalisation.Affine(mean, 1 / jnp.sqrt(var + 1e-5), jnp.zeros(2))
-        return jnp.sum(target * normalisation.scale_shift(y, affine)), n_values
+        moments = normalise.batch_moments(x, mask, jnp.array([0.3, 5.0]), axis_name)
+        mean, var, n_values = moments
+        y = normalise.affine(x, mean, 1 / jnp.sqrt(var + 1e-5), jnp.zeros(2))
+        return jnp.sum(target * y), n_values
 
     def value_and_gradient(*arrays, **options):
         return jax.value_and_grad(loss, has_aux=True)(*arrays, **options)
@@ -171,14 +138,15 @@ def test_batch_norm_over_replicas_is_that_of_the_whole_batch(x64):
     np.testing.assert_allclose(gradients.reshape(x.shape), gradient, atol=1e-12)
 
 
-def test_a_step_holds_little_more_than_its_backward_pass_needs():
-    net, n_clips = CPMobile(width=8, body="shifts"), 4 * chunks.CPU_CLIPS
+def test_a_step_holds_little_more_than_its_backward_pass_needs(monkeypatch):
+    net, n_clips = CPMobile(width=8), 20
+    monkeypatch.setattr(by_chunks, "clips_in_cache", lambda jaxpr, n_clips: 5)
     log_mel = jax.ShapeDtypeStruct((n_clips, 64, 34, 1), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), log_mel)
 
     def loss(params, batch_stats, log_mel):
         variables = {"params": params, "batch_stats": batch_stats}
-        logits, _ = net.apply(variables, log_mel, train=True, mutable=["batch_stats"])
+        logits, _ = training(net)(variables, log_mel)
         return jnp.sum(logits**2)
 
     args = variables["params"], variables["batch_stats"], log_mel
@@ -197,10 +165,9 @@ def test_bfloat16_compute_gives_float32_logits_near_the_float32_ones(golden):
     assert float(jnp.max(jnp.abs(logits - full))) < 0.05 * float(jnp.max(jnp.abs(full)))
 
 
-@pytest.mark.parametrize("values", [{"activation": "swish"}, {"body": "fast"}])
-def test_unknown_names_are_refused_with_the_known_ones(values):
+def test_an_unknown_activation_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="known: "):
-        CPMobile(**values).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+        CPMobile(activation="swish").init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
 
 
 def test_from_torch_accepts_a_lightning_checkpoint(golden):
@@ -222,29 +189,3 @@ def test_from_torch_names_every_tensor_that_does_not_fit(golden):
         "feed_forward.0.weight",
     ):
         assert name in str(error.value)
-
-
-@pytest.mark.parametrize("body", BODIES)
-def test_folded_network_gives_the_same_logits_with_fewer_values(golden, body):
-    variables = from_torch(golden("c_state_calib"))
-    folded = fold_batch_norm(variables)
-    log_mel = to_input(golden("g_trajectory")["held_x_q"]) / 16
-    logits = CPMobile(body=body, folded=True).apply(folded, log_mel)
-    np.testing.assert_allclose(logits, golden("c_logits_calib")["logits_held"], atol=1e-4)
-    assert sum(x.size for x in jax.tree.leaves(folded)) == 59_794
-    assert {np.asarray(x).dtype.name for x in jax.tree.leaves(folded)} == {"float32"}
-
-
-def test_folding_keeps_the_response_norms():
-    model = CPMobile(width=8, grn=True)
-    variables = state.init_variables(model, jax.random.key(0), (32, 20, 1))
-    moved = jax.tree.map(lambda x: x + 0.1, variables)
-    log_mel = jax.random.normal(jax.random.key(1), (3, 32, 20, 1))
-    folded = jax.jit(CPMobile(width=8, grn=True, folded=True).apply)
-    logits = folded(fold_batch_norm(moved), log_mel)
-    np.testing.assert_allclose(logits, jax.jit(model.apply)(moved, log_mel), rtol=1e-4)
-
-
-def test_folded_network_cannot_be_trained():
-    with pytest.raises(ValueError, match="cannot be trained"):
-        CPMobile(folded=True).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=True)

@@ -146,7 +146,7 @@ def compiled(compute, n_replicas=1, make_config=small_config):
     return (
         parts,
         tx,
-        replicas.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
+        replicas.pmap_train(steps_of_replica, n_replicas),
     )
 
 

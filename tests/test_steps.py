@@ -15,17 +15,17 @@ from asc_jax import experiment, features
 from asc_jax.evaluation.evaluate import make_eval_step
 from asc_jax.features.augmentation import training_input
 from asc_jax.machine import replicas
-from asc_jax.models import CPMobile, apply_training, scratch_shapes_of
-from asc_jax.models.kernels import chunks
+from asc_jax.models import CPMobile, training
+from asc_jax.models.kernels import by_chunks
 from asc_jax.pytorch.parity.training_stages import losses_by_order
 from asc_jax.pytorch.weights import from_torch
 from asc_jax.training import losses, optim, state, steps
+from asc_jax.training.placement import place_state
 
 
-def forward(params, batch_stats, batch, key, scratch):
+def forward(variables, batch, key):
     """The network alone: the reference trajectory starts at log-mels, without augmentation."""
-    mask = batch["mask"]
-    return apply_training(CPMobile(), params, batch_stats, batch["audio"], mask, scratch)
+    return training(CPMobile())(variables, batch["audio"], batch["mask"])
 
 
 def run_reference(golden, dtype):
@@ -50,7 +50,7 @@ def run_reference(golden, dtype):
             "label": jnp.asarray(labels),
             "mask": jnp.ones(len(labels), bool),
         }
-        current, metrics, _ = step(current, batch, jax.random.key(0))
+        current, metrics = step(current, batch, jax.random.key(0))
         out.append(float(metrics["loss"]))
         if first_moment is None:
             first_moment = current.opt_state.inner[0].mu
@@ -131,7 +131,7 @@ def compiled(config_json, n_steps, n_replicas):
     return (
         parts,
         tx,
-        replicas.pmap_train(steps_of_replica, n_replicas, scratch_shapes=parts.scratch_shapes),
+        replicas.pmap_train(steps_of_replica, n_replicas),
     )
 
 
@@ -217,43 +217,30 @@ ON_A_CPU = pytest.mark.skipif(
 )
 
 
-@ON_A_CPU
-@pytest.mark.parametrize("value", [0, np.nan, np.inf])
-def test_what_scratch_memory_of_a_layer_holds_changes_no_bit(value):
-    n_clips, shift = 2 * chunks.CPU_CLIPS, jnp.zeros(3)
-    clips = jax.random.normal(jax.random.key(0), (n_clips, 4, 5, 3))
-
-    @jax.jit
-    def layer(clips, scratch):
-        fn = lambda clips, factor: (clips * factor,)  # noqa: E731
-        each = fn, chunks.CPU_CLIPS, None, clips, jnp.float32(3), jnp.ones(n_clips), shift
-        return chunks.layer(*each, scratch)
-
-    filled = layer(clips, (jnp.full(clips.shape, value, clips.dtype),))
-    jax.tree.map(np.testing.assert_array_equal, filled, layer(clips, ()))
-
-
-@pytest.mark.nightly  # the same of a whole network; test_loop trains with such memory
+@pytest.mark.nightly  # test_by_chunks has a small network; test_loop trains with such memory
 @pytest.mark.slow
 @ON_A_CPU
-def test_what_scratch_memory_holds_changes_no_bit(compiled_fast):
-    n_clips, n_steps = 2 * chunks.CPU_CLIPS, 3
-    parts = experiment.make(small_config())
+def test_what_scratch_memory_holds_changes_no_bit(compiled_fast, monkeypatch):
+    monkeypatch.setattr(by_chunks, "clips_in_cache", lambda jaxpr, n_clips: 5)
+    config, n_clips, n_steps = small_config(), 10, 3
+    parts = experiment.make(config)
     tx = parts.tx(n_steps)
-    first = jax.jit(functools.partial(parts.new_state, tx=tx))(parts.variables())
     batches = replicas.stack_and_shard(make_batches(n_steps, n_clips, n_clips), n_steps, 1)
-    batches = jax.tree.map(lambda x: x[0], batches)
-    shapes = parts.scratch_shapes(jax.typeof(batches["audio"][0]))
-    train = jax.jit(parts.train_steps(tx))
+    train = replicas.pmap_train(parts.train_steps(tx, replicas.AXIS), 1)
 
     def run(value=None):
-        filled = lambda x: jnp.full(x.shape, value, x.dtype)  # noqa: E731
-        scratch = None if value is None else jax.tree.map(filled, shapes)
-        final, metrics, scratch = train(first, batches, n_steps, parts.root_key(), scratch=scratch)
-        written = [np.std(x) > 0 for x in jax.tree.leaves(scratch)]  # nan is not
-        assert len(written) == (0 if value is None else 25)
-        assert all(written)
-        return flat(final.params), flat(final.batch_stats), metrics["loss"]
+        first = parts.new_state(parts.variables(), tx)
+        placed = replicas.replicate(first, 1)
+        if value is not None:
+            placed = place_state(first, config, n_clips, 1)
+            placed = placed.replace(
+                scratch=jax.tree.map(lambda x: jnp.full_like(x, value), placed.scratch)
+            )
+        final, metrics = train(placed, batches, n_steps, parts.root_key())
+        if value is not None:
+            assert len(final.scratch) == 25
+            assert all(np.std(x) > 0 for x in final.scratch)  # nan is not
+        return flat(final.params), flat(final.batch_stats), np.asarray(metrics["loss"])
 
     without = run()
     assert all(np.all(np.isfinite(x)) for x in without)
@@ -263,31 +250,16 @@ def test_what_scratch_memory_holds_changes_no_bit(compiled_fast):
 
 
 @ON_A_CPU
-def test_scratch_memory_is_made_when_asked_for_and_for_its_own_clips():
-    net, log_mel = CPMobile(), jnp.zeros((4 * chunks.CPU_CLIPS, 64, 17, 1))
-    init = functools.partial(net.init, train=True)
-    variables = jax.eval_shape(init, jax.random.key(0), log_mel)
-    assert set(variables) == {"params", "batch_stats"}
-
-    def traced(scratch, log_mel):
-        def forward(params, *given):  # as a step differentiates it
-            return jax.vjp(lambda params: apply_training(net, params, *given), params)[0]
-
-        given = variables["params"], variables["batch_stats"], log_mel, None, scratch
-        return jax.make_jaxpr(forward, return_shape=True)(*given)
-
-    _, (_, _, left) = traced(None, log_mel)
-    assert left is None
-    scratch = scratch_shapes_of(net, log_mel)
-    program, (_, _, left) = traced(scratch, log_mel)
-    assert left == scratch
-    given = program.jaxpr.invars[-len(jax.tree.leaves(scratch)) :]
-    read = {id(var) for eqn in program.eqns for var in eqn.invars}
-    assert all(id(var) in read for var in given), "written over"
-    with pytest.raises(ValueError, match=r"scratch memory of .*\[20, .* not that of these clips"):
-        traced(scratch, log_mel[: 2 * chunks.CPU_CLIPS])
-    with pytest.raises(ValueError, match="not that of these clips"):
-        traced(scratch, log_mel.astype(jnp.bfloat16))
+def test_memory_that_is_written_over_is_no_part_of_what_is_saved(monkeypatch):
+    monkeypatch.setattr(by_chunks, "clips_in_cache", lambda jaxpr, n_clips: 2)
+    config = small_config()
+    parts = experiment.make(config)
+    first = parts.new_state(parts.variables(), parts.tx(1))
+    placed = place_state(first, config, 8, 2)
+    assert {x.shape[:2] for x in placed.scratch} == {(2, 4)}
+    saved = replicas.unreplicate(placed.saved())
+    assert jax.tree.structure(saved) == jax.tree.structure(first)
+    jax.tree.map(np.testing.assert_array_equal, saved, first)
 
 
 def draw(config, key, n_clips=4):
@@ -329,7 +301,7 @@ def test_lower_precision_keeps_float32_state(compute):
     tx = parts.tx(1)
     first = jax.eval_shape(lambda: parts.new_state(parts.variables(), tx))
     batches = jax.tree.map(lambda x: x[None], make_batches(1, 4, 4)[0])
-    final, _, _ = jax.eval_shape(parts.train_steps(tx), first, batches, 1, parts.root_key())
+    final, _ = jax.eval_shape(parts.train_steps(tx), first, batches, 1, parts.root_key())
     assert {x.dtype.name for x in jax.tree.leaves((final.params, final.batch_stats))} == {"float32"}
 
 

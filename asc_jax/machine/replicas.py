@@ -6,13 +6,12 @@ position, padded at its end so that the replicas get equally many clips. Where a
 processes, of which a process feeds its own.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
-from asc_jax.machine.memory import ScratchMemory, aligned_zeros
+from asc_jax.machine.memory import aligned_zeros
 from asc_jax.types import Array
 
 AXIS = "replica"
@@ -132,52 +131,42 @@ def pmap_train(
     train_steps: Callable,
     n: int | None = None,
     *,
-    scratch_shapes: Callable = lambda audio: {},
     seeds: bool = False,
 ) -> Callable:
     """`steps.train_steps`, its step bound, over replicas.
 
     Args:
-      scratch_shapes: `Experiment.scratch_shapes`, of a replica; without it there is no scratch
-        memory.
       seeds: runs are trained at once: state and batches have one more axis (after the
-        replicas'), and key one. They have no scratch memory.
+        replicas'), and key one.
 
     Returns:
       `(state, batches, n_steps, key, clips=None, arrays=None) -> (state, metrics)`, of which the
-      state is donated, and `clips` and `arrays` are as `share` places them. Scratch memory is held
-      from call to call.
+      state is donated, and `clips` and `arrays` are as `share` places them.
     """
     if seeds:
-        train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, None, None))
-        scratch_shapes = lambda audio: {}  # noqa: E731
+        train_steps = jax.vmap(train_steps, in_axes=(0, 0, None, 0, None, None))
 
-    def call(state, batches, n_steps, key, shared, scratch):
-        return train_steps(state, batches, n_steps, key, *shared, scratch)
+    def call(state, batches, n_steps, key, shared):
+        return train_steps(state, batches, n_steps, key, *shared)
 
     compiled = jax.pmap(
         call,
         axis_name=AXIS,
         # A nested entry: jax 0.10 takes flat ones for those of the leaves where, by chance, there
         # are as many leaves as arguments.
-        in_axes=(0, 0, None, None, (0, 0), 0),
-        donate_argnums=(0, 5),
+        in_axes=(0, 0, None, None, (0, 0)),
+        donate_argnums=0,
         devices=_devices(n),
     )
-    memory = ScratchMemory(scratch_shapes, functools.partial(_place_zeros, n=n))
 
     def train(state, batches, n_steps, key, clips=None, arrays=None):
-        scratch = memory.take(batches, clips)
-        shared = clips, arrays or {}
-        state, metrics, scratch = compiled(state, batches, n_steps, key, shared, scratch)
-        memory.leave(scratch)
-        return state, metrics
+        return compiled(state, batches, n_steps, key, (clips, arrays or {}))
 
     return train
 
 
-def _place_zeros(shapes, n: int | None):
-    """Return zeros `[replica, …]`; before a program is compiled they take no memory.
+def zeros(shapes, n: int | None = None):
+    """Return zeros `[replica, …]` of a pytree of shapes; before a program takes them they are free.
 
     They lie in NumPy's memory, which no program writes to: the first one given them takes a copy.
     """

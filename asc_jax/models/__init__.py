@@ -14,17 +14,13 @@ import jax
 
 from asc_jax.machine.named_parts import takes
 from asc_jax.models.cp_mobile import CPMobile
-from asc_jax.models.kernels.compiler import on_cpu
-from asc_jax.types import Array, Params, Scratch
+from asc_jax.models.kernels.by_chunks import by_chunks
+from asc_jax.models.tf_sepnet import TFSepNet
+from asc_jax.types import Array, Params
 
-MODELS = {"cp_mobile": CPMobile}
+MODELS = {"cp_mobile": CPMobile, "tf_sepnet": TFSepNet}
 
-__all__ = ["MODELS", "CPMobile", "apply_training", "evaluation", "is_built_in", "scratch_shapes_of"]
-
-
-def is_built_in(network: type) -> bool:
-    """Return whether a network is made of this package's layers."""
-    return network in MODELS.values()
+__all__ = ["scratch_shapes", "MODELS", "CPMobile", "TFSepNet", "evaluation", "training"]
 
 
 def evaluation(network) -> Callable:
@@ -32,60 +28,60 @@ def evaluation(network) -> Callable:
     return functools.partial(network.apply, train=False)
 
 
-def apply_training(
-    network,
-    params: Params,
-    batch_stats: Params,
-    log_mel: Array,
-    mask: Array | None,
-    scratch: Scratch | None = None,
-    key: Array | None = None,
-    axis_name: str | None = None,
-) -> tuple[Array, Params, Scratch | None]:
-    """Apply a network by the batch's own statistics.
+def training(network, axis_name: str | None = None) -> Callable:
+    """Return the network in training, by the batch's own statistics.
 
     Args:
       network: see the module.
-      params, batch_stats: its variables; `batch_stats` is empty where it has none.
-      log_mel: `[b, n_mels, n_frames, 1]`.
-      mask: `[b]` bool, False for padding; None: there is none.
-      scratch: see `scratch_shapes_of`; its values change no result.
-      key: of the step, for dropout; each replica draws with a key of its own.
       axis_name: the replica axis, under pmap.
 
     Returns:
-      The logits, the running statistics after it, and what may be given to the next application
-      in place of `scratch`, or None or {} if that is what was passed.
+      `(variables, log_mel, mask, key) -> (logits, updates)`: the network's variables, among them
+      `batch_stats`, which is empty where it has none; `log_mel [b, n_mels, n_frames, 1]`; `mask
+      [b]` bool, False for padding, or None; the step's key, for dropout, of which each replica
+      makes its own, or None. `updates` are the collections but `params` after it.
     """
-    rest = {"mask": mask} if takes(type(network).__call__, "mask") else {}
-    if key is not None:
-        key = jax.random.fold_in(key, zlib.crc32(b"rngs/dropout"))
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        rest["rngs"] = {"dropout": key}
-    logits, updated = network.apply(
-        {"params": params, "batch_stats": batch_stats, "scratch": scratch or {}},
-        log_mel,
-        train=True,
-        mutable=["batch_stats", "scratch"] if scratch else ["batch_stats"],
-        **rest,
-    )
-    batch_stats = updated.get("batch_stats", batch_stats)
-    if axis_name is not None and not hasattr(network, "axis_name"):
-        batch_stats = jax.lax.pmean(batch_stats, axis_name)  # or the replicas' would differ
-    return logits, batch_stats, updated["scratch"] if scratch else scratch
+    takes_mask = takes(type(network).__call__, "mask")
+
+    def apply(shared, clips):
+        variables, key = shared
+        rest = {"mask": clips["mask"]} if takes_mask and "mask" in clips else {}
+        rest |= {} if key is None else {"rngs": {"dropout": key}}
+        return network.apply(
+            variables, clips["log_mel"], train=True, mutable=["batch_stats"], **rest
+        )
+
+    run = by_chunks(apply, axis_name) if jax.default_backend() == "cpu" else apply
+
+    def forward(variables: Params, log_mel: Array, mask: Array | None = None, key=None):
+        variables = dict(variables)
+        scratch = variables.pop("scratch", None)
+        if key is not None:
+            key = jax.random.fold_in(key, zlib.crc32(b"rngs/dropout"))
+            if axis_name is not None:
+                key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        clips = {"log_mel": log_mel} | ({} if mask is None else {"mask": mask})
+        (logits, updated), scratch = run((variables, key), clips, scratch)
+        batch_stats = updated.get("batch_stats", variables["batch_stats"])
+        if axis_name is not None and not hasattr(network, "axis_name"):
+            batch_stats = jax.lax.pmean(batch_stats, axis_name)  # or the replicas' would differ
+        updates = {"batch_stats": batch_stats}
+        return logits, updates if scratch is None else updates | {"scratch": scratch}
+
+    return forward
 
 
-def scratch_shapes_of(network, log_mel: jax.ShapeDtypeStruct) -> Scratch:
-    """Return the shapes of what a network's layers can write over when it is trained.
+def scratch_shapes(network, log_mel: jax.ShapeDtypeStruct) -> tuple:
+    """Return the shapes of the memory that a training step on such a batch can write over.
 
-    Empty but on a CPU, where results are written a few clips at a time, and for networks that
-    are not made of this project's layers.
+    That is `scratch` among the variables that `training` takes: nothing but on a CPU, and there
+    for networks that run a few clips at a time (`kernels.by_chunks`).
     """
-    if not on_cpu() or not is_built_in(type(network)):
-        return {}
-    variables = functools.partial(network.apply, {}, train=True, mutable=True)
-    _, made = jax.eval_shape(
-        lambda key, x: variables(x, rngs={"params": key}), jax.random.key(0), log_mel
-    )
-    return made.get("scratch", {})
+    if jax.default_backend() != "cpu":
+        return ()
+
+    def first_step(key, log_mel):
+        variables = {"batch_stats": {}, **network.init(key, log_mel[:1], train=False)}
+        return training(network)({**variables, "scratch": ()}, log_mel, None, key)[1]["scratch"]
+
+    return jax.eval_shape(first_step, jax.random.key(0), log_mel)

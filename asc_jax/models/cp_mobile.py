@@ -1,16 +1,21 @@
 """The network: a CP-Mobile without its normalisation extras, 61,148 parameters."""
 
-import functools
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from asc_jax.errors import expect
-from asc_jax.models.blocks import ConvBn, InvertedResidual, Pending, make_divisible
+from asc_jax.models.layers import ConvBn, InvertedResidual, activation, make_divisible
 from asc_jax.types import Array
 
-# Stage by stage, the strides (mel, time) of its blocks.
-STAGES = (((1, 1), (1, 1), (1, 2)), ((2, 1), (1, 1)), ((1, 1),))
+# The blocks: stage, and strides over mel bins and frames.
+BLOCKS = (
+    (0, (1, 1)),
+    (0, (1, 1)),
+    (0, (1, 2)),
+    (1, (2, 1)),
+    (1, (1, 1)),
+    (2, (1, 1)),
+)
 
 
 class CPMobile(nn.Module):
@@ -28,8 +33,6 @@ class CPMobile(nn.Module):
       activation: "relu", "relu6", "hard_swish", "silu" or "gelu".
       dtype: arithmetic of the convolutions; None follows the input.
       axis_name: replica axis over which batch statistics are taken, under pmap.
-      body: which body of `models.ops` runs; the meaning is the same.
-      folded: take the parameters of `models.folding.fold_batch_norm`; for evaluation only.
 
     Source: CP-Mobile (F. Schmid, T. Morocutti, S. Masoudian, K. Koutini, G. Widmer: "Distilling the
       knowledge of transformers and CNNs with CP-mobile", DCASE 2023 Workshop) as simplified by the
@@ -52,8 +55,6 @@ class CPMobile(nn.Module):
     activation: str = "relu"
     dtype: str | None = None
     axis_name: str | None = None
-    body: str = "auto"
-    folded: bool = False
 
     @nn.compact
     def __call__(self, log_mel: Array, train: bool = False, mask: Array | None = None) -> Array:
@@ -67,46 +68,22 @@ class CPMobile(nn.Module):
 
         Returns:
           `[b, n_classes]` logits, float32 or the input's dtype if that is wider.
-
-        Raises:
-          ValueError: training a folded network.
         """
         expect("width", self.width, self.width >= 1, "at least 1")
         for name in ("width_multiplier", "expansion"):
             value = getattr(self, name)
             expect(name, value, 0 < value <= 64, "above 0 and at most 64")
-        x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
-        if self.folded and train:
-            raise ValueError("a folded network has no batch statistics: it cannot be trained")
-        common = {"axis_name": self.axis_name, "body": self.body, "folded": self.folded}
-        conv = functools.partial(ConvBn, **common)
-        mask = jnp.ones(x.shape[0], bool) if mask is None else mask
-        rest = {"train": train, "mask": mask}
-        y = Pending(x)
+        act, axis = activation(self.activation), self.axis_name
         width = make_divisible(self.width)
-        for index, n_channels in enumerate((width // 4, width)):
-            y, _ = conv(
-                "conv3x3",
-                n_channels,
-                strides=(2, 2),
-                activation=self.activation,
-                name=f"stem{index + 1}",
-            )(y, **rest)
-        index = 0
-        for stage, strides_of_blocks in enumerate(STAGES):
-            n_channels = make_divisible(width * self.width_multiplier**stage)
-            for strides in strides_of_blocks:
-                index += 1
-                y = InvertedResidual(
-                    n_channels,
-                    self.expansion,
-                    strides,
-                    grn=self.grn,
-                    activation=self.activation,
-                    name=f"b{index}",
-                    **common,
-                )(y, **rest)
-        y, _ = conv("pointwise", self.n_classes, activation=None, name="head")(y, **rest)
-        x = y.compute()
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return jnp.mean(x, axis=(1, 2))
+
+        x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
+        for name, n in (("stem1", width // 4), ("stem2", width)):
+            x = act(ConvBn(n, (3, 3), (2, 2), axis_name=axis, name=name)(x, train, mask))
+        for number, (stage, strides) in enumerate(BLOCKS, 1):
+            n = make_divisible(width * self.width_multiplier**stage)
+            block = InvertedResidual(
+                n, self.expansion, strides, act, self.grn, axis, name=f"b{number}"
+            )
+            x = block(x, train, mask)
+        x = ConvBn(self.n_classes, (1, 1), axis_name=axis, name="head")(x, train, mask)
+        return jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))

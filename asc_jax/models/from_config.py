@@ -3,23 +3,18 @@
 from asc_jax import features
 from asc_jax.errors import UserError
 from asc_jax.machine.named_parts import bind, errors_named, find, takes
-from asc_jax.models import MODELS, is_built_in
+from asc_jax.models import MODELS
 
-SUPPLIED = (
-    "dtype",
-    "axis_name",
-    "body",
-)  # attributes that the program sets where a network has them
+SUPPLIED = ("dtype", "axis_name")  # attributes that the program sets where a network has them
 
 
-def model(config, *, train: bool = False, axis_name: str | None = None, body: str = "auto"):
+def model(config, *, train: bool = False, axis_name: str | None = None):
     """Return the config's network.
 
     Args:
       config: whose section `model` is `{name, …attributes of the network}`.
       train: whether to compute in `config.precision.compute`; evaluation computes in float32.
       axis_name: the replica axis that batch statistics are taken over, under pmap.
-      body: which body of `models.kernels.convolution` runs.
 
     Raises:
       UserError: there is no such network, or it rejects an attribute.
@@ -28,7 +23,6 @@ def model(config, *, train: bool = False, axis_name: str | None = None, body: st
     supplied = {
         "dtype": compute if train and compute != "float32" else None,
         "axis_name": axis_name,
-        "body": body,
     }
     cls = find(MODELS, config.model.get("name"), "config.model")
     if supplied["dtype"] and not takes(cls, "dtype"):
@@ -37,10 +31,6 @@ def model(config, *, train: bool = False, axis_name: str | None = None, body: st
             "dtype: expected float32"
         )
     supplied = {name: value for name, value in supplied.items() if takes(cls, name)}
-    if not is_built_in(cls):
-        supplied.pop(
-            "body", None
-        )  # a word of this package: a network of the user's may have its own
     network = bind(MODELS, config.model, "config.model", supplied=supplied)
     with errors_named("config.model"):
         return network(**supplied)

@@ -10,9 +10,8 @@ import functools
 
 from asc_jax.errors import UserError
 from asc_jax.machine.optional_packages import require
-from asc_jax.models.blocks import make_divisible
 from asc_jax.models.cp_mobile import STAGES
-from asc_jax.models.normalisation import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
+from asc_jax.models.layers import BatchNorm, make_divisible
 
 
 def make_twin(
@@ -80,7 +79,7 @@ def _conv_bn(c_in: int, c_out: int, size: int, strides=(1, 1), groups: int = 1, 
     nn = require("torch").nn
     conv = nn.Conv2d(c_in, c_out, size, strides, size // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    norm = nn.BatchNorm2d(c_out, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+    norm = nn.BatchNorm2d(c_out, eps=BatchNorm.epsilon, momentum=BatchNorm.momentum)
     return nn.Sequential(conv, norm, *([] if act is None else [act()]))
 
 
@@ -91,7 +90,7 @@ def _block_class():
     nn = torch.nn
 
     class GlobalResponseNorm(nn.Module):
-        """As `models.normalisation.GlobalResponseNorm`."""
+        """As `models.layers.GlobalResponseNorm`."""
 
         def __init__(self):
             super().__init__()
@@ -104,7 +103,7 @@ def _block_class():
             return x + self.gamma * (x * ratio) + self.beta
 
     class InvertedResidual(nn.Module):
-        """As `models.blocks.InvertedResidual`."""
+        """As `models.layers.InvertedResidual`."""
 
         def __init__(self, c_in, n_expanded, c_out, strides, grn, act):
             super().__init__()

@@ -16,7 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from asc_jax.errors import UserError
-from asc_jax.models.blocks import make_divisible
+from asc_jax.models.layers import make_divisible
 
 STAGE_OF_BLOCK = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3}
 LAYERS_OF_BLOCK = ("expand", "depthwise", "project")

@@ -20,6 +20,7 @@ from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import hosts, replicas
 from asc_jax.machine.named_parts import errors_of_own_code
 from asc_jax.machine.signals import stop_signals
+from asc_jax.training.placement import place_state
 from asc_jax.training.resident import place_clips, resident_steps
 from asc_jax.training.run import Run
 from asc_jax.training.state import TrainState
@@ -121,8 +122,11 @@ class Program:
         self._n_slots = steps_per_call
         self._one = len(runs) == 1
         self._held, self._arrays = held, arrays
-        stack = (lambda *leaves: leaves[0]) if self._one else (lambda *x: np.stack(x))
-        self._state = replicas.replicate(jax.tree.map(stack, *states))
+        if self._one:
+            config = runs[0].experiment.config
+            self._state = place_state(states[0], config, config.data.batch_size)
+        else:
+            self._state = replicas.replicate(jax.tree.map(lambda *x: np.stack(x), *states))
         keys = [run.key for run in runs]
         self._key = keys[0] if self._one else jnp.stack(keys)
 
@@ -144,8 +148,8 @@ class Program:
             run.record(metrics)
 
     def state(self, k: int) -> TrainState:
-        """Return the state of the run with this number, `[replica, …]`."""
-        return self._of(self._state, k)
+        """Return the state of the run with this number, `[replica, …]`, as it is saved."""
+        return self._of(self._state.saved(), k)
 
     def save(self, n_epochs: int) -> None:
         """Save every run after `n_epochs` whole epochs."""
@@ -174,7 +178,6 @@ def _train_all(
     groups = [[k] for k in range(len(runs))] if apart else [list(range(len(runs)))]
     train = replicas.pmap_train(
         runs[0].experiment.train_steps(runs[0].tx, axis_name=replicas.AXIS),
-        scratch_shapes=runs[0].experiment.scratch_shapes,
         seeds=len(groups[0]) > 1,
     )
     arrays = {label: replicas.share(own) for label, own in runs[0].experiment.arrays().items()}

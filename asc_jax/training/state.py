@@ -1,5 +1,6 @@
 """The state that a training step changes, and its first value. Data only: no functions inside."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,38 @@ class TrainState:
     def variables(self) -> Params:
         """Return `{"params", "batch_stats"}`, as a network is applied to them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def model_state(self) -> dict:
+        """Return the collections that a network updates in training."""
+        return {"batch_stats": self.batch_stats}
+
+    def saved(self) -> "TrainState":
+        """Return what a checkpoint holds of it."""
+        return self
+
+    def with_model_state(self, updates: dict) -> "TrainState":
+        """Return the state with the collections that a network has updated."""
+        return self.replace(**updates)
+
+
+@flax.struct.dataclass
+class ProgramState(TrainState):
+    """The state inside the training program, which also holds memory that every step writes over.
+
+    scratch: see `models.kernels.by_chunks`; its values mean nothing, and it is never saved.
+    """
+
+    scratch: Any = ()
+
+    @property
+    def model_state(self) -> dict:
+        """Return the collections that a network updates in training, and the memory."""
+        return {"batch_stats": self.batch_stats, "scratch": self.scratch}
+
+    def saved(self) -> TrainState:
+        """Return what a checkpoint holds of it: all but the memory."""
+        return TrainState(**{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainState)})
 
 
 def create(

@@ -13,7 +13,7 @@ import optax
 from asc_jax.errors import UserError
 from asc_jax.training import optim
 from asc_jax.training.state import TrainState
-from asc_jax.types import Array, Batch, Metrics, Params, Scratch
+from asc_jax.types import Array, Batch, Metrics, Params
 
 
 def train_step(
@@ -21,14 +21,13 @@ def train_step(
     batch: Batch,
     key: Array,
     arrays: Mapping | None = None,
-    scratch: Scratch | None = None,
     *,
     augment: Callable,
     forward: Callable,
     loss_fn: Callable,
     tx: optax.GradientTransformation,
     axis_name: str | None = None,
-) -> tuple[TrainState, Metrics, Scratch]:
+) -> tuple[TrainState, Metrics]:
     """Return the state after a step: augmentation, gradient, optimiser.
 
     Args:
@@ -37,10 +36,9 @@ def train_step(
         data; this replica's clips.
       key: the run's root key, the same at every step.
       arrays: of the run, for `augment`.
-      scratch: see `models.scratch_shapes_of`; its values change no result.
       augment: `(key, batch, arrays) -> batch` with `log_mel [b, n_mels, n_frames, 1]`.
-      forward: `(params, batch_stats, batch, key, scratch) -> (logits [b, n], batch_stats,
-        scratch)`.
+      forward: `(variables, batch, key) -> (logits [b, n], updates)`, the variables `params` and
+        those of `state.model_state`, and the latter after the step.
       loss_fn: `(logits, batch) -> [b]`, with the augmented batch.
       tx: optax transformation.
       axis_name: replica axis, under pmap.
@@ -50,7 +48,6 @@ def train_step(
       `n_correct`, `n_clips` (sums over it), `lr` (the learning rate), `skipped` (1 if the gradient
       is not finite). With a loss scale, such a step is skipped: it lowers the scale, and only the
       schedule moves on.
-      Last, scratch memory for the next step, if any was given.
     """
     mask = batch["mask"]
     n_clips = _psum(jnp.sum(mask), axis_name)
@@ -58,7 +55,8 @@ def train_step(
     augmented = augment(key, batch, arrays)
 
     def objective(params: Params):
-        logits, *updated = forward(params, state.batch_stats, augmented, key, scratch)
+        variables = {"params": params, **state.model_state}
+        logits, updates = forward(variables, augmented, key)
         losses = loss_fn(logits, augmented)
         if losses.shape != mask.shape:  # a mean, say, would be broadcast over the clips
             raise UserError(
@@ -67,30 +65,33 @@ def train_step(
             )
         # This replica's share of the mean; an all-padding replica adds nothing.
         loss = jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(n_clips, 1)
-        return loss, (logits, *updated)
+        return loss, (logits, updates)
 
     loss, aux, grads, loss_scale, finite = _gradients(objective, state, axis_name)
-    logits, batch_stats, scratch = aux
-    new_state = _updated(state, tx, grads, batch_stats, loss_scale, finite)
+    logits, updates = aux
+    new_state = _updated(state, tx, grads, updates, loss_scale, finite)
     correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
     n_correct = _psum(jnp.sum(correct), axis_name)
     skipped = 1 - jnp.asarray(finite, jnp.int32)
     metrics = {"loss": loss, "n_correct": n_correct, "n_clips": n_clips, "skipped": skipped}
-    return new_state, metrics | {"lr": new_state.opt_state.rate}, scratch
+    return new_state, metrics | {"lr": new_state.opt_state.rate}
 
 
-def _updated(state: TrainState, tx, grads, batch_stats, loss_scale, finite) -> TrainState:
+def _updated(state: TrainState, tx, grads, updates, loss_scale, finite) -> TrainState:
     """The state after the step; with a loss scale and gradients not finite, of a step skipped."""
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    new_state = state.replace(
+    changes, opt_state = tx.update(grads, state.opt_state, state.params)
+    new_state = state.with_model_state(updates).replace(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
+        params=optax.apply_updates(state.params, changes),
         opt_state=opt_state,
     )
     if loss_scale is None:
         return new_state
-    kept = state.replace(step=state.step + 1, opt_state=optim.skip_step(state.opt_state))
+    kept = new_state.replace(
+        params=state.params,
+        batch_stats=state.batch_stats,
+        opt_state=optim.skip_step(state.opt_state),
+    )
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, kept)
     return new_state.replace(loss_scale=loss_scale)
 
@@ -118,10 +119,9 @@ def train_steps(
     key: Array,
     clips: Batch | None = None,
     arrays: Mapping | None = None,
-    scratch: Scratch | None = None,
     *,
     step: Callable,
-) -> tuple[TrainState, Metrics, Scratch | None]:
+) -> tuple[TrainState, Metrics]:
     """Several training steps in one call, so that their buffers are allocated once.
 
     The trip count is a traced value: however a run is cut into calls, it is the same
@@ -133,12 +133,11 @@ def train_steps(
       n_steps: how many of the batches to use, int scalar.
       key: the run's root key.
       clips: if the batches hold only `row`, what to `gather` them from.
-      arrays, scratch: as for a step.
+      arrays: as for a step.
       step: `train_step` with its static parts bound.
 
     Returns:
-      The state after the last step, the metrics of each, `[max steps]` (unused: 0), and
-      scratch memory for the next call.
+      The state after the last step, and the metrics of each, `[max steps]` (unused: 0).
     """
 
     def batch_of(index):
@@ -147,19 +146,19 @@ def train_steps(
         return jax.lax.optimization_barrier(batch)  # the step is compiled alike in both cases
 
     step = jax.jit(step, inline=True)  # traced once for the shapes and the loop
-    shapes = jax.eval_shape(lambda: step(state, batch_of(0), key, arrays, scratch)[1])
+    shapes = jax.eval_shape(lambda: step(state, batch_of(0), key, arrays)[1])
     n_slots = batches["mask"].shape[0]
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype), shapes)
 
     def body(index, carry):
-        state, collected, scratch = carry
-        state, metrics_of_step, scratch = step(state, batch_of(index), key, arrays, scratch)
+        state, collected = carry
+        state, metrics_of_step = step(state, batch_of(index), key, arrays)
         collected = jax.tree.map(
             lambda all_steps, one: all_steps.at[index].set(one), collected, metrics_of_step
         )
-        return state, collected, scratch
+        return state, collected
 
-    return jax.lax.fori_loop(0, n_steps, body, (state, empty, scratch))
+    return jax.lax.fori_loop(0, n_steps, body, (state, empty))
 
 
 def gather(clips: Batch, rows: Array) -> Batch:

@@ -1,68 +1,133 @@
-"""The network's convolutions: one meaning each, a body per kind of machine.
+"""Convolution: one meaning, and the fastest way to compute it on the machine that runs it.
 
-`"lax"` is the definition: a `lax` convolution, which the complexity counter reads and which
-TPUs get, where nothing has been measured. `"shifts"` computes the same on CPUs and GPUs, whose
-grouped and strided convolutions are slow: dense products over patches, and depthwise filters as
-nine shifted multiply-adds with a hand-written backward pass. Tests hold the bodies equal, forward
-and backward. `"auto"` takes the one for the default backend when the function is traced.
-
-All are channels-last: `x [b, f, t, c]`, kernels `[kf, kt, c_in, c_out]`. 3×3 windows are
-padded by 1 on every side (PyTorch's padding, which for stride 2 is not TensorFlow's SAME).
+The meaning is `jax.lax.conv_general_dilated`. Every traced program holds it, and the complexity
+counter, the exporters and TPUs, where nothing has been measured, use it. On CPUs and NVIDIA GPUs
+`taps` computes the same; tests compare the two, forward and backward.
 """
 
-import jax
+import functools
 
-from asc_jax.models.kernels import shifts
-from asc_jax.models.kernels.compiler import EXACT
+import jax
+import jax.numpy as jnp
+
+from asc_jax.models.kernels import taps
+from asc_jax.models.kernels.compiler import EXACT, by_machine
+from asc_jax.models.kernels.taps import Window
 from asc_jax.types import Array
 
-BODIES = ("auto", "lax", "shifts")
+
+def conv(x: Array, kernel: Array, strides=(1, 1), groups: int = 1, padding=None) -> Array:
+    """Convolve, channels last.
+
+    Args:
+      x: `[b, f, t, c_in]` floating.
+      kernel: `[kf, kt, c_in / groups, c_out]`, of the same dtype.
+      strides: of mel bins and of frames.
+      groups: as many equal parts of the channels are convolved each by itself; `c_in`: each
+        channel (depthwise).
+      padding: zeros `(before, after)` for mel bins and for frames; None: half the kernel on both
+        sides, which is PyTorch's `padding=k // 2` and, at stride 2, not TensorFlow's SAME.
+
+    Returns:
+      `[b, f', t', c_out]`.
+    """
+    size = kernel.shape[:2]
+    padding = padding or [(n // 2, n // 2) for n in size]
+    window = Window(size, tuple(strides), tuple(map(tuple, padding)))
+    return _conv(window, groups, x, kernel)
 
 
-def resolve_body(body: str) -> str:
-    """`"auto"` → the body for this machine; an unknown name raises ValueError."""
-    if body not in BODIES:
-        raise ValueError(f"unknown body {body!r}; known: {', '.join(BODIES)}")
-    if body != "auto":
-        return body
-    return "lax" if jax.default_backend() == "tpu" else "shifts"
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides,
+    padding,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    feature_group_count: int = 1,
+    precision=None,
+    **rest,
+) -> Array:
+    """Do what `jax.lax.conv_general_dilated` does, by `conv` where that can.
+
+    For `flax.linen.Conv(..., conv_general_dilated=conv_general_dilated)`.
+    """
+    numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    plain = numbers == jax.lax.conv_dimension_numbers(
+        lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC") if lhs.ndim == 4 else None
+    )
+    dilated = any(n != 1 for n in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    if lhs.ndim != 4 or not plain or dilated or lhs.dtype != rhs.dtype or any(rest.values()):
+        return jax.lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            precision=precision,
+            **rest,
+        )
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    return conv(lhs, rhs, window_strides, feature_group_count, padding)
 
 
-def conv3x3(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto") -> Array:
-    """3×3 convolution: `x [b, f, t, c_in]`, `kernel [3, 3, c_in, c_out]`."""
-    if resolve_body(body) == "lax":
-        return _lax_conv(x, kernel, strides, padding=1)
-    if x.shape[-1] == 1:
-        return shifts.one_channel_conv(x, kernel, tuple(strides))
-    return shifts.patches_conv(x, kernel, strides)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _conv(window: Window, groups: int, x: Array, kernel: Array) -> Array:
+    fast = functools.partial(_fast, window, groups)
+    return by_machine(fast, functools.partial(_definition, window, groups), x, kernel)
 
 
-def pointwise_conv(x: Array, kernel: Array, *, body: str = "auto") -> Array:
-    """1×1 convolution: `x [b, f, t, c_in]`, `kernel [1, 1, c_in, c_out]`."""
-    if resolve_body(body) == "lax":
-        return _lax_conv(x, kernel, (1, 1), padding=0)
-    return shifts.dot(x, kernel[0, 0])
+def _forward(window, groups, x, kernel):
+    return _conv(window, groups, x, kernel), (x, kernel)
 
 
-def depthwise_conv(x: Array, kernel: Array, *, strides=(1, 1), body: str = "auto") -> Array:
-    """3×3 convolution of each channel by itself: `x [b, f, t, c]`, `kernel [3, 3, 1, c]`."""
-    if resolve_body(body) == "lax":
-        return _lax_conv(x, kernel, strides, padding=1, groups=x.shape[-1])
-    return shifts.depthwise_conv(x, kernel, tuple(strides))
+def _backward(window, groups, residuals, dy):
+    def definition(x, kernel, dy):
+        return jax.vjp(functools.partial(_definition, window, groups), x, kernel)[1](dy)
+
+    return by_machine(functools.partial(_fast_backward, window, groups), definition, *residuals, dy)
 
 
-def avg_pool3x3(x: Array, *, strides=(1, 1)) -> Array:
-    """Mean over 3×3 windows; the padding counts as zeros in it. `x [b, f, t, c]`."""
-    return shifts.avg_pool3x3(x, tuple(strides))
+_conv.defvjp(_forward, _backward)
 
 
-def _lax_conv(x, kernel, strides, padding, groups=1):
+def _definition(window: Window, groups: int, x: Array, kernel: Array) -> Array:
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=strides,
-        padding=[(padding, padding)] * 2,
+        window_strides=window.strides,
+        padding=window.padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
         precision=EXACT,
     )
+
+
+def _fast(window: Window, groups: int, x: Array, kernel: Array, *, cpu: bool) -> Array:
+    if groups == x.shape[-1]:
+        return taps.filter_channels(window, x, kernel, cpu=cpu)
+    if groups == 1:
+        return taps.product(window, x, kernel, cpu=cpu)
+    parts = _groups(groups, x, kernel)
+    return jnp.concatenate([taps.product(window, *part, cpu=cpu) for part in parts], axis=-1)
+
+
+def _fast_backward(window, groups, x, kernel, dy, *, cpu: bool) -> tuple[Array, Array]:
+    if groups == x.shape[-1]:
+        return taps.filter_channels_backward(window, x, kernel, dy, cpu=cpu)
+    if groups == 1:
+        return taps.product_backward(window, x, kernel, dy, cpu=cpu)
+    parts = _groups(groups, x, kernel, dy)
+    grads = [taps.product_backward(window, *part, cpu=cpu) for part in parts]
+    dx, dkernel = zip(*grads, strict=True)
+    return jnp.concatenate(dx, axis=-1), jnp.concatenate(dkernel, axis=-1)
+
+
+def _groups(n: int, *arrays: Array):
+    """Return the channels of the groups, each as `(x, kernel, …)`; a kernel's are its results."""
+    return zip(*(jnp.split(array, n, axis=-1) for array in arrays), strict=True)

@@ -1,90 +1,159 @@
-"""The convolutions of `models.ops` as sums of shifted arrays and dense products: the body "shifts".
+"""Convolutions as sums of shifted arrays and dense products, forward and backward.
 
-Depthwise filters are nine shifted multiply-adds with a hand-written backward pass, the other
-convolutions products, of patches where they see more than one position. The barriers in the
+On CPUs and NVIDIA GPUs these are faster than XLA's own convolutions, which are slow where they are
+grouped or strided. A filter over each channel by itself is one multiply-add per tap; every other
+convolution is a product, of patches where it sees more than one position. The barriers in the
 backward passes keep XLA from sharing the shifted windows of the forward pass with the backward
-one, for which it would have to write all nine of them out.
+one, for which it would have to write all of them out.
 """
 
-import functools
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models.kernels import compiler
 from asc_jax.models.kernels.compiler import EXACT, barrier, column_sums
 from asc_jax.types import Array
 
 FOLD = 4  # rows of a product added up before it is written
 ROWS = 512  # summed over in one product, or somewhat more
-TAPS = tuple(itertools.product(range(3), range(3)))
 
 
-def patches_conv(x: Array, kernel: Array, strides) -> Array:
-    """3×3 convolution by one product: `x [b, f, t, c_in]`, `kernel [3, 3, c_in, c_out]`."""
-    windows = _windows(_pad(x), strides, x.shape)
-    patches = jnp.concatenate(windows, axis=-1)  # [b, f', t', 9 · c_in]
-    return dot(patches, kernel.reshape(-1, kernel.shape[-1]))
+class Window(NamedTuple):
+    """A sliding window: its size, its strides and the padding `(before, after)`, mel bins first."""
+
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def taps(self) -> list[tuple[int, int]]:
+        """Return the positions inside the window, row by row."""
+        return list(itertools.product(*map(range, self.size)))
+
+    def n_out(self, shape) -> tuple[int, int]:
+        """Return how many positions the window takes on `[b, f, t, c]`."""
+        sizes = zip(shape[1:3], self.size, self.strides, self.padding, strict=True)
+        return tuple((n + sum(pad) - size) // stride + 1 for n, size, stride, pad in sizes)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def one_channel_conv(x: Array, kernel: Array, strides) -> Array:
-    """The same of one channel: a product whose rows are nine numbers costs more than it does."""
-    windows = _windows(_pad(x), strides, x.shape)
-    return sum(w * kernel[i, j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
+def pad(x: Array, window: Window, value: float = 0) -> Array:
+    """Return `x [b, f, t, c]` with the window's padding around it."""
+    edges = ((0, 0), *window.padding, (0, 0))
+    return x if not any(map(any, edges)) else jnp.pad(x, edges, constant_values=value)
 
 
-def _one_channel_forward(x, kernel, strides):
-    return one_channel_conv(x, kernel, strides), (x, kernel)
+def windows(padded: Array, window: Window, shape) -> list[Array]:
+    """Return what each tap meets of the padded input of that shape: n_taps × `[b, f', t', c]`."""
+    (sf, st), (nf, nt) = window.strides, window.n_out(shape)
+    return [
+        padded[:, i : i + sf * (nf - 1) + 1 : sf, j : j + st * (nt - 1) + 1 : st]
+        for i, j in window.taps
+    ]
 
 
-def _one_channel_backward(strides, residuals, dy):
-    if compiler.on_cpu():
-        _, pull = jax.vjp(functools.partial(patches_conv, strides=strides), *residuals)
-        return pull(dy)
-    x, kernel = residuals
-    dx = _depthwise_dx(kernel, dy, strides, x.shape)
-    return jnp.sum(dx, axis=-1, keepdims=True), _depthwise_dkernel(x, kernel, dy, strides)
+def spread(dy: Array, window: Window, shape) -> Array:
+    """Return `dy` with zeros between and around, so that mirrored taps on it give the gradient.
+
+    That is: `dx = Σ windows(spread, mirrored) · kernel[mirrored tap]`, at stride 1 and unpadded.
+    """
+    sizes = zip(
+        shape[1:3], window.n_out(shape), window.size, window.strides, window.padding, strict=True
+    )
+    edges = [
+        (size - 1 - before, n + before - 1 - stride * (n_out - 1), stride - 1)
+        for n, n_out, size, stride, (before, _) in sizes
+    ]
+    return jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
 
 
-one_channel_conv.defvjp(_one_channel_forward, _one_channel_backward)
+def mirrored(window: Window, shape) -> tuple[Window, tuple]:
+    """Return the window that goes over `spread`, and the shape that it then has no padding on."""
+    sizes = [n + size - 1 for n, size in zip(shape[1:3], window.size, strict=True)]
+    return Window(window.size, (1, 1), ((0, 0), (0, 0))), (shape[0], *sizes, shape[3])
 
 
-@jax.custom_vjp
-def dot(x: Array, matrix: Array) -> Array:
-    """`x [b, f, t, c_in]` times `matrix [c_in, c_out]`."""
-    return jnp.dot(x, matrix, precision=EXACT)
+def filter_channels(window: Window, x: Array, kernel: Array, *, cpu: bool) -> Array:
+    """Convolve each channel by itself: `x [b, f, t, c]`, `kernel [kf, kt, 1, m · c]`.
+
+    Channel k of `x` makes the channels `m · k … m · k + m - 1` of the result.
+    """
+    padded = barrier(pad(_repeated(x, kernel), window), cpu)
+    shifted = zip(windows(padded, window, x.shape), window.taps, strict=True)
+    return sum(w * kernel[i, j][None, None] for w, (i, j) in shifted)
 
 
-def _dot_forward(x, matrix):
-    return dot(x, matrix), (x, matrix)
+def filter_channels_backward(window, x, kernel, dy, *, cpu: bool) -> tuple[Array, Array]:
+    """Return the gradients of `filter_channels` to `x` and `kernel`."""
+    if x.shape[-1] == 1 and cpu:  # a product of all taps at once is faster for one channel
+        return product_backward(window, x, kernel, dy, cpu=cpu)
+    x, dy = barrier((x, dy), cpu)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    padded = barrier(pad(_repeated(x, kernel), window), cpu)
+    products = (_folded_product(w, dy, wide, cpu) for w in windows(padded, window, x.shape))
+    dkernel = column_sums(*products, cpu=cpu).reshape(kernel.shape).astype(kernel.dtype)
+    held = barrier(spread(dy, window, x.shape), cpu)
+    shifted = zip(windows(held, *mirrored(window, x.shape)), window.taps[::-1], strict=True)
+    dx = sum(w * kernel[i, j][None, None] for w, (i, j) in shifted)
+    if dx.shape[-1] != x.shape[-1]:
+        dx = jnp.sum(dx.reshape(*x.shape, -1), axis=-1)
+    return dx, dkernel
 
 
-def _dot_backward(residuals, dy):
-    x, matrix = residuals
-    x, dy = barrier((x, dy))
-    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+def _repeated(x: Array, kernel: Array) -> Array:
+    """Return `x` with each channel as often as it is filtered; one channel is broadcast."""
+    m = kernel.shape[-1] // x.shape[-1]
+    return x if m == 1 or x.shape[-1] == 1 else jnp.repeat(x, m, axis=-1)
+
+
+def _folded_product(x: Array, y: Array, dtype, cpu: bool) -> Array:
+    """Return `x * y`, `[b, f, t, c]`; on a CPU up to FOLD rows added up: `[b, f / n, t, c]`."""
+    n = next(n for n in range(FOLD if cpu else 1, 0, -1) if x.shape[1] % n == 0)
+    rows = x.shape[1] // n
+    parts = [slice(start, start + rows) for start in range(0, x.shape[1], rows)]
+    return sum((x[:, part] * y[:, part]).astype(dtype) for part in parts)
+
+
+def product(window: Window, x: Array, kernel: Array, *, cpu: bool) -> Array:
+    """Convolve by one product of patches: `x [b, f, t, c_in]`, `kernel [kf, kt, c_in, c_out]`."""
+    x = barrier(x, cpu)
+    return jnp.dot(_patches(window, x), _matrix(kernel), precision=EXACT)
+
+
+def product_backward(window, x, kernel, dy, *, cpu: bool) -> tuple[Array, Array]:
+    """Return the gradients of `product` to `x` and `kernel`."""
+    x, dy = barrier((x, dy), cpu)
+    patches, pull = jax.vjp(lambda x: _patches(window, x), x)
+    rows, drows = patches.reshape(-1, patches.shape[-1]), dy.reshape(-1, dy.shape[-1])
     # The narrower operand first, because a CPU's product transposes that one; there the barrier
     # keeps XLA from exchanging them again.
     if rows.shape[1] <= drows.shape[1]:
-        dmatrix = _row_products(rows, drows)
+        dmatrix = _row_products(rows, drows, cpu)
     else:
-        dmatrix = barrier(_row_products(drows, rows)).T
-    return jnp.dot(dy, matrix.T, precision=EXACT), dmatrix.astype(matrix.dtype)
+        dmatrix = barrier(_row_products(drows, rows, cpu), cpu).T
+    (dx,) = pull(jnp.dot(dy, _matrix(kernel).T, precision=EXACT))
+    return dx, dmatrix.reshape(kernel.shape).astype(kernel.dtype)
 
 
-dot.defvjp(_dot_forward, _dot_backward)
+def _patches(window: Window, x: Array) -> Array:
+    """Return `[b, f', t', n_taps · c_in]`."""
+    shifted = windows(pad(x, window), window, x.shape)
+    return shifted[0] if len(shifted) == 1 else jnp.concatenate(shifted, axis=-1)
 
 
-def _row_products(x: Array, y: Array) -> Array:
-    """`xᵀ y`, `[m, c]` and `[m, n]` → `[c, n]`, at least float32: 16 bits would lose its end.
+def _matrix(kernel: Array) -> Array:
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _row_products(x: Array, y: Array, cpu: bool) -> Array:
+    """Return `xᵀ y`, `[m, c]` and `[m, n]` → `[c, n]`, at least float32: 16 bits would lose its end.
 
     On a CPU in equal parts of at least ROWS rows, as many as divide them: the rows of a part stay
     in the cache while a product goes over them.
     """
     n_rows = x.shape[0]
-    most = max(n_rows // ROWS, 1) if compiler.on_cpu() else 1
+    most = max(n_rows // ROWS, 1) if cpu else 1
     n_parts = next(n for n in range(most, 0, -1) if n_rows % n == 0)
     x, y = (rows.reshape(n_parts, -1, rows.shape[1]) for rows in (x, y))
     parts = jax.lax.dot_general(
@@ -95,92 +164,3 @@ def _row_products(x: Array, y: Array) -> Array:
         preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
     return jnp.sum(parts, axis=0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise_conv(x: Array, kernel: Array, strides) -> Array:
-    """3×3 convolution of each channel by itself: `x [b, f, t, c]`, `kernel [3, 3, 1, c]`."""
-    padded = barrier(_pad(x))
-    windows = _windows(padded, strides, x.shape)
-    return sum(w * kernel[i, j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True))
-
-
-def _depthwise_forward(x, kernel, strides):
-    return depthwise_conv(x, kernel, strides), (x, kernel)
-
-
-def _depthwise_backward(strides, residuals, dy):
-    x, kernel = residuals
-    x, dy = barrier((x, dy))
-    dkernel = _depthwise_dkernel(x, kernel, dy, strides)
-    return _depthwise_dx(kernel, dy, strides, x.shape), dkernel
-
-
-depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _depthwise_dkernel(x, kernel, dy, strides) -> Array:
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    padded = barrier(_pad(x))
-    products = (_folded_product(w, dy, wide) for w in _windows(padded, strides, x.shape))
-    return column_sums(*products).reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _depthwise_dx(kernel, dy, strides, shape) -> Array:
-    """A stride-1 convolution of dy, its rows and columns spread, with the mirrored kernel."""
-    windows = _windows(_spread(dy, strides, shape), (1, 1), shape)
-    return sum(
-        w * kernel[2 - i, 2 - j][None, None] for w, (i, j) in zip(windows, TAPS, strict=True)
-    )
-
-
-def _folded_product(x: Array, y: Array, dtype) -> Array:
-    """`x * y`, `[b, f, t, c]`; on a CPU up to FOLD rows of it added up: `[b, f / n, t, c]`."""
-    most = FOLD if compiler.on_cpu() else 1
-    n = next(n for n in range(most, 0, -1) if x.shape[1] % n == 0)
-    rows = x.shape[1] // n
-    parts = [slice(start, start + rows) for start in range(0, x.shape[1], rows)]
-    return sum((x[:, part] * y[:, part]).astype(dtype) for part in parts)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def avg_pool3x3(x: Array, strides) -> Array:
-    """Mean over 3×3 windows, zeros around `x [b, f, t, c]`."""
-    return sum(_windows(_pad(x), strides, x.shape)) / 9
-
-
-def _avg_pool_forward(x, strides):
-    return avg_pool3x3(x, strides), x.shape
-
-
-def _avg_pool_backward(strides, shape, dy):
-    return (sum(_windows(_spread(dy, strides, shape), (1, 1), shape)) / 9,)
-
-
-avg_pool3x3.defvjp(_avg_pool_forward, _avg_pool_backward)
-
-
-def _pad(x: Array) -> Array:
-    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _out_size(shape, strides) -> tuple[int, int]:
-    return (shape[1] - 1) // strides[0] + 1, (shape[2] - 1) // strides[1] + 1
-
-
-def _windows(padded: Array, strides, shape) -> list[Array]:
-    """Return the padded input that each of the nine taps meets: 9 × `[b, f', t', c]`."""
-    (sf, st), (nf, nt) = strides, _out_size(shape, strides)
-    return [
-        padded[:, i : i + sf * (nf - 1) + 1 : sf, j : j + st * (nt - 1) + 1 : st] for i, j in TAPS
-    ]
-
-
-def _spread(dy: Array, strides, shape) -> Array:
-    """`dy` where its windows' centres were in the input of that shape, zeros elsewhere, padded."""
-    (sf, st), (_, f, t, _) = strides, shape
-    nf, nt = _out_size(shape, strides)
-    ends = (f - 1 - sf * (nf - 1), t - 1 - st * (nt - 1))
-    zero = jnp.zeros((), dy.dtype)
-    edges = ((0, 0, 0), (1, 1 + ends[0], sf - 1), (1, 1 + ends[1], st - 1), (0, 0, 0))
-    return barrier(jax.lax.pad(dy, zero, edges))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from asc_jax.models import CPMobile, apply_training, precision
+from asc_jax import models
+from asc_jax.models import CPMobile, precision
 from asc_jax.pytorch.parity.checks import Check, Reference, Tolerance, flat, joined
 from asc_jax.pytorch.parity.front_end_stages import HOPS
 from asc_jax.pytorch.weights import from_torch
@@ -60,11 +61,11 @@ def training(reference: Reference, relative: float = 0.0) -> list[Check]:
     logits, statistics = [], []
     for hop in HOPS:
         log_mel = reference("b_frontend")[f"logmel_hop{hop}"][..., None]
-        out, updated, _ = forward(*(variables[k] for k in ("params", "batch_stats")), log_mel)
+        out, updates = forward(variables, log_mel)
         prefix = f"train_hop{hop}|"
         after = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         logits.append((out, arrays[f"train_logits_hop{hop}"]))
-        statistics.append((updated, from_torch(state_dict | after)["batch_stats"]))
+        statistics.append((updates["batch_stats"], from_torch(state_dict | after)["batch_stats"]))
     rounding = Tolerance("float32 rounding, divided by deviations", absolute=1e-3)
     small = Tolerance("float32 rounding", absolute=1e-5, relative=relative)
     size = f"{len(log_mel)} clips, hops {HOPS[0]} and {HOPS[1]}"
@@ -158,7 +159,7 @@ def trajectory_float64(reference: Reference) -> list[Check]:
     held_out = arrays["held_x_q"].astype(np.float64)[..., None] / 16
     with jax.enable_x64(True):
         losses_of_steps, last, first_gradients = run_steps(reference, np.float64)
-        logits = jax.jit(network().apply)(last.variables, held_out)
+        logits = jax.jit(models.evaluation(CPMobile()))(last.variables, held_out)
     expected = arrays["held_logits64"]
     in_values = Tolerance("float64 rounding, grown by 20 steps", relative=1e-7)
     in_norm = Tolerance(in_values.basis, absolute=1e-7, norm=1e-7)
@@ -223,31 +224,18 @@ def run_steps(reference: Reference, dtype):
     """Return losses, last `TrainState` and gradients of step 0 of the reference's run."""
     train, batches, start = _run_of_steps(reference, dtype)
     key, n_rest = jax.random.key(0), len(batches["label"]) - 1
-    first, metrics, _ = train(start, batches, 1, key)
+    first, metrics = train(start, batches, 1, key)
     # Adam's first moment is then (1 − 0.9) · gradient.
     gradients = jax.tree.map(lambda m: np.asarray(m) / 0.1, first.opt_state.inner[0].mu)
     rest = jax.tree.map(lambda x: np.roll(x, -1, axis=0), batches)
-    last, metrics_of_rest, _ = train(first, rest, n_rest, key)
+    last, metrics_of_rest = train(first, rest, n_rest, key)
     out = np.concatenate([metrics["loss"][:1], metrics_of_rest["loss"][:n_rest]])
     return out, last, gradients
 
 
-def network() -> CPMobile:
-    """Return the network with the body for the device in use.
-
-    "auto" would choose by the machine's first device.
-    """
-    device = jax.config.jax_default_device or jax.devices()[0]
-    return CPMobile(body="shifts" if device.platform == "cpu" else "lax")
-
-
 def train_forward():
-    """Return `train_step`'s forward for the network alone: log-mels in, no augmentation."""
-
-    def forward(params, batch_stats, log_mel, mask=None, key=None, scratch=None):
-        return apply_training(network(), params, batch_stats, log_mel, mask, scratch)
-
-    return jax.jit(forward)
+    """Return the network in training: `(variables, log_mel, mask) -> (logits, updates)`."""
+    return jax.jit(models.training(CPMobile()))
 
 
 def _evaluation_inputs(reference: Reference) -> dict[tuple[str, ...], np.ndarray]:
@@ -265,7 +253,7 @@ def _evaluation_inputs(reference: Reference) -> dict[tuple[str, ...], np.ndarray
 
 
 def _logits(variables, inputs) -> np.ndarray:
-    evaluate = jax.jit(network().apply)
+    evaluate = jax.jit(models.evaluation(CPMobile()))
     return flat([evaluate(variables, log_mel) for log_mel in inputs.values()])
 
 
@@ -283,9 +271,7 @@ def _run_of_steps(reference: Reference, dtype):
     step = functools.partial(
         steps.train_step,
         augment=lambda key, batch, arrays: batch,
-        forward=lambda params, batch_stats, batch, key, scratch: apply(
-            params, batch_stats, batch["audio"], batch["mask"]
-        ),
+        forward=lambda variables, batch, key: apply(variables, batch["audio"], batch["mask"]),
         loss_fn=functools.partial(losses.focal, gamma=2.0),
         tx=tx,
     )

@@ -1,0 +1,185 @@
+"""Run a network in training a few clips at a time, cut where it takes statistics over the batch.
+
+Between two calls of `batch_moments` nothing of a network looks at more than one clip. `by_chunks`
+traces the network, cuts the traced program there, and runs each piece by `chunks.piece`. It knows
+nothing of layers: it can so run any network whose only look across clips is `batch_moments`. Where
+`clip_axis` finds that something else mixes clips, the network is run as it is written.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+
+import jax
+import jax.extend.core as jex
+
+from asc_jax.models.kernels import chunks, clip_axis
+from asc_jax.models.kernels.clip_axis import MixesClips
+
+CACHE_BYTES = 2**20  # of a core's second-level cache, where the system does not say
+
+
+def by_chunks(fn: Callable, axis_name: str | None = None, max_clips: int | None = None) -> Callable:
+    """Return a function that computes what `fn` does, a few clips at a time.
+
+    Args:
+      fn: `(shared, clips) -> results`: two pytrees of arrays, of which those of `clips` have one
+        row for each clip, `[b, …]`; and a pytree of arrays.
+      axis_name: the replica axis that `fn` takes its moments over, under pmap.
+      max_clips: at most so many at a time; None: as many as fit the cache.
+
+    Returns:
+      `(shared, clips, scratch=None) -> (results, scratch)`. `scratch` is memory that may be written
+      over: what the call before returned, or () in the first call; its values change nothing.
+      Without it (None), the memory of the pieces' results is filled before it is written.
+    """
+
+    def run(shared, clips, scratch=None):
+        n_clips = jax.tree.leaves(clips)[0].shape[0]
+        whole, shape = jax.make_jaxpr(fn, return_shape=True)(shared, clips)
+        size = chunk_size(n_clips, max_clips or clips_in_cache(whole, n_clips))
+        if size == n_clips or not any(map(_is_cut, whole.eqns)):
+            return fn(shared, clips), scratch
+        part = jax.make_jaxpr(fn)(shared, jax.tree.map(lambda x: x[:size], clips))
+        values = jax.tree.leaves(shared), jax.tree.leaves(clips)
+        try:
+            results, written = _run(whole, part, *values, size, axis_name, scratch or ())
+        except MixesClips:
+            return fn(shared, clips), scratch
+        results = jax.tree.unflatten(jax.tree.structure(shape), results)
+        if scratch is None or (scratch and _shapes(scratch) != _shapes(written)):
+            return results, scratch  # not asked for, or made for other clips
+        return results, written
+
+    return run
+
+
+def chunk_size(n_clips: int, max_clips: int) -> int:
+    """Return the largest divisor of `n_clips` that is at most `max_clips`, or 1."""
+    return next(n for n in range(min(n_clips, max(max_clips, 1)), 0, -1) if n_clips % n == 0)
+
+
+def clips_in_cache(jaxpr, n_clips: int) -> int:
+    """Return how many clips' widest activations, with their gradients, fit a core's cache."""
+    widest = max(v.aval.size * v.aval.dtype.itemsize for e in jaxpr.eqns for v in e.outvars)
+    return cache_bytes() * n_clips // widest
+
+
+@functools.cache
+def cache_bytes() -> int:
+    """Return the size of a core's second-level cache."""
+    try:
+        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or CACHE_BYTES
+    except (ValueError, OSError):
+        return CACHE_BYTES
+
+
+def _run(whole, part, shared, clips, size: int, axis_name, scratch) -> tuple[list, tuple]:
+    """Run a network in pieces.
+
+    Args:
+      whole, part: the network traced for all clips and for `size` of them; the two are gone through
+        together.
+      shared, clips: its inputs, flat.
+
+    Returns:
+      Its results, flat, and those of all pieces.
+    """
+    jaxpr, n_shared, scratch = part.jaxpr, len(shared), list(scratch)
+    if len(jaxpr.eqns) != len(whole.eqns):
+        raise MixesClips
+    # The values known so far, by their variables: alike for all clips, or with a row for each.
+    one = dict(zip(jaxpr.constvars, whole.consts, strict=True))
+    one |= zip(jaxpr.invars[:n_shared], shared, strict=True)
+    many = dict(zip(jaxpr.invars[n_shared:], clips, strict=True))
+    piece, written = [], []  # equations since the last cut; results of the pieces before it
+    for k, (eqn, of_whole) in enumerate(zip(jaxpr.eqns, whole.eqns, strict=True)):
+        if _is_cut(eqn):
+            y, weight, shift = eqn.invars
+            if weight not in many or shift not in one:
+                raise MixesClips
+            later = [v for e in jaxpr.eqns[k + 1 :] for v in e.invars] + jaxpr.outvars
+            outs = [y, *(v for v in _made(piece, later) if v is not y)]
+            moments = many[weight], one[shift]
+            spent, scratch = scratch[: len(outs)], scratch[len(outs) :]
+            results, found = _run_piece(
+                part, piece, outs, one, many, size, axis_name, moments, spent
+            )
+            many |= zip(outs, results, strict=True)
+            one |= zip(eqn.outvars, found, strict=True)
+            piece, written = [], written + results
+        elif _is_computed_at_once(eqn, of_whole, piece, one, many):
+            values = _evaluate(whole, of_whole, [_value(v, one, many) for v in eqn.invars])
+            for v, like, value in zip(eqn.outvars, of_whole.outvars, values, strict=True):
+                (one if clip_axis.find(v, like) is None else many)[v] = value
+        else:
+            clip_axis.check(eqn, of_whole)
+            piece.append(eqn)
+    outs = _made(piece, jaxpr.outvars)
+    results, _ = _run_piece(part, piece, outs, one, many, size, None, (), ())
+    many |= zip(outs, results, strict=True)
+    return [_value(v, one, many) for v in jaxpr.outvars], tuple(written)
+
+
+def _run_piece(part, eqns, outs, one, many, size, axis_name, moments, scratch):
+    """Return the values of `outs`, and the moments of the first if they are asked for."""
+    if not outs:
+        return [], ()
+    inside = {v for e in eqns for v in e.outvars}
+    read = [v for v in _unique([v for e in eqns for v in e.invars] + outs) if v not in inside]
+    clips, shared = [v for v in read if v in many], [v for v in read if v in one]
+    piece = _program(part, [*clips, *shared], outs, eqns)
+    values = [many[v] for v in clips], [one[v] for v in shared]
+    fn = lambda clips, shared: list(piece(*clips, *shared))  # noqa: E731
+    return chunks.piece(fn, size, axis_name, *values, moments, scratch)
+
+
+def _is_computed_at_once(eqn, of_whole, piece, one, many) -> bool:
+    """Return whether an equation is computed for all clips before the piece that is around it.
+
+    That is so for what depends on no clip, the random numbers of a dropout included, and for what
+    is a number for each clip, such as a weight. Zeros for every clip are left to the piece.
+    """
+    inputs = _unique(eqn.invars)
+    if not all(v in one or v in many and v.aval.ndim < 2 for v in inputs):
+        return False
+    made = eqn.outvars[0]
+    is_filled = eqn.primitive.name == "broadcast_in_dim" and made.aval.ndim > 1
+    return not is_filled or clip_axis.find(made, of_whole.outvars[0]) is None
+
+
+def _evaluate(whole, eqn, values) -> list:
+    """Return the results of an equation of the whole network; `values` of all that it reads."""
+    known = {
+        v: x for v, x in zip(eqn.invars, values, strict=True) if not isinstance(v, jex.Literal)
+    }
+    return _program(whole, list(known), eqn.outvars, [eqn])(*known.values())
+
+
+def _program(traced, inputs: list, outputs: list, eqns: list) -> Callable:
+    """Return some equations of a traced program as a function of flat values."""
+    jaxpr = traced.jaxpr.replace(constvars=(), invars=inputs, outvars=outputs, eqns=eqns)
+    return jex.jaxpr_as_fun(traced.replace(jaxpr=jaxpr, consts=()))
+
+
+def _unique(variables) -> list:
+    """Return the variables among those and literals, each once, in order."""
+    return list(dict.fromkeys(v for v in variables if not isinstance(v, jex.Literal)))
+
+
+def _made(eqns, wanted) -> list:
+    """Return the wanted variables that these equations make."""
+    made = {v for e in eqns for v in e.outvars}
+    return [v for v in _unique(wanted) if v in made]
+
+
+def _value(v, one, many):
+    return v.val if isinstance(v, jex.Literal) else one[v] if v in one else many[v]
+
+
+def _is_cut(eqn) -> bool:
+    return eqn.params.get("name") == "batch_moments"
+
+
+def _shapes(arrays) -> list:
+    return [(x.shape, x.dtype) for x in arrays]

@@ -1,0 +1,97 @@
+"""Pooling over windows: as `jax.lax.reduce_window` means it, by shifted arrays where that is faster."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from asc_jax.models.kernels import taps
+from asc_jax.models.kernels.compiler import barrier, by_machine
+from asc_jax.models.kernels.taps import Window
+from asc_jax.types import Array
+
+NO_PADDING = ((0, 0), (0, 0))
+
+
+def avg_pool(x: Array, size, strides, padding=NO_PADDING) -> Array:
+    """Return the mean over windows of `x [b, f, t, c]`; the padding counts as zeros in it."""
+    window = Window(tuple(size), tuple(strides), tuple(map(tuple, padding)))
+    return _sum_pool(window, x) / math.prod(window.size)
+
+
+def max_pool(x: Array, size, strides, padding=NO_PADDING) -> Array:
+    """Return the maximum over windows of `x [b, f, t, c]`.
+
+    Where several values of a window are equal, the first of them has the gradient, as in PyTorch.
+    """
+    return _max_pool(Window(tuple(size), tuple(strides), tuple(map(tuple, padding))), x)
+
+
+def _reduce(window: Window, start, combine, x: Array) -> Array:
+    sizes, strides = (1, *window.size, 1), (1, *window.strides, 1)
+    edges = ((0, 0), *window.padding, (0, 0))
+    return jax.lax.reduce_window(x, jnp.array(start, x.dtype), combine, sizes, strides, edges)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_pool(window: Window, x: Array) -> Array:
+    def fast(x, cpu):
+        return sum(taps.windows(taps.pad(x, window), window, x.shape))
+
+    return by_machine(fast, functools.partial(_reduce, window, 0, jax.lax.add), x)
+
+
+def _sum_pool_forward(window, x):
+    return _sum_pool(window, x), x.shape
+
+
+def _sum_pool_backward(window, shape, dy):
+    def fast(dy, cpu):
+        held = barrier(taps.spread(dy, window, shape), cpu)
+        return sum(taps.windows(held, *taps.mirrored(window, shape)))
+
+    return (by_machine(fast, functools.partial(fast, cpu=False), dy),)
+
+
+_sum_pool.defvjp(_sum_pool_forward, _sum_pool_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _max_pool(window: Window, x: Array) -> Array:
+    def fast(x, cpu):
+        return functools.reduce(jnp.maximum, _max_windows(window, x))
+
+    return by_machine(fast, functools.partial(_reduce, window, -jnp.inf, jax.lax.max), x)
+
+
+def _max_windows(window: Window, x: Array) -> list[Array]:
+    return taps.windows(taps.pad(x, window, -jnp.inf), window, x.shape)
+
+
+def _max_pool_forward(window, x):
+    y = _max_pool(window, x)
+    return y, (x, y)
+
+
+def _max_pool_backward(window, residuals, dy):
+    x, y = residuals
+    free, dx = jnp.ones(y.shape, bool), 0
+    for w, (i, j) in zip(_max_windows(window, x), window.taps, strict=True):
+        chosen, free = free & (w == y), free & (w != y)
+        dx = dx + _put(jnp.where(chosen, dy, 0), window, (i, j), x.shape)
+    return (dx,)
+
+
+def _put(dy: Array, window: Window, tap, shape) -> Array:
+    """Return zeros of that shape with `dy` where the tap of each window meets it."""
+    edges = []
+    for n, n_out, at, stride, (before, _) in zip(
+        shape[1:3], window.n_out(shape), tap, window.strides, window.padding, strict=True
+    ):
+        start = at - before
+        edges.append((start, n - start - stride * (n_out - 1) - 1, stride - 1))
+    return jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)

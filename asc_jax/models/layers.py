@@ -1,0 +1,203 @@
+"""The layers of the networks: convolutions, normalisations, activations, residual blocks.
+
+A layer takes `x [b, f, t, c]`, mel bins before frames, and returns the same. Those that behave
+differently in training take `train`, and `mask [b]`: False for padding, which has no part in
+batch statistics; None: every clip counts.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from asc_jax.models.kernels.convolution import conv
+from asc_jax.models.kernels.normalise import affine, batch_moments
+from asc_jax.models.kernels.pool import avg_pool
+from asc_jax.types import Array
+
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "relu6": nn.relu6,
+    "hard_swish": nn.hard_swish,
+    "silu": nn.silu,
+    "gelu": jax.jit(nn.gelu),  # a call of that name in the traced program, as the others are
+}
+
+
+def activation(name: str) -> Callable:
+    """Return the activation of that name; an unknown one raises ValueError."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def make_divisible(n_channels: float, divisor: int = 8) -> int:
+    """Return the nearest multiple of `divisor`, never below it nor more than a tenth less.
+
+    Source: MobileNetV2's rule for channel counts.
+
+    Example:
+      >>> [make_divisible(n) for n in (57.6, 103.68, 67.2, 117.6)]
+      [56, 104, 64, 120]
+    """
+    rounded = max(divisor, int(n_channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * n_channels else rounded
+
+
+def kaiming_fan_out(key: Array, shape, dtype=jnp.float32) -> Array:
+    """Draw from a normal distribution of variance 2 / (c_out · kf · kt): PyTorch's fan_out mode.
+
+    Groups are ignored, as PyTorch does.
+    """
+    kf, kt, _, c_out = shape
+    return jax.random.normal(key, shape, dtype) * (2.0 / (c_out * kf * kt)) ** 0.5
+
+
+class Conv(nn.Module):
+    """Convolution without bias, padded by half its kernel.
+
+    Attributes:
+      n_channels: of the result.
+      size: of the kernel, mel bins and frames.
+      strides: likewise.
+      groups: as many equal parts of the channels are convolved each by itself.
+    """
+
+    n_channels: int
+    size: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (*self.size, x.shape[-1] // self.groups, self.n_channels)
+        kernel = self.param("kernel", kaiming_fan_out, shape)
+        return conv(x, kernel.astype(x.dtype), self.strides, self.groups)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with PyTorch's running statistics, over the global batch.
+
+    In training, mean and variance are those of the valid clips of all replicas; the running
+    variance is the unbiased one (Flax keeps the biased). Statistics are at least float32.
+
+    Attributes:
+      axis_name: the replica axis that statistics are taken over, under pmap.
+      momentum: weight of the new statistics, as PyTorch counts it.
+      epsilon: added to the variance.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+        c = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, c)
+        bias = self.param("bias", nn.initializers.zeros, c)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
+        running_var = self.variable("batch_stats", "var", jnp.ones, c)
+        mean, var = (
+            v.value.astype(jnp.promote_types(v.value.dtype, jnp.float32))
+            for v in (running_mean, running_var)
+        )
+        if train:
+            weight = jnp.ones(x.shape[0], mean.dtype) if mask is None else mask.astype(mean.dtype)
+            mean, var, n_values = batch_moments(x, weight, mean, self.axis_name)
+            if not self.is_initializing():
+                unbiased = unbiased_variance(var, n_values)
+                running_mean.value += self.momentum * (mean - running_mean.value)
+                running_var.value += self.momentum * (unbiased - running_var.value)
+        return affine(x, mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
+
+
+def unbiased_variance(var: Array, n_values: Array) -> Array:
+    """Return the unbiased variance, from the biased one of `n` values."""
+    return var * n_values / jnp.maximum(n_values - 1, 1)
+
+
+class ConvBn(nn.Module):
+    """Convolution without bias and batch normalisation; attributes as those of the two."""
+
+    n_channels: int
+    size: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    groups: int = 1
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+        shape = (*self.size, x.shape[-1] // self.groups, self.n_channels)
+        kernel = self.param("kernel", kaiming_fan_out, shape)
+        x = conv(x, kernel.astype(x.dtype), self.strides, self.groups)
+        return BatchNorm(self.axis_name, name="norm")(x, train, mask)
+
+
+class InvertedResidual(nn.Module):
+    """Expand (1×1), filter (depthwise 3×3), project (1×1), add the shortcut, activate.
+
+    The shortcut exists where input and output have as many channels; with a stride it is a
+    3×3 average pool.
+
+    Attributes:
+      n_channels: of the result.
+      expansion: channels inside over those of the input.
+      strides: of the depthwise filter.
+      act: the activation.
+      grn: whether global response normalisation comes before the last activation.
+      axis_name: as for `BatchNorm`.
+    """
+
+    n_channels: int
+    expansion: float
+    strides: tuple[int, int] = (1, 1)
+    act: Callable = nn.relu
+    grn: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+        n = make_divisible(x.shape[-1] * self.expansion)
+
+        def conv_bn(name, *args, **kwargs):
+            return ConvBn(*args, **kwargs, axis_name=self.axis_name, name=name)
+
+        y = self.act(conv_bn("expand", n, (1, 1))(x, train, mask))
+        y = self.act(conv_bn("depthwise", n, (3, 3), self.strides, groups=n)(y, train, mask))
+        y = conv_bn("project", self.n_channels, (1, 1))(y, train, mask)
+        if x.shape[-1] == self.n_channels:
+            strided = self.strides != (1, 1)
+            y = y + (avg_pool(x, (3, 3), self.strides, ((1, 1), (1, 1))) if strided else x)
+        if self.grn:
+            y = GlobalResponseNorm(name="grn")(y)
+        return self.act(y)
+
+
+class GlobalResponseNorm(nn.Module):
+    """x + γ · x · n + β, n = each channel's norm over its mean over channels; γ, β are scalars.
+
+    At first both are 0, and it is the identity.
+
+    Source: CP-Mobile (Schmid et al. 2023, see `cp_mobile`), after ConvNeXt V2 (Woo et al. 2023).
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        gamma, beta = (
+            self.param(name, nn.initializers.zeros, (1,)).astype(x.dtype)[0]
+            for name in ("gamma", "beta")
+        )
+        return response_norm(x, gamma, beta)
+
+
+@jax.jit
+def response_norm(x: Array, gamma: Array, beta: Array) -> Array:
+    """Return what `GlobalResponseNorm` computes; exporters know it by its name in the program."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # float16 ends at 65,504
+    square = jnp.sum(wide * wide, axis=(1, 2), keepdims=True)
+    # sqrt has no slope at 0, where a channel is silent: its gradient there is set to 0.
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    ratio = (norm / (jnp.mean(norm, axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
+    return x + gamma * (x * ratio) + beta
