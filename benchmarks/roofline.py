@@ -16,9 +16,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asc_jax import features
-from asc_jax.export.graph import INPUT, operations
+from asc_jax.export import reader
+from asc_jax.export.graph import INPUT
+from asc_jax.models import evaluation
 from asc_jax.models.from_config import log_mel_shape, model
 from benchmarks import inputs
 
@@ -43,23 +46,20 @@ def layers(config, itemsize: int = FLOAT32) -> list[Layer]:
       config: an experiment's.
       itemsize: bytes of an activation.
     """
-    f = config.features
-    log_mel = log_mel_shape(config)
-    net = model(config).clone(folded=True)
-    clip = jax.ShapeDtypeStruct((1, *log_mel), jnp.float32)
-    params = jax.eval_shape(net.init, jax.random.key(0), clip)["params"]
-    found, shapes = [Layer("front end", 0, _front_end_bytes(f))], {INPUT: log_mel}
-    for op in operations(params, config.model.activation):
-        *size, n_channels = shapes[op.inputs[0]]
-        n_in, taps = math.prod(shapes[op.inputs[0]]), 0
-        size = [(n - 1) // stride + 1 for n, stride in zip(size, op.strides, strict=True)]
-        if "kernel" in op.arrays:
-            kernel = op.arrays["kernel"].shape
-            n_channels, taps = kernel[3], math.prod(kernel)
-        shapes[op.name] = (1, 1, n_channels) if op.kind == "mean" else (*size, n_channels)
-        n_out = math.prod(shapes[op.name])
-        n_values = 3 * n_in + 11 * n_out if taps else 2 * (n_in + n_out)
-        found.append(Layer(op.name, taps * math.prod(size), itemsize * n_values))
+    shape, network = log_mel_shape(config), model(config)
+    clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), clip)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
+    found, sizes = [Layer("front end", 0, _front_end_bytes(config.features))], {}
+    sizes[INPUT] = math.prod(shape)
+    for op in reader.read(evaluation(network), zeros, shape):
+        if op.kind != "constant":
+            n_in = max(sizes[name] for name in op.inputs if name in sizes)
+            n_taps = op.arrays["kernel"].size if "kernel" in op.arrays else 0
+            n_out = sizes[op.name] = math.prod(op.shape)
+            n_values = 3 * n_in + 11 * n_out if n_taps else 2 * (n_in + n_out)
+            macs = n_taps * math.prod(op.shape[:-1])
+            found.append(Layer(op.name, macs, itemsize * n_values))
     return found
 
 

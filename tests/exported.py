@@ -1,5 +1,6 @@
 """Networks to export, and their results in JAX, for tests."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from small import small_config
 from asc_jax import experiment, features
 from asc_jax.export.graph import ARTEFACTS
 from asc_jax.export.run import KINDS
-from asc_jax.models import CPMobile
+from asc_jax.models.layers import InvertedResidual
 from asc_jax.training.workdir import checkpoints, run_config
 
 PACKAGES = {
@@ -18,6 +19,37 @@ PACKAGES = {
     "litert": ("tensorflow", "ai_edge_litert.interpreter"),
     "c": (),
 }
+
+
+class Mixed(nn.Module):
+    """Flax's own layers beside ours, with an operation of every kind that a C header can hold."""
+
+    @nn.compact
+    def __call__(self, log_mel, train):
+        x = nn.Conv(8, (5, 3), (3, 2))(log_mel)  # padded by 1 and 2, 0 and 1
+        x = nn.relu6(nn.BatchNorm(not train)(x))
+        x = nn.max_pool(x, (3, 2), (1, 1), ((1, 1), (1, 0)))
+        x = InvertedResidual(8, 2.0, (2, 2), nn.hard_swish, grn=True)(x, train)
+        gate = nn.Conv(8, (1, 3), feature_group_count=2, use_bias=False)(x)
+        x = nn.avg_pool(x, (2, 2), (1, 1), "SAME") * nn.sigmoid(gate)
+        x = nn.gelu(jnp.concatenate([x], axis=-1) + nn.silu(2.0 - nn.Conv(8, (3, 1))(x)))
+        x = x.reshape(len(x), -1)
+        return nn.Dense(10)(nn.relu(nn.Dense(12)(x)))
+
+
+class Unknown(nn.Module):
+    """What no rule knows, what does not keep clips apart, or what a C header has no layer for."""
+
+    what: str
+
+    @nn.compact
+    def __call__(self, log_mel, train):
+        x = nn.Dense(10)(log_mel.max(axis=(1, 2)))
+        if self.what == "sort":
+            x = jnp.sort(x)
+        if self.what == "mean":
+            x = x - x.mean(axis=0, keepdims=True)
+        return x
 
 
 def kinds(names=tuple(PACKAGES)):
@@ -51,13 +83,12 @@ def results_in_jax(deployment, waveform):
     """Return the inputs and the outputs of the artefacts, by name."""
 
     @jax.jit
-    def compute(params, waveform):
+    def compute(variables, waveform):
         log_mel = features.log_mel(waveform, **deployment.features)
-        logits = CPMobile(**deployment.model, folded=True).apply({"params": params}, log_mel)
+        logits = deployment.apply(variables, log_mel)
         return log_mel, jax.nn.softmax(logits), logits
 
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), deployment.params)
-    log_mel, *expected = map(np.asarray, compute(params, waveform))
+    log_mel, *expected = map(np.asarray, compute(deployment.variables, waveform))
     inputs = dict(zip(ARTEFACTS, (waveform, log_mel), strict=True))
     return inputs, dict(zip(ARTEFACTS, expected, strict=True))
 

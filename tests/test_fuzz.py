@@ -43,7 +43,7 @@ ONCE = [
     ("results", b'{"stored_dtype": "a", "a": {"macro_accuracy": 1.0}, "seed": 0}'),
     ("results", SHORT.replace(b'"accuracy": 1.0', b'"accuracy": ' + b"9" * 400)),
     ("torch_names", bytes([0, 1, 3])),  # a tensor named "\n\0"
-    ("c_header", b"#define ASC_ACTIVATION relu\n"),
+    ("c_header", b"#define ASC_N_MELS four\n"),
     ("c_header", b"\xff"),
     ("arrays", b"PK\3\4"),
     ("author", b"submission: " + b"[" * 3000),

@@ -20,7 +20,7 @@ def kernels(request, monkeypatch):
     if request.param == "definitions":
         for module in (convolution, normalise, pool):
             monkeypatch.setattr(
-                module, "by_machine", lambda fn, definition, *operands: definition(*operands)
+                module, "by_machine", lambda _, definition, static, *x: definition(*static, *x)
             )
     jax.clear_caches()
     yield

@@ -68,7 +68,7 @@ class Walk:
         """
         for eqn in opened(jaxpr).eqns:
             name, inner = eqn.primitive.name, list(inner_jaxprs(eqn.params))
-            here = scope + _scopes(eqn)
+            here = scope + scopes(eqn)
             if not inner or COMBINERS.fullmatch(name):
                 yield Visit(here, eqn, times)
             elif name in CALLS and len(inner) == 1:
@@ -77,7 +77,7 @@ class Walk:
                 yield from self.visits(inner[0], here, times * eqn.params["length"])
             elif name == "shard_map":
                 yield from self.visits(inner[0], here, times * _n_shards(eqn))
-            elif name == "cond" and (default := _default_branch(eqn)) is not None:
+            elif name == "cond" and (default := default_branch(eqn)) is not None:
                 yield from self.visits(default, here, times)
             elif name == "cond":
                 yield from self._dearest(inner, here, times)
@@ -141,13 +141,13 @@ def inner_jaxprs(value) -> Iterator:
             yield from inner_jaxprs(getattr(value, field.name, None))
 
 
-def _default_branch(eqn):
+def default_branch(eqn):
     """Return what `lax.platform_dependent` runs on platforms it does not name; None: no such."""
     platforms = eqn.params.get("branches_platforms") or ()
     return eqn.params["branches"][platforms.index(None)] if None in platforms else None
 
 
-def _scopes(eqn) -> tuple[str, ...]:
+def scopes(eqn) -> tuple[str, ...]:
     """Names of the modules around an equation; entries for jvp, vmap, … are left out."""
     names = (part.name for part in eqn.source_info.name_stack.stack if _is_scope(part))
     return tuple(name for name in names if name != "rematted_computation" and not _einsum(name))

@@ -5,37 +5,53 @@ network from nothing but the numbers in the text, so that what is checked is wha
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import features
 from asc_jax.errors import UserError
-from asc_jax.export.graph import ARTEFACTS, INPUT, N_SAMPLES, Deployment
+from asc_jax.export.graph import (
+    ACTIVATIONS,
+    ARTEFACTS,
+    INPUT,
+    N_SAMPLES,
+    Deployment,
+    Operation,
+    compute,
+)
 from asc_jax.features import filters
-from asc_jax.models import blocks, normalisation
-from asc_jax.models.kernels import convolution
-from asc_jax.types import Array
 
 EXTENSION = ".h"
 STEM = "asc_model"
 PER_LINE = 12  # values
-KINDS = ("conv3x3", "pointwise", "depthwise", "avg_pool", "add", "grn", "mean")
+KINDS = ("conv", "avg_pool", "max_pool", "add", "mul", "grn", "activation")
+ACTIVATION_NAMES = (None, *ACTIVATIONS)
+AXES = ("mel", "time")
+COLUMNS = (
+    *("kind", "input", "other", "mel", "time", "c", "size_mel", "size_time", "stride_mel"),
+    *("stride_time", "pad_mel", "pad_time", "groups", "activation"),
+)
 C_TYPES = {"float16": "uint16_t", "float32": "float", "int16": "int16_t"}
-CONVOLUTIONS = {
-    "conv3x3": convolution.conv3x3,
-    "pointwise": lambda x, kernel, strides: convolution.pointwise_conv(x, kernel),
-    "depthwise": convolution.depthwise_conv,
-}
 USE = """\
-The network is ASC_LAYERS, in order. A layer reads the outputs of layers `input` and `other` (-1:
-the log-mel; `other` counts for ASC_ADD only) and writes [mel][time][c_out], channels last. Layers
-with values have them in ASC_VALUES: a convolution its kernel [kf][kt][c_in][c_out] (depthwise
-[3][3][c_out]) from `values` on, then c_out biases; ASC_GRN gamma and beta. 3x3 windows are padded
-by 1 with zeros, which ASC_AVG_POOL counts. `activation` says whether ASC_ACTIVATION follows.
+The network is ASC_LAYERS, in order. A layer reads the result of the layer `input` (-1: the
+log-mel) and writes its own, [mel][time][c], channels last; ASC_ADD and ASC_MUL read that of
+`other`, too, which is as large, and combine them value by value. The last one holds the logits.
+
+Value [i][j] of a convolution or pool is that of the window of size_mel by size_time whose first
+value is [i * stride_mel - pad_mel][j * stride_time - pad_time] of its input. What lies outside the
+input is 0, which ASC_AVG_POOL, a mean, counts and ASC_MAX_POOL ignores. A convolution is one of
+`groups` equal parts of the channels, each by itself: with n = (channels of the input) / groups,
+channel k of the result reads channels n * (k / (c / groups)) and up, n of them. From `values` on,
+ASC_VALUES holds its kernel [size_mel][size_time][n][c], then c biases.
+
+ASC_GRN, with ASC_VALUES gamma and beta, is x + gamma * x * r + beta: r is a channel's norm, the
+root of its sum of squares, over (mean of all channels' norms + 1e-6). ASC_ACTIVATION copies. In the
+end every layer applies its `activation`: relu6 = min(max(x, 0), 6), silu = x * sigmoid(x),
+hard_swish = x * relu6(x + 3) / 6, gelu = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
 
 The log-mel [ASC_N_MELS][ASC_N_FRAMES] of ASC_N_SAMPLES samples: reflect ASC_N_FFT / 2 samples,
 rounded down, at the start and the rest of ASC_N_FFT at the end; frame t starts at t *
@@ -57,16 +73,16 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
     """
     try:
         text = files[STEM].decode()
-        layers, values = _read_layers(text), _read_array(text, "VALUES").astype(np.float32)
-        activation = _read_define(text, "ACTIVATION")
-    except (AttributeError, OverflowError, ValueError) as error:
+        operations = _read_operations(text, _read_array(text, "VALUES").astype(np.float32))
+    except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
         raise UserError(f"{STEM} is not a header of ours, or damaged: {error}") from error
     # The values are an argument: XLA's CPU compiler computes some constants wrongly, such as a
     # head of zeros, for which it reads memory that was never written.
-    network = jax.jit(functools.partial(_compute_network, layers, activation))
+    network = jax.jit(functools.partial(compute, operations))
+    arrays = {op.name: op.arrays for op in operations}
 
     def logits(log_mel: np.ndarray) -> np.ndarray:
-        return np.asarray(network(values, log_mel))
+        return np.asarray(network(arrays, log_mel)).reshape(len(log_mel), -1)
 
     def probs(waveform: np.ndarray) -> np.ndarray:
         return np.asarray(jax.nn.softmax(logits(_compute_log_mel(text, waveform))))
@@ -78,13 +94,12 @@ def _lines(deployment: Deployment) -> Iterator[str]:
     f = deployment.features
     yield f"/* Acoustic scene classification, written by asc_jax.\n\n{USE}\n"
     for name, value in deployment.metadata.items():
-        yield f"{name}: {value}".replace("*/", "* /")  # which would end the comment
+        yield _comment(f"{name}: {value}")
     yield "*/\n#ifndef ASC_MODEL_H\n#define ASC_MODEL_H\n\n#include <stdint.h>\n"
     yield from (f"#define ASC_{name.upper()} {value!r}" for name, value in f.items())
     yield f"#define ASC_N_SAMPLES {N_SAMPLES}"
     yield f"#define ASC_N_FRAMES {deployment.n_frames}"
     yield f"#define ASC_LOG_OFFSET {features.LOG_OFFSET!r}f"
-    yield f'#define ASC_ACTIVATION "{deployment.model["activation"]}"'
     scenes = deployment.metadata["scenes"].split()
     yield f"#define ASC_N_SCENES {len(scenes)}"
     names = ", ".join(f'"{scene}"' for scene in scenes)
@@ -100,29 +115,70 @@ def _lines(deployment: Deployment) -> Iterator[str]:
 
 def _network(deployment: Deployment) -> Iterator[str]:
     """Yield the table of layers and their values."""
-    rows, values, numbers, channels = [], [], {INPUT: -1}, {INPUT: 1}
-    n_values = 0
+    rows, values, n_values = [], [np.zeros(0, deployment.metadata["weights"])], 0
+    # The number of a result, its image as the header describes it, and its shape in the network.
+    log_mel = deployment.input_shapes["log_mel_to_logits"]
+    results = {INPUT: (-1, log_mel, log_mel)}
     for op in deployment.operations:
-        arrays = [op.arrays[n] for n in ("kernel", "bias", "gamma", "beta") if n in op.arrays]
-        c_in = channels[op.inputs[0]]
-        channels[op.name] = op.arrays["bias"].size if "bias" in op.arrays else c_in
-        numbers[op.name] = len(rows)
-        inputs = [numbers[name] for name in op.inputs]
-        row = (KINDS.index(op.kind), inputs[0], inputs[-1], c_in, channels[op.name])
-        row += (*op.strides, int(op.activation is not None), n_values if arrays else -1)
-        rows.append(f"    {{{', '.join(map(str, row))}}}, /* {op.name} */")
-        values += [array.ravel() for array in arrays]
-        n_values += sum(array.size for array in arrays)
-    kinds = ", ".join(f"ASC_{kind.upper()}" for kind in KINDS)
-    yield f"enum asc_kind {{{kinds}}};"
-    yield "struct asc_layer {"
-    yield "    int16_t kind, input, other, c_in, c_out, stride_mel, stride_time, activation;"
+        inputs = [results.get(name) for name in op.inputs]
+        row = _row(op, *inputs) if inputs and all(inputs) else None
+        if row is None:
+            raise UserError(
+                f"the C header has no kind of layer for the {op.kind} {op.name}: --to onnx, litert "
+                "and stablehlo write this network"
+            )
+        number, image, _ = inputs[0]
+        if row:
+            names = [name for name in ("kernel", "bias", "gamma", "beta") if name in op.arrays]
+            number, image = len(rows), tuple(row[name] for name in ("mel", "time", "c"))
+            row |= {"input": inputs[0][0], "other": inputs[-1][0], "kind": KINDS.index(row["kind"])}
+            row["activation"] = ACTIVATION_NAMES.index(op.activation)
+            words = *(row[name] for name in COLUMNS), n_values if names else -1
+            rows.append(f"    {{{', '.join(map(str, words))}}}, /* {_comment(op.name)} */")
+            values += [op.arrays[name].ravel() for name in names]
+            n_values += sum(op.arrays[name].size for name in names)
+        results[op.name] = number, image, op.shape
+    for enum, names in (("kind", KINDS), ("activation", ("none", *ACTIVATIONS))):
+        yield f"enum asc_{enum} {{{', '.join(f'ASC_{name.upper()}' for name in names)}}};"
+    yield f"struct asc_layer {{\n    int16_t {', '.join(COLUMNS)};"
     yield "    int32_t values; /* first of them in ASC_VALUES; -1: none */\n};"
     yield f"#define ASC_N_LAYERS {len(rows)}"
     yield "static const struct asc_layer ASC_LAYERS[ASC_N_LAYERS] = {"
     yield from rows
     yield "};\n"
     yield from _array("ASC_VALUES", np.concatenate(values))
+
+
+def _row(op: Operation, first, second=None) -> dict | None:
+    """Return columns of an operation: none if it moves no value, None if no layer can do it."""
+    _, image, shape = first
+    if op.kind == "reshape" and op.activation is None:
+        return {}
+    size, strides, padding, groups, kind = (1, 1), (1, 1), ((0, 0), (0, 0)), 1, op.kind
+    if kind == "dense" and (len(shape) == 1 or shape[-1] == image[-1]):
+        kind, size = "conv", image[:2] if len(shape) == 1 else (1, 1)
+        image = (*((1, 1) if len(shape) == 1 else image[:2]), op.shape[-1])
+    elif kind == "activation" or (kind in ("add", "mul") and shape == second[2] == op.shape):
+        pass
+    elif shape != image:  # the image is not what the header says
+        return None
+    elif kind in ("conv", "avg_pool", "max_pool"):
+        size = op.options.get("size") or op.arrays["kernel"].shape[:2]
+        strides, padding, image = op.options["strides"], op.options["padding"], op.shape
+        groups = op.options.get("groups", 1)
+    elif kind == "reduce_mean" and 3 not in op.options["axis"]:  # of c
+        kind, axes = "avg_pool", op.options["axis"]
+        size = tuple(n if axis in axes else 1 for axis, n in enumerate(image[:2], 1))
+        image = tuple(1 if axis in axes else n for axis, n in enumerate(image, 1))
+    elif kind != "grn":
+        return None
+    pairs = {"size": size, "stride": strides, "pad": [before for before, _ in padding]}
+    row = {f"{n}_{axis}": pair[i] for n, pair in pairs.items() for i, axis in enumerate(AXES)}
+    return row | dict(zip((*AXES, "c"), image, strict=True)) | {"groups": groups, "kind": kind}
+
+
+def _comment(text: str) -> str:
+    return text.replace("*/", "* /")  # which would end it
 
 
 def _array(name: str, values: np.ndarray) -> Iterator[str]:
@@ -149,35 +205,39 @@ def _read_define(text: str, name: str) -> str:
     return re.search(rf"#define ASC_{name} (.*)", text).group(1).strip('f"')
 
 
-def _read_layers(text: str) -> list[tuple[int, ...]]:
-    """Return the rows of the table, with the columns of `struct asc_layer`."""
-    row = ", ".join([r"(-?\d+)"] * 9)
-    return [tuple(map(int, numbers)) for numbers in re.findall(rf"\{{{row}\}}", text)]
-
-
-def _compute_network(layers, activation: str, values: Array, log_mel: Array) -> Array:
-    outputs = []
-    for kind, source, other, c_in, c_out, stride_mel, stride_time, activated, first in layers:
-        x = log_mel if source < 0 else outputs[source]
-        kind, strides = KINDS[kind], (stride_mel, stride_time)
-        if kind in CONVOLUTIONS:
-            size = 1 if kind == "pointwise" else 3
-            shape = (size, size, 1 if kind == "depthwise" else c_in, c_out)
-            n = int(np.prod(shape))
-            kernel, bias = jnp.split(values[first : first + n + c_out], [n])
-            y = CONVOLUTIONS[kind](x, kernel.reshape(shape), strides=strides)
-            y = y + bias[None, None, None]
-        elif kind == "avg_pool":
-            y = convolution.avg_pool3x3(x, strides=strides)
-        elif kind == "add":
-            y = x + outputs[other]
+def _read_operations(text: str, values: np.ndarray) -> list[Operation]:
+    """Return the layers of the table; the log-mel is that of a clip."""
+    number = ", ".join([r"(-?\d+)"] * (len(COLUMNS) + 1))
+    rows = [tuple(map(int, numbers)) for numbers in re.findall(rf"\{{{number}\}}", text)]
+    shapes = {INPUT: (int(_read_define(text, "N_MELS")), int(_read_define(text, "N_FRAMES")), 1)}
+    operations = []
+    for *columns, first in rows:
+        row = dict(zip(COLUMNS, columns, strict=True))
+        inputs = [INPUT if row[n] < 0 else f"{row[n]}" for n in ("input", "other")]
+        kind, name, x = KINDS[row["kind"]], f"{len(operations)}", shapes[inputs[0]]
+        shape, options, arrays = tuple(row[n] for n in (*AXES, "c")), {}, {}
+        if kind in ("conv", "avg_pool", "max_pool"):
+            size, strides, pad = (
+                tuple(row[f"{n}_{axis}"] for axis in AXES) for n in ("size", "stride", "pad")
+            )
+            after = [
+                max((n - 1) * strides[i] + size[i] - pad[i] - x[i], 0)
+                for i, n in enumerate(shape[:2])
+            ]
+            options = {"strides": strides, "padding": tuple(zip(pad, after, strict=True))}
+            options |= {"groups": row["groups"]} if kind == "conv" else {"size": size}
+        if kind == "conv":
+            kernel = (*size, x[2] // row["groups"], shape[2])
+            end = first + math.prod(kernel)
+            arrays = {"kernel": values[first:end].reshape(kernel)}
+            arrays["bias"] = values[end : end + shape[2]].reshape(shape[2])
         elif kind == "grn":
-            gamma, beta = jnp.split(values[first : first + 2], 2)
-            y = normalisation.response_norm(x, gamma, beta)
-        else:
-            y = jnp.mean(x, axis=(1, 2))
-        outputs.append(blocks.activate(activation, y) if activated else y)
-    return outputs[-1]
+            arrays = {"gamma": values[first : first + 1], "beta": values[first + 1 : first + 2]}
+        inputs = inputs if kind in ("add", "mul") else inputs[:1]
+        activation = ACTIVATION_NAMES[row["activation"]]
+        operations.append(Operation(kind, name, inputs, shape, options, arrays, activation))
+        shapes[name] = shape
+    return operations
 
 
 def _compute_log_mel(text: str, waveform: np.ndarray) -> np.ndarray:

@@ -1,66 +1,104 @@
-"""Describe a trained network as plain data, from which the writers of ONNX, LiteRT and C work.
+"""Describe a trained network as plain data, from which the files of every kind are written.
 
-A `Deployment` is all that a file needs. `operations` lists the network in the order of
-computation; every operation names the operations whose results it takes.
+A `Deployment` is all that a file needs. Its operations list the network in the order of
+computation; every operation names the operations whose results it takes. `reader` makes them.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import features
 from asc_jax.features import filters
-from asc_jax.models.cp_mobile import STAGES, CPMobile
+from asc_jax.models import layers
+from asc_jax.models.kernels.compiler import EXACT, channels
+from asc_jax.models.kernels.convolution import conv
+from asc_jax.models.kernels.pool import avg_pool, max_pool
 from asc_jax.types import Array, Params
 
 ARTEFACTS = ("waveform_to_probs", "log_mel_to_logits")
 INPUT = "log_mel"  # name of the input of the first operation
 N_SAMPLES = 32_000  # of a one-second clip
+ACTIVATIONS = layers.ACTIVATIONS | {"sigmoid": jax.nn.sigmoid}
+# Element by element, with broadcasting: kind → its name in NumPy, JAX and TensorFlow.
+ELEMENTWISE = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "div": "divide",
+    "max": "maximum",
+    "min": "minimum",
+    **{kind: kind for kind in ("sqrt", "exp", "log", "tanh", "abs")},
+}
+REDUCTIONS = ("reduce_mean", "reduce_sum", "reduce_max", "reduce_min")
+
+
+@dataclasses.dataclass(eq=False)
+class Operation:
+    """One step of the network, channels last.
+
+    kind: with its options,
+      "conv": `strides`, `padding` ((before, after) for mel bins and for frames), `groups`; arrays
+        `kernel [kf, kt, c_in / groups, c_out]`, `bias [c_out]`,
+      "dense", over the last axis: arrays `kernel [c_in, c_out]`, `bias [c_out]`,
+      "avg_pool" (padding counted), "max_pool": `size`, `strides`, `padding`,
+      one of `ELEMENTWISE`, "constant" (array `value`, of one clip or equal for all: `[1, …]`),
+      one of `REDUCTIONS`: `axis`, several (0 would be the clips), `keepdims`,
+      "reshape" (to `shape`), "transpose": `permutation`, "concatenate": `axis`,
+      "slice": `ranges` (start, end, step) of every axis but the clips',
+      "grn", `layers.response_norm`: arrays `gamma`, `beta` `[1]`,
+      "activation": nothing but that.
+    name: its layer's, slashes between. inputs: names of operations, or `INPUT`. shape: of the
+    result for one clip. activation: a key of `ACTIVATIONS` applied to the result, or None.
+    """
+
+    kind: str
+    name: str
+    inputs: list[str]
+    shape: tuple[int, ...]
+    options: Mapping = dataclasses.field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    activation: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
     """A network with everything that is written beside it.
 
-    params: numpy, in the dtype of the file: what `folding.fold_batch_norm` returns, or the
-    parameters of another network than CPMobile, as trained. model: the network's attributes.
-    features: keywords of `features.log_mel`. metadata: text by name, scene names among it.
-    network, batch_stats: of another network than CPMobile.
+    operations: of the network, arrays in the dtype of the file. features: keywords of
+    `features.log_mel`. metadata: text by name, scene names among it. own: `(variables, log_mel) ->
+    logits` and numpy variables in the dtype of the file, of a network that has no operations
+    because a primitive of it is not known.
     """
 
-    params: Params
-    model: Mapping
+    operations: Sequence[Operation]
     features: Mapping
     metadata: Mapping[str, str]
-    network: nn.Module | None = None
-    batch_stats: Params = dataclasses.field(default_factory=dict)
+    own: tuple[Callable, Params] | None = None
+
+    @property
+    def params(self) -> Params:
+        """Return the arrays of the operations by name, or the variables of `own`."""
+        return self.own[1] if self.own else {op.name: op.arrays for op in self.operations}
 
     @property
     def variables(self) -> Params:
         """Return the float32 variables that `apply` takes."""
-        trees = {"params": self.params} | (
-            {"batch_stats": self.batch_stats} if self.network else {}
-        )
-        return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), trees)
+        return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), self.params)
 
-    def apply(self, variables: Params, log_mel: Array, body: str = "auto") -> Array:
-        """Return the logits; `body` chooses the convolutions of CPMobile."""
-        network = self.network or CPMobile(**self.model, folded=True, body=body)
-        return network.apply(variables, log_mel, train=False)
+    def apply(self, variables: Params, log_mel: Array) -> Array:
+        """Return the logits `[b, n_classes]`."""
+        if self.own:
+            return self.own[0](variables, log_mel)
+        return compute(self.operations, variables, log_mel)
 
     @property
     def n_frames(self) -> int:
         """Return the number of frames of a clip's log-mel."""
         return features.n_frames(N_SAMPLES, self.features["hop_length"])
-
-    @property
-    def operations(self) -> list["Operation"]:
-        """Return the operations of the network in order, from `log_mel` to `logits`."""
-        return operations(self.params, self.model["activation"])
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -93,63 +131,70 @@ class Deployment:
         return np.pad(filters.hann_window(win_length), (left, n_fft - win_length - left))
 
 
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """One step of the network, channels last.
-
-    kind: "conv3x3", "pointwise", "depthwise" (arrays `kernel [kf, kt, c_in, c_out]`, `bias
-    [c_out]`), "avg_pool" (3×3, padding counted), "add", "grn" (arrays `gamma`, `beta` `[1]`),
-    or "mean" over mel bins and frames. 3×3 windows are padded by 1 on every side. activation:
-    a key of `blocks.ACTIVATIONS` applied to the result, or None.
-    """
-
-    kind: str
-    name: str
-    inputs: tuple[str, ...]
-    strides: tuple[int, int] = (1, 1)
-    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    activation: str | None = None
-
-
-def operations(params: Params, activation: str) -> list[Operation]:
-    """Return the operations of a folded network in order, from `log_mel` to `logits`.
+def compute(operations: Sequence[Operation], params: Params, log_mel: Array) -> Array:
+    """Return the result of the last operation, computed by JAX.
 
     Args:
-      params: the "params" that `folding.fold_batch_norm` returns.
-      activation: of every convolution but a block's last and the head.
-
-    Example:
-      >>> conv = {"kernel": np.zeros((1, 1, 8, 8)), "bias": np.zeros(8)}
-      >>> block = dict.fromkeys(("expand", "depthwise", "project"), conv)
-      >>> params = {"stem1": conv, "stem2": conv, "head": conv}
-      >>> params |= {f"b{i}": block for i in range(1, 7)}
-      >>> [op.name for op in operations(params, "relu")][2:6]
-      ['b1.expand', 'b1.depthwise', 'b1.project', 'b1.add']
+      operations: as `reader.read` returns them.
+      params: float32 arrays by the name of their operation.
+      log_mel: `[b, n_mels, n_frames, 1]`.
     """
-    network = [
-        Operation("conv3x3", "stem1", (INPUT,), (2, 2), params["stem1"], activation),
-        Operation("conv3x3", "stem2", ("stem1",), (2, 2), params["stem2"], activation),
-    ]
-    for number, strides in enumerate((s for stage in STAGES for s in stage), 1):
-        block = params[f"b{number}"]
-        network += _block(f"b{number}", network[-1].name, block, strides, activation)
-    network.append(Operation("pointwise", "head", (network[-1].name,), arrays=params["head"]))
-    return [*network, Operation("mean", "logits", ("head",))]
+    results = {INPUT: log_mel}
+    for op in operations:
+        inputs = [results[name] for name in op.inputs]
+        y = _COMPUTE[op.kind](op, params.get(op.name, {}), *inputs)
+        results[op.name] = ACTIVATIONS[op.activation](y) if op.activation else y
+    return y
 
 
-def _block(name, source, params, strides, activation) -> Iterator[Operation]:
-    """Yield an inverted residual block; its last operation, whichever it is, is activated."""
-    expand, depthwise, project = (f"{name}.{layer}" for layer in ("expand", "depthwise", "project"))
-    yield Operation("pointwise", expand, (source,), (1, 1), params["expand"], activation)
-    yield Operation("depthwise", depthwise, (expand,), strides, params["depthwise"], activation)
-    last = Operation("pointwise", project, (depthwise,), arrays=params["project"])
-    if params["expand"]["kernel"].shape[2] == params["project"]["kernel"].shape[3]:
-        if strides != (1, 1):
-            yield Operation("avg_pool", f"{name}.shortcut", (source,), strides)
-            source = f"{name}.shortcut"
-        yield last
-        last = Operation("add", f"{name}.add", (project, source))
-    if "grn" in params:
-        yield last
-        last = Operation("grn", f"{name}.grn", (last.name,), arrays=params["grn"])
-    yield dataclasses.replace(last, activation=activation)
+def is_whole(size, padding, image) -> bool:
+    """Return whether a window is as large as the image `(mel bins, frames)` that it goes over."""
+    return tuple(size) == tuple(image) and not np.any(padding)
+
+
+def _conv(op: Operation, params: Params, x: Array) -> Array:
+    kernel, bias, options = params["kernel"], params["bias"], op.options
+    if is_whole(kernel.shape[:2], options["padding"], x.shape[1:3]) and options["groups"] == 1:
+        flat = x.reshape(x.shape[0], 1, 1, -1)
+        y = jnp.dot(flat, kernel.reshape(-1, kernel.shape[-1]), precision=EXACT)
+    else:
+        y = conv(x, kernel, options["strides"], options["groups"], options["padding"])
+    return y + channels(bias, y)
+
+
+def _dense(op: Operation, params: Params, x: Array) -> Array:
+    y = jnp.dot(x, params["kernel"], precision=EXACT)
+    return y + channels(params["bias"], y)
+
+
+def _pool(op: Operation, params: Params, x: Array) -> Array:
+    options = op.options
+    if op.kind == "avg_pool" and is_whole(options["size"], options["padding"], x.shape[1:3]):
+        return jnp.mean(x, axis=(1, 2), keepdims=True)
+    pool = avg_pool if op.kind == "avg_pool" else max_pool
+    return pool(x, options["size"], options["strides"], options["padding"])
+
+
+def _elementwise(op: Operation, params: Params, *inputs: Array) -> Array:
+    return getattr(jnp, ELEMENTWISE[op.kind])(*inputs)
+
+
+def _reduce(op: Operation, params: Params, x: Array) -> Array:
+    return getattr(jnp, op.kind.removeprefix("reduce_"))(x, **op.options)
+
+
+_COMPUTE = {
+    "conv": _conv,
+    "dense": _dense,
+    "avg_pool": _pool,
+    "max_pool": _pool,
+    "grn": lambda op, params, x: layers.response_norm(x, params["gamma"][0], params["beta"][0]),
+    "activation": lambda op, params, x: x,
+    "constant": lambda op, params: params["value"],
+    "reshape": lambda op, params, x: x.reshape(x.shape[0], *op.shape),
+    "transpose": lambda op, params, x: x.transpose(op.options["permutation"]),
+    "concatenate": lambda op, params, *x: jnp.concatenate(x, op.options["axis"]),
+    "slice": lambda op, params, x: x[:, *(slice(*r) for r in op.options["ranges"])],
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **dict.fromkeys(REDUCTIONS, _reduce),
+}

@@ -2,7 +2,7 @@
 
 Built-in operations only. The converter writes float32, because its own float16 mode would also
 round the window, the mel weights and the 1e-5 under the logarithm. Here only the weights of the
-convolutions are stored in float16, each with an operation that widens it.
+layers are stored in float16, each with an operation that widens it.
 """
 
 import contextlib
@@ -11,10 +11,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+import jax
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.export.graph import INPUT, N_SAMPLES, Deployment, Operation
+from asc_jax.export.graph import (
+    ELEMENTWISE,
+    INPUT,
+    N_SAMPLES,
+    REDUCTIONS,
+    Deployment,
+    Operation,
+)
 from asc_jax.features.front_end import LOG_OFFSET
 from asc_jax.machine.optional_packages import require, require_tensorflow
 
@@ -79,7 +87,7 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
 def _convert(tf, function: Callable, shape: tuple[int, ...]) -> bytes:
     module = tf.Module()
     spec = tf.TensorSpec([None, *shape], tf.float32)
-    module.function = tf.function(function, input_signature=[spec])
+    module.function = tf.function(function, input_signature=[spec], autograph=False)
     concrete = module.function.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     with _silent():
@@ -121,43 +129,78 @@ def _log_mel(tf, deployment: Deployment, waveform):
 def _network(tf, deployment: Deployment, log_mel):
     """Compute the network, `[b, n_mels, n_frames, 1]` → `[b, n_classes]`."""
     activations = {
-        None: tf.identity,
+        None: lambda x: x,
         "relu": tf.nn.relu,
         "relu6": tf.nn.relu6,
         "hard_swish": lambda x: x * tf.nn.relu6(x + 3) / 6,
         "silu": lambda x: x * tf.sigmoid(x),
         "gelu": lambda x: tf.nn.gelu(x, approximate=True),  # Flax's default
+        "sigmoid": tf.sigmoid,
     }
     results = {INPUT: log_mel}
     for op in deployment.operations:
-        out = _operation(tf, op, [results[name] for name in op.inputs])
-        results[op.name] = activations[op.activation](out)
-    return results["logits"]
+        arrays = {name: np.asarray(value, np.float32) for name, value in op.arrays.items()}
+        y = OPERATIONS[op.kind](tf, op, arrays, *(results[name] for name in op.inputs))
+        results[op.name] = activations[op.activation](y)
+    return results[op.name]
 
 
-def _operation(tf, op: Operation, inputs):
-    arrays = {name: np.asarray(value, np.float32) for name, value in op.arrays.items()}
-    x, strides = inputs[0], [1, *op.strides, 1]
-    if op.kind == "add":
-        return x + inputs[1]
-    if op.kind == "mean":
-        return tf.reduce_mean(x, [1, 2])
-    if op.kind == "grn":  # see `normalisation.GlobalResponseNorm`
-        norm = tf.sqrt(tf.reduce_sum(x * x, [1, 2], keepdims=True))
-        ratio = norm / (tf.reduce_mean(norm, -1, keepdims=True) + 1e-6)
-        return x + arrays["gamma"] * (x * ratio) + arrays["beta"]
-    # With stride 1 TensorFlow's SAME padding is the wanted one, and one operation less.
-    padding = "SAME" if op.strides == (1, 1) else "VALID"
-    if padding == "VALID":
-        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    if op.kind == "avg_pool":
-        return tf.nn.avg_pool2d(x, 3, strides, padding)
-    if op.kind == "depthwise":
-        kernel = arrays["kernel"].transpose(0, 1, 3, 2)
+def _conv(tf, op: Operation, arrays, x):
+    kernel, groups, strides = arrays["kernel"], op.options["groups"], [1, *op.options["strides"], 1]
+    same = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides[1:3], "SAME")
+    # One operation less where TensorFlow's SAME padding is the wanted one.
+    padding = "SAME" if tuple(same) == tuple(op.options["padding"]) else "VALID"
+    x = x if padding == "SAME" else _pad(tf, op, x)
+    if groups == x.shape[-1]:
+        kernel = kernel.reshape(*kernel.shape[:2], groups, -1)
         y = tf.nn.depthwise_conv2d(x, kernel, strides, padding)
     else:
-        y = tf.nn.conv2d(x, arrays["kernel"], strides, padding)
+        parts = zip(tf.split(x, groups, -1), np.split(kernel, groups, -1), strict=True)
+        parts = [tf.nn.conv2d(part, kernel, strides, padding) for part, kernel in parts]
+        y = tf.concat(parts, -1)
     return tf.nn.bias_add(y, arrays["bias"])
+
+
+def _pad(tf, op: Operation, x, value: float = 0.0):
+    padding = op.options["padding"]
+    if not np.any(padding):
+        return x
+    return tf.pad(x, [[0, 0], *map(list, padding), [0, 0]], constant_values=value)
+
+
+def _avg_pool(tf, op: Operation, arrays, x):
+    x = _pad(tf, op, x)  # TensorFlow does not count what it pads by itself
+    return tf.nn.avg_pool2d(x, op.options["size"], op.options["strides"], "VALID")
+
+
+def _max_pool(tf, op: Operation, arrays, x):
+    x = _pad(tf, op, x, -np.inf)
+    return tf.nn.max_pool2d(x, op.options["size"], op.options["strides"], "VALID")
+
+
+def _grn(tf, op: Operation, arrays, x):  # see `layers.response_norm`
+    norm = tf.sqrt(tf.reduce_sum(x * x, [1, 2], keepdims=True))
+    ratio = norm / (tf.reduce_mean(norm, -1, keepdims=True) + 1e-6)
+    return x + arrays["gamma"] * (x * ratio) + arrays["beta"]
+
+
+OPERATIONS = {
+    "conv": _conv,
+    "avg_pool": _avg_pool,
+    "max_pool": _max_pool,
+    "grn": _grn,
+    "activation": lambda tf, op, arrays, x: x,
+    "constant": lambda tf, op, arrays: arrays["value"],
+    "dense": lambda tf, op, arrays, x: tf.matmul(x, arrays["kernel"]) + arrays["bias"],
+    "reshape": lambda tf, op, arrays, x: tf.reshape(x, [-1, *op.shape]),
+    "transpose": lambda tf, op, arrays, x: tf.transpose(x, op.options["permutation"]),
+    "concatenate": lambda tf, op, arrays, *x: tf.concat(x, op.options["axis"]),
+    "slice": lambda tf, op, arrays, x: x[:, *(slice(*r) for r in op.options["ranges"])],
+    **dict.fromkeys(
+        ELEMENTWISE, lambda tf, op, arrays, *x: getattr(tf.math, ELEMENTWISE[op.kind])(*x)
+    ),
+    **dict.fromkeys(REDUCTIONS, lambda tf, op, arrays, x: getattr(tf, op.kind)(x, **op.options)),
+}
 
 
 def _finish(data: bytes, deployment: Deployment) -> bytes:
@@ -165,7 +208,7 @@ def _finish(data: bytes, deployment: Deployment) -> bytes:
     schema = require("tensorflow.lite.python.schema_py_generated")
     flatbuffers = require("flatbuffers")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    if deployment.params["head"]["kernel"].dtype == np.float16:
+    if deployment.metadata["weights"] == "float16":
         _store_weights_in_float16(schema, model)
     text = json.dumps(dict(deployment.metadata)).encode()
     entry = schema.MetadataT()
@@ -178,32 +221,27 @@ def _finish(data: bytes, deployment: Deployment) -> bytes:
 
 
 def _store_weights_in_float16(schema, model) -> None:
-    """Store kernels and biases of all convolutions in float16, widened by DEQUANTIZE."""
+    """Store kernels and biases of all layers in float16, widened by DEQUANTIZE."""
     graph, kinds = model.subgraphs[0], schema.BuiltinOperator
     dequantize = schema.OperatorCodeT()
     dequantize.builtinCode = dequantize.deprecatedBuiltinCode = kinds.DEQUANTIZE
     dequantize.version = 3  # the first that takes float16
     model.operatorCodes.append(dequantize)
-    convolutions = {
-        number
-        for number, code in enumerate(model.operatorCodes)
-        if code.builtinCode in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D)
+    kinds = {kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED, kinds.BATCH_MATMUL}
+    layers = {n for n, code in enumerate(model.operatorCodes) if code.builtinCode in kinds}
+    weights = {
+        int(i)
+        for op in graph.operators
+        for i in (op.inputs[1:] if op.opcodeIndex in layers else ())
+        if i >= 0 and model.buffers[graph.tensors[i].buffer].data is not None
     }
-    users = [op for op in graph.operators if op.opcodeIndex in convolutions]
-    weights = {i: graph.tensors[i] for i in sorted({int(i) for op in users for i in op.inputs[1:]})}
-    # All are read before any is emptied: tensors of equal values may share a buffer.
-    values = {
-        i: np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.float32)
-        for i, tensor in weights.items()
-    }
-    for tensor in weights.values():
-        model.buffers[tensor.buffer].data = None
     widenings = []
-    for i, tensor in weights.items():
-        narrow = schema.TensorT()
+    for i in sorted(weights):
+        tensor, narrow = graph.tensors[i], schema.TensorT()
+        value = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.float32)
         narrow.shape, narrow.type = tensor.shape, schema.TensorType.FLOAT16
         narrow.name = tensor.name + b".float16"
-        narrow.buffer = _add_buffer(schema, model, values[i].astype(np.float16).view(np.uint8))
+        narrow.buffer = _add_buffer(schema, model, value.astype(np.float16).view(np.uint8))
         tensor.buffer = 0  # by convention the empty one
         widening = schema.OperatorT()
         widening.opcodeIndex = len(model.operatorCodes) - 1
@@ -211,6 +249,10 @@ def _store_weights_in_float16(schema, model) -> None:
         graph.tensors.append(narrow)
         widenings.append(widening)
     graph.operators = widenings + graph.operators
+    # Tensors of equal values may share a buffer, also those that stay.
+    used = {part.buffer for part in (*graph.tensors, *(model.metadata or []))}
+    for number, buffer in enumerate(model.buffers):
+        buffer.data = buffer.data if number in used else None
 
 
 def _add_buffer(schema, model, data: np.ndarray) -> int:

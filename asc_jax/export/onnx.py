@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from asc_jax.export.graph import ARTEFACTS, INPUT, N_SAMPLES, Deployment, Operation
+from asc_jax.export.graph import (
+    ARTEFACTS,
+    ELEMENTWISE,
+    INPUT,
+    N_SAMPLES,
+    REDUCTIONS,
+    Deployment,
+    Operation,
+)
 from asc_jax.features.front_end import LOG_OFFSET
 from asc_jax.machine.optional_packages import require
 
@@ -49,9 +57,10 @@ class _Writer:
     def __init__(self):
         self.onnx = require("onnx")
         self.nodes, self.constants = [], []
+        self.layer = "front_end"  # for names
 
-    def node(self, kind: str, *inputs: str, out: str | None = None, **attributes) -> str:
-        out = out or f"{kind}_{len(self.nodes)}"
+    def node(self, kind: str, *inputs: str, **attributes) -> str:
+        out = f"{self.layer}.{kind}_{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [out], name=out, **attributes))
         return out
 
@@ -75,16 +84,16 @@ class _Writer:
 
 def _model(deployment: Deployment, artefact: str) -> bytes:
     w = _Writer()
-    n_classes = deployment.params["head"]["bias"].size
+    (n_classes,) = deployment.operations[-1].shape
     n_mels, n_frames = deployment.features["n_mels"], deployment.n_frames
     if artefact == "waveform_to_probs":
         source, source_shape, result = "waveform", ("b", N_SAMPLES), "probs"
-        _network(w, deployment, _log_mel(w, deployment))
-        w.node("Softmax", "logits", out="probs", axis=1)
+        w.node("Softmax", _network(w, deployment, _log_mel(w, deployment)), axis=1)
     else:
         source, source_shape, result = INPUT, ("b", n_mels, n_frames, 1), "logits"
         shape = w.constant(np.array([-1, 1, n_mels, n_frames]))
         _network(w, deployment, w.node("Reshape", INPUT, shape))
+    w.nodes[-1].output[0] = result
     helper, float32 = w.onnx.helper, w.onnx.TensorProto.FLOAT
     graph_input = helper.make_tensor_value_info(source, float32, source_shape)
     graph_output = helper.make_tensor_value_info(result, float32, ("b", n_classes))
@@ -127,50 +136,104 @@ def _filterbank(w: _Writer, n_mels: int, band, here, below) -> str:
     return w.node("Add", *terms)
 
 
-def _network(w: _Writer, deployment: Deployment, image: str) -> None:
-    """Add the network, `image [b, 1, n_mels, n_frames]` → `logits [b, n_classes]`."""
+def _network(w: _Writer, deployment: Deployment, image: str) -> str:
+    """Add the network, `image [b, 1, n_mels, n_frames]`; return the name of the logits.
+
+    Results of four axes are channels first, all others as in JAX.
+    """
+    results, images = {INPUT: image}, {INPUT}
     for op in deployment.operations:
-        inputs = [image if name == INPUT else name for name in op.inputs]
-        out = op.name if op.activation is None else f"{op.name}.before_activation"
-        _operation(w, op, inputs, out)
-        if op.activation is not None:
-            _activation(w, op.activation, out, op.name)
+        w.layer, inputs = op.name, [results[name] for name in op.inputs]
+        images.update([op.name] if len(op.shape) == 3 else ())
+        if op.kind in FIRST:
+            y = FIRST[op.kind](w, op, *inputs)
+        elif op.kind in REDUCTIONS and op.inputs[0] in images and _keeps_order(op):
+            y = _reduce(w, op, *inputs, order=TO_FIRST)
+        else:
+            last = [
+                w.node("Transpose", x, perm=TO_LAST) if name in images else x
+                for x, name in zip(inputs, op.inputs, strict=True)
+            ]
+            y = LAST[op.kind](w, op, *last)
+            y = w.node("Transpose", y, perm=TO_FIRST) if op.name in images else y
+        results[op.name] = _activation(w, op.activation, y)
+    return results[op.name]
 
 
-def _operation(w: _Writer, op: Operation, inputs: list[str], out: str) -> None:
-    window = {"strides": op.strides, "out": out}
-    if op.kind == "add":
-        w.node("Add", *inputs, out=out)
-    elif op.kind == "mean":
-        w.node("ReduceMean", *inputs, out=out, axes=[2, 3], keepdims=0)
-    elif op.kind == "avg_pool":
-        options = {"kernel_shape": [3, 3], "pads": [1] * 4, "count_include_pad": 1}
-        w.node("AveragePool", *inputs, **window, **options)
-    elif op.kind == "grn":  # see `normalisation.GlobalResponseNorm`
-        norm = w.node("ReduceL2", *inputs, axes=[2, 3])
-        mean = w.node("ReduceMean", norm, axes=[1])
-        ratio = w.node("Div", norm, w.node("Add", mean, w.scalar(1e-6)))
-        gamma, beta = w.weight(op, "gamma"), w.weight(op, "beta")
-        scaled = w.node("Mul", w.node("Mul", *inputs, ratio), gamma)
-        w.node("Add", w.node("Add", *inputs, scaled), beta, out=out)
-    else:
-        size, _, _, n_channels = op.arrays["kernel"].shape
-        kernel, bias = w.weight(op, "kernel", (3, 2, 0, 1)), w.weight(op, "bias")
-        group = n_channels if op.kind == "depthwise" else 1
-        options = {"kernel_shape": [size, size], "pads": [size // 2] * 4, "group": group}
-        w.node("Conv", *inputs, kernel, bias, **window, **options)
+def _conv(w: _Writer, op: Operation, x: str) -> str:
+    kernel, bias = w.weight(op, "kernel", (3, 2, 0, 1)), w.weight(op, "bias")
+    window = _window(op.arrays["kernel"].shape[:2], op.options)
+    return w.node("Conv", x, kernel, bias, group=op.options["groups"], **window)
 
 
-def _activation(w: _Writer, name: str, x: str, out: str) -> None:
+def _window(size, options: Mapping) -> dict:
+    before, after = zip(*options["padding"], strict=True)
+    return {"kernel_shape": size, "strides": options["strides"], "pads": [*before, *after]}
+
+
+def _grn(w: _Writer, op: Operation, x: str) -> str:  # see `layers.response_norm`
+    norm = w.node("ReduceL2", x, axes=[2, 3])
+    mean = w.node("ReduceMean", norm, axes=[1])
+    ratio = w.node("Div", norm, w.node("Add", mean, w.scalar(1e-6)))
+    scaled = w.node("Mul", w.node("Mul", x, ratio), w.weight(op, "gamma"))
+    return w.node("Add", w.node("Add", x, scaled), w.weight(op, "beta"))
+
+
+def _keeps_order(op: Operation) -> bool:
+    """Return whether a reduction of an image leaves its axes in order in both layouts."""
+    axes = op.options["axis"]
+    return op.options["keepdims"] or 3 in axes or {1, 2} <= {*axes}
+
+
+def _reduce(w: _Writer, op: Operation, x: str, order=range(9)) -> str:
+    kind = "Reduce" + op.kind.removeprefix("reduce_").capitalize()
+    axes, keepdims = [order.index(axis) for axis in op.options["axis"]], int(op.options["keepdims"])
+    if kind == "ReduceSum":  # the one of which the axes are an input in this opset
+        return w.node(kind, x, w.constant(np.array(axes)), keepdims=keepdims)
+    return w.node(kind, x, axes=axes, keepdims=keepdims)
+
+
+def _slice(w: _Writer, op: Operation, x: str) -> str:
+    start, end, step = np.array(op.options["ranges"]).T
+    return w.node("Slice", x, *map(w.constant, (start, end, np.arange(1, len(start) + 1), step)))
+
+
+def _activation(w: _Writer, name: str | None, x: str) -> str:
+    if name is None:
+        return x
     if name == "relu6":
-        w.node("Clip", x, w.scalar(0.0), w.scalar(6.0), out=out)
-    elif name == "silu":
-        w.node("Mul", x, w.node("Sigmoid", x), out=out)
-    elif name == "gelu":  # the approximation by tanh, which is Flax's default
+        return w.node("Clip", x, w.scalar(0.0), w.scalar(6.0))
+    if name == "silu":
+        return w.node("Mul", x, w.node("Sigmoid", x))
+    if name == "gelu":  # the approximation by tanh, which is Flax's default
         cube = w.node("Mul", w.node("Mul", x, x), x)
         inner = w.node("Add", x, w.node("Mul", cube, w.scalar(0.044715)))
         tanh = w.node("Tanh", w.node("Mul", inner, w.scalar((2 / np.pi) ** 0.5)))
         half = w.node("Mul", x, w.scalar(0.5))
-        w.node("Mul", half, w.node("Add", tanh, w.scalar(1.0)), out=out)
-    else:
-        w.node({"relu": "Relu", "hard_swish": "HardSwish"}[name], x, out=out)
+        return w.node("Mul", half, w.node("Add", tanh, w.scalar(1.0)))
+    return w.node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[name], x)
+
+
+TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+# What adds an operation and returns the name of its result: images channels first, and last.
+FIRST = {
+    "conv": _conv,
+    "avg_pool": lambda w, op, x: w.node(
+        "AveragePool", x, count_include_pad=1, **_window(op.options["size"], op.options)
+    ),
+    "max_pool": lambda w, op, x: w.node("MaxPool", x, **_window(op.options["size"], op.options)),
+    "grn": _grn,
+    "activation": lambda w, op, x: x,
+    "constant": lambda w, op: w.weight(op, "value", TO_FIRST if len(op.shape) == 3 else None),
+    **dict.fromkeys(ELEMENTWISE, lambda w, op, *x: w.node(op.kind.capitalize(), *x)),
+}
+LAST = {
+    "dense": lambda w, op, x: w.node(
+        "Add", w.node("MatMul", x, w.weight(op, "kernel")), w.weight(op, "bias")
+    ),
+    "reshape": lambda w, op, x: w.node("Reshape", x, w.constant(np.array([-1, *op.shape]))),
+    "transpose": lambda w, op, x: w.node("Transpose", x, perm=op.options["permutation"]),
+    "concatenate": lambda w, op, *x: w.node("Concat", *x, axis=op.options["axis"]),
+    "slice": _slice,
+    **dict.fromkeys(REDUCTIONS, _reduce),
+}

@@ -16,12 +16,11 @@ from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import open_run, output_folder
 from asc_jax.experiment import Experiment
-from asc_jax.export import c_header, check, litert, onnx, stablehlo
-from asc_jax.export.graph import ARTEFACTS, Deployment
+from asc_jax.export import c_header, check, litert, onnx, reader, stablehlo
+from asc_jax.export.graph import ARTEFACTS, Deployment, Operation
 from asc_jax.machine import files, version
-from asc_jax.models import precision
-from asc_jax.models.folding import fold_batch_norm
-from asc_jax.models.from_config import attributes, model
+from asc_jax.models import evaluation, precision
+from asc_jax.models.from_config import log_mel_shape, model
 from asc_jax.types import Params
 
 # Kind → the module that writes it (`build`, EXTENSION) and reads it back (`load`).
@@ -61,14 +60,9 @@ def export_run(
         if value not in known:
             raise UserError(f"unknown {name} {value!r}; known: {', '.join(known)}")
     run, writer = open_run(workdir, checkpoint=checkpoint), KINDS[kind]
-    network = run.experiment.config.model.name
-    if kind != "stablehlo" and network != "cp_mobile":
-        raise UserError(
-            f"--to {kind} writes the network cp_mobile only, and this run's is {network}: "
-            "--to stablehlo writes any network"
-        )
     metadata = {"config": run.name, "step": str(run.step)}
-    deployment = deploy(run.experiment, run.variables, weights, metadata)
+    any_network = kind == "stablehlo"
+    deployment = deploy(run.experiment, run.variables, weights, metadata, any_network=any_network)
     built = writer.build(deployment)
     reference = check.make_reference(run.experiment, run.variables, deployment)
     batches = check.clip_batches(clips, run.experiment.n_samples)
@@ -82,20 +76,36 @@ def export_run(
 
 
 def deploy(
-    experiment: Experiment, variables: Params, weights: str, metadata: Mapping[str, str]
+    experiment: Experiment,
+    variables: Params,
+    weights: str,
+    metadata: Mapping[str, str],
+    *,
+    any_network: bool = False,
 ) -> Deployment:
-    """Fold the BatchNorms of CPMobile, round to the dtype `weights`, and add the metadata.
+    """Read a network's operations, round to the dtype `weights`, and add the metadata.
+
+    Args:
+      experiment: of the network.
+      variables: as trained.
+      weights: dtype of the file.
+      metadata: more of it.
+      any_network: deploy a network as it is where a primitive of it has no rule in `reader`.
 
     Raises:
-      UserError: a value overflows the dtype or is not finite.
+      UserError: a value overflows the dtype or is not finite, or a primitive has no rule.
     """
-    config, own = experiment.config, {}
-    if config.model.name == "cp_mobile":
-        with np.errstate(all="ignore"):  # values that are not finite are rejected below
-            params = fold_batch_norm(variables)["params"]
-    else:
-        params, batch_stats = variables["params"], precision.cast(variables["batch_stats"], weights)
-        own = {"network": model(config), "batch_stats": jax.tree.map(np.asarray, batch_stats)}
+    config, operations, own = experiment.config, [], None
+    apply = evaluation(model(config))
+    try:
+        operations = reader.read(apply, variables, log_mel_shape(config))
+        # Single numbers of the program, such as what is added to a variance, are not rounded.
+        numbers = {op.name: op.arrays for op in operations if _is_number(op)}
+        params = {op.name: op.arrays for op in operations if op.name not in numbers}
+    except reader.UnknownPrimitive:
+        if not any_network:
+            raise
+        params = variables
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.all(np.isfinite(leaf)):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -104,7 +114,13 @@ def deploy(
                 "or its weights are corrupted. Take --checkpoint best, if there is one, or train "
                 "again"
             )
-    params = precision.cast(params, weights)
+    params = jax.tree.map(np.asarray, precision.cast(params, weights))
+    if not operations:
+        own = apply, params
+    else:
+        params |= jax.tree.map(np.float32, numbers)
+        for op in operations:
+            op.arrays = params[op.name]
     metadata = {
         "scenes": " ".join(SCENES),
         "sample_rate": str(config.features.sample_rate),
@@ -113,16 +129,15 @@ def deploy(
         "code_version": version.code_version(),
         **metadata,
     }
-    n_bytes = precision.tree_bytes(params)["total"]
+    deployment = Deployment(operations, config.features.to_dict(), metadata, own)
+    n_bytes = precision.tree_bytes(deployment.params)["total"]
     if not experiment.within_budget or n_bytes > experiment.cost["max_bytes"]:
         metadata["budget"] = f"over budget: {n_bytes:,} bytes, {experiment.cost['macs']:,} MACs"
-    return Deployment(
-        params=jax.tree.map(np.asarray, params),
-        model=attributes(config),
-        features=config.features.to_dict(),
-        metadata=metadata,
-        **own,
-    )
+    return deployment
+
+
+def _is_number(op: Operation) -> bool:
+    return op.kind == "constant" and op.arrays["value"].size == 1
 
 
 def write(contents: Mapping[pathlib.Path, bytes]) -> None:
@@ -174,6 +189,7 @@ def summary(
     if tally["n_labelled"]:
         lines.append(f"  the same parameters in JAX: {accuracy(check.OURS)}")
     if kind == "stablehlo":
+        lines.append(stablehlo.PROMISE)
         read = f'bytearray(open("{next(iter(contents))}", "rb").read())'
         lines.append(f"to call one: jax.export.deserialize({read}).call(array)")
     return lines

@@ -1,6 +1,9 @@
 """Serialise the network as StableHLO by `jax.export`: for CPUs, NVIDIA GPUs and TPUs in one file.
 
-Read back with JAX alone: `jax.export.deserialize(bytearray(data)).call(array)`.
+Read back with JAX alone: `jax.export.deserialize(bytearray(data)).call(array)`. The attribute
+`fun_name` of what that deserialises says how long JAX promises to read the file.
+
+Source: https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees
 """
 
 import functools
@@ -17,10 +20,14 @@ from asc_jax.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 EXTENSION = ".stablehlo"
+PROMISE = (
+    f"written by JAX {jax.__version__}, read by JAX released at most 6 months after it or 3 weeks "
+    "before it"
+)
 
 
 def build(deployment: Deployment) -> dict[str, bytes]:
-    """Return two serialised functions by artefact; the format has no place for metadata."""
+    """Return two serialised functions by artefact; of metadata the format takes a name only."""
     functions = {"waveform_to_probs": _waveform_to_probs, "log_mel_to_logits": _log_mel_to_logits}
     return {
         artefact: _export(functools.partial(functions[artefact], deployment), artefact, shape)
@@ -38,7 +45,7 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
 
 def _export(function: Callable, name: str, shape: tuple[int, ...]) -> bytes:
     (b,) = export.symbolic_shape("b")
-    function.__name__ = name
+    function.__name__ = f"{name}, {PROMISE}"
     # float32 means float32, also where products are rounded by default.
     with jax.default_matmul_precision("highest"):
         exported = export.export(jax.jit(function), platforms=PLATFORMS)(
@@ -58,10 +65,4 @@ def _waveform_to_probs(deployment: Deployment, waveform: Array) -> Array:
 
 
 def _log_mel_to_logits(deployment: Deployment, log_mel: Array) -> Array:
-    """Compute the network; the body of its convolutions is chosen where the file runs."""
-    if deployment.network is not None:
-        return deployment.apply(deployment.variables, log_mel)
-    bodies = {body: functools.partial(deployment.apply, body=body) for body in ("shifts", "lax")}
-    return jax.lax.platform_dependent(
-        deployment.variables, log_mel, cpu=bodies["shifts"], default=bodies["lax"]
-    )
+    return deployment.apply(deployment.variables, log_mel)

@@ -21,7 +21,7 @@ ACTIVATIONS = {
     "relu6": nn.relu6,
     "hard_swish": nn.hard_swish,
     "silu": nn.silu,
-    "gelu": jax.jit(nn.gelu),  # a call of that name in the traced program, as the others are
+    "gelu": nn.gelu,
 }
 
 

@@ -10,7 +10,7 @@ import functools
 
 from asc_jax.errors import UserError
 from asc_jax.machine.optional_packages import require
-from asc_jax.models.cp_mobile import STAGES
+from asc_jax.models.cp_mobile import BLOCKS
 from asc_jax.models.layers import BatchNorm, make_divisible
 
 
@@ -46,19 +46,22 @@ def make_twin(
         _conv_bn(1, width // 4, 3, (2, 2), act=act),
         _conv_bn(width // 4, width, 3, (2, 2), act=act),
     )
-    stages, c_in, number = nn.Sequential(), width, 0
-    for index, strides_of_blocks in enumerate(STAGES):
-        stage, c_out = nn.Sequential(), make_divisible(width * width_multiplier**index)
-        for strides in strides_of_blocks:
-            number += 1
-            n_expanded = make_divisible(c_in * expansion)
-            block = _block_class()(c_in, n_expanded, c_out, strides, grn, act)
-            stage.add_module(f"b{number}", block)
-            c_in = c_out
-        stages.add_module(f"s{index + 1}", stage)
+    stages = [nn.Sequential() for _ in {stage for stage, _ in BLOCKS}]
+    c_in = width
+    for number, (stage, strides) in enumerate(BLOCKS, 1):
+        c_out = make_divisible(width * width_multiplier**stage)
+        n_expanded = make_divisible(c_in * expansion)
+        block = _block_class()(c_in, n_expanded, c_out, strides, grn, act)
+        stages[stage].add_module(f"b{number}", block)
+        c_in = c_out
+    stages = {f"s{number}": stage for number, stage in enumerate(stages, 1)}
     head = _conv_bn(c_in, n_classes, 1)
     head.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
-    modules = {"in_c": stem, "stages": stages, "feed_forward": head}
+    modules = {
+        "in_c": stem,
+        "stages": nn.Sequential(collections.OrderedDict(stages)),
+        "feed_forward": head,
+    }
     return nn.Sequential(collections.OrderedDict(modules))
 
 

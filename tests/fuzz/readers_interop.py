@@ -122,7 +122,8 @@ def torch_names(scratch) -> Reader:
 
 
 HEADER = b"""#define ASC_N_FFT 8
-#define ASC_ACTIVATION "relu"
+#define ASC_N_MELS 4
+#define ASC_N_FRAMES 3
 static const float ASC_WINDOW[3] = {
     0.25f, 0.75f, 0.25f,
 };
@@ -130,8 +131,9 @@ static const int16_t ASC_MEL_BAND[2] = {
     0, 1,
 };
 static const struct asc_layer ASC_LAYERS[ASC_N_LAYERS] = {
-    {0, -1, -1, 1, 2, 2, 2, 1, 0}, /* stem1 */
-    {6, 0, 0, 2, 2, 1, 1, 0, -1}, /* mean */
+    {0, -1, -1, 2, 2, 2, 3, 3, 2, 2, 1, 1, 1, 1, 0}, /* stem1 */
+    {5, 0, 0, 2, 2, 2, 1, 1, 1, 1, 0, 0, 1, 0, 18}, /* grn */
+    {1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 0, 0, 1, 0, -1}, /* mean */
 };
 static const uint16_t ASC_VALUES[20] = {
     15360, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,

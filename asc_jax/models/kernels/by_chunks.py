@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.extend.core as jex
 
-from asc_jax.models.kernels import chunks, clip_axis
+from asc_jax.models.kernels import chunks, clip_axis, compiler
 from asc_jax.models.kernels.clip_axis import MixesClips
 
 CACHE_BYTES = 2**20  # of a core's second-level cache, where the system does not say
@@ -36,11 +36,13 @@ def by_chunks(fn: Callable, axis_name: str | None = None, max_clips: int | None 
 
     def run(shared, clips, scratch=None):
         n_clips = jax.tree.leaves(clips)[0].shape[0]
-        whole, shape = jax.make_jaxpr(fn, return_shape=True)(shared, clips)
+        with compiler.only_cpu():
+            whole, shape = jax.make_jaxpr(fn, return_shape=True)(shared, clips)
         size = chunk_size(n_clips, max_clips or clips_in_cache(whole, n_clips))
         if size == n_clips or not any(map(_is_cut, whole.eqns)):
             return fn(shared, clips), scratch
-        part = jax.make_jaxpr(fn)(shared, jax.tree.map(lambda x: x[:size], clips))
+        with compiler.only_cpu():
+            part = jax.make_jaxpr(fn)(shared, jax.tree.map(lambda x: x[:size], clips))
         values = jax.tree.leaves(shared), jax.tree.leaves(clips)
         try:
             results, written = _run(whole, part, *values, size, axis_name, scratch or ())
@@ -92,74 +94,93 @@ def _run(whole, part, shared, clips, size: int, axis_name, scratch) -> tuple[lis
     one = dict(zip(jaxpr.constvars, whole.consts, strict=True))
     one |= zip(jaxpr.invars[:n_shared], shared, strict=True)
     many = dict(zip(jaxpr.invars[n_shared:], clips, strict=True))
-    piece, written = [], []  # equations since the last cut; results of the pieces before it
-    for k, (eqn, of_whole) in enumerate(zip(jaxpr.eqns, whole.eqns, strict=True)):
+    before, piece, written = [], [], []  # equations since the last cut; results before it
+    for k, (eqn, like) in enumerate(zip(jaxpr.eqns, whole.eqns, strict=True)):
         if _is_cut(eqn):
+            _compute(whole, before, one, many)
             y, weight, shift = eqn.invars
             if weight not in many or shift not in one:
                 raise MixesClips
             later = [v for e in jaxpr.eqns[k + 1 :] for v in e.invars] + jaxpr.outvars
             outs = [y, *(v for v in _made(piece, later) if v is not y)]
-            moments = many[weight], one[shift]
             spent, scratch = scratch[: len(outs)], scratch[len(outs) :]
-            results, found = _run_piece(
-                part, piece, outs, one, many, size, axis_name, moments, spent
-            )
+            fn, *values = _program_of_clips(part, piece, outs, one, many)
+            moments = many[weight], one[shift]
+            results, found = chunks.piece(fn, size, axis_name, *values, moments, spent)
             many |= zip(outs, results, strict=True)
             one |= zip(eqn.outvars, found, strict=True)
-            piece, written = [], written + results
-        elif _is_computed_at_once(eqn, of_whole, piece, one, many):
-            values = _evaluate(whole, of_whole, [_value(v, one, many) for v in eqn.invars])
-            for v, like, value in zip(eqn.outvars, of_whole.outvars, values, strict=True):
-                (one if clip_axis.find(v, like) is None else many)[v] = value
+            before, piece, written = [], [], written + results
+        elif _is_computed_before(eqn, like, piece, many):
+            before.append((eqn, like))
         else:
-            clip_axis.check(eqn, of_whole)
+            clip_axis.check(eqn, like)
             piece.append(eqn)
+    _compute(whole, before, one, many)
     outs = _made(piece, jaxpr.outvars)
-    results, _ = _run_piece(part, piece, outs, one, many, size, None, (), ())
-    many |= zip(outs, results, strict=True)
-    return [_value(v, one, many) for v in jaxpr.outvars], tuple(written)
+    if outs:
+        fn, *values = _program_of_clips(part, piece, outs, one, many)
+        results, _ = chunks.piece(fn, size, None, *values)
+        many |= zip(outs, results, strict=True)
+    values = one | many
+    results = [v.val if isinstance(v, jex.Literal) else values[v] for v in jaxpr.outvars]
+    return results, tuple(written)
 
 
-def _run_piece(part, eqns, outs, one, many, size, axis_name, moments, scratch):
-    """Return the values of `outs`, and the moments of the first if they are asked for."""
-    if not outs:
-        return [], ()
-    inside = {v for e in eqns for v in e.outvars}
-    read = [v for v in _unique([v for e in eqns for v in e.invars] + outs) if v not in inside]
-    clips, shared = [v for v in read if v in many], [v for v in read if v in one]
-    piece = _program(part, [*clips, *shared], outs, eqns)
-    values = [many[v] for v in clips], [one[v] for v in shared]
-    fn = lambda clips, shared: list(piece(*clips, *shared))  # noqa: E731
-    return chunks.piece(fn, size, axis_name, *values, moments, scratch)
-
-
-def _is_computed_at_once(eqn, of_whole, piece, one, many) -> bool:
-    """Return whether an equation is computed for all clips before the piece that is around it.
+def _is_computed_before(eqn, like, piece, many) -> bool:
+    """Return whether an equation is computed for all clips, before the piece that is around it.
 
     That is so for what depends on no clip, the random numbers of a dropout included, and for what
     is a number for each clip, such as a weight. Zeros for every clip are left to the piece.
     """
     inputs = _unique(eqn.invars)
-    if not all(v in one or v in many and v.aval.ndim < 2 for v in inputs):
+    if _made(piece, inputs) or any(v in many and v.aval.ndim > 1 for v in inputs):
         return False
     made = eqn.outvars[0]
     is_filled = eqn.primitive.name == "broadcast_in_dim" and made.aval.ndim > 1
-    return not is_filled or clip_axis.find(made, of_whole.outvars[0]) is None
+    return not is_filled or clip_axis.find(made, like.outvars[0]) is None
 
 
-def _evaluate(whole, eqn, values) -> list:
-    """Return the results of an equation of the whole network; `values` of all that it reads."""
-    known = {
-        v: x for v, x in zip(eqn.invars, values, strict=True) if not isinstance(v, jex.Literal)
-    }
-    return _program(whole, list(known), eqn.outvars, [eqn])(*known.values())
+def _compute(whole, before, one, many) -> None:
+    """Compute equations for all clips, and add their results to those known."""
+    names = {w: v for eqn, like in before for v, w in _pairs(eqn, like, "invars")}
+    outs = {w: v for eqn, like in before for v, w in _pairs(eqn, like, "outvars")}
+    read = [w for w in names if w not in outs]
+    if any(names[w] not in one and names[w] not in many for w in read):
+        raise MixesClips
+    fn = _program(whole, read, list(outs), [like for _, like in before])
+    results = fn(*((one | many)[names[w]] for w in read))
+    for (w, v), value in zip(outs.items(), results, strict=True):
+        axis = clip_axis.find(v, w)
+        if axis in (None, 0):
+            (one if axis is None else many)[v] = value
+
+
+def _program_of_clips(part, eqns, outs, one, many):
+    """Return equations as what `chunks.piece` takes: a function, values of all clips, and others.
+
+    Raises:
+      MixesClips: a result has no row for each clip.
+    """
+    inside = {v for e in eqns for v in e.outvars}
+    read = [v for v in _unique([v for e in eqns for v in e.invars] + outs) if v not in inside]
+    clips, shared = [v for v in read if v in many], [v for v in read if v in one]
+    if len(clips) + len(shared) < len(read):
+        raise MixesClips
+    fn = _program(part, [*clips, *shared], outs, eqns)
+    values = [many[v] for v in clips], [one[v] for v in shared]
+    return (lambda clips, shared: fn(*clips, *shared)), *values
 
 
 def _program(traced, inputs: list, outputs: list, eqns: list) -> Callable:
     """Return some equations of a traced program as a function of flat values."""
     jaxpr = traced.jaxpr.replace(constvars=(), invars=inputs, outvars=outputs, eqns=eqns)
     return jex.jaxpr_as_fun(traced.replace(jaxpr=jaxpr, consts=()))
+
+
+def _pairs(eqn, like, which: str) -> list[tuple]:
+    """Return the variables of an equation, each with that of the other trace."""
+    pairs = zip(getattr(eqn, which), getattr(like, which), strict=True)
+    return [(v, w) for v, w in pairs if not isinstance(v, jex.Literal | jex.DropVar)]
 
 
 def _unique(variables) -> list:
@@ -171,10 +192,6 @@ def _made(eqns, wanted) -> list:
     """Return the wanted variables that these equations make."""
     made = {v for e in eqns for v in e.outvars}
     return [v for v in _unique(wanted) if v in made]
-
-
-def _value(v, one, many):
-    return v.val if isinstance(v, jex.Literal) else one[v] if v in one else many[v]
 
 
 def _is_cut(eqn) -> bool:

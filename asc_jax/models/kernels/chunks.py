@@ -13,8 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models.kernels import normalise
-from asc_jax.models.kernels.compiler import written_out
+from asc_jax.models.kernels import compiler, normalise
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -37,13 +36,14 @@ def piece(fn: Callable, size: int, axis_name: str | None, clips, shared, moments
     return _forward(fn, size, axis_name, clips, shared, moments, scratch)[0]
 
 
+@compiler.only_cpu()
 def _forward(fn, size, axis_name, clips, shared, moments, scratch):
     def step(sums, chunk, spent):
         del spent  # None: all that is read is needed again
         results = fn(chunk[0], shared)
         if not moments:
             return sums, results
-        first = written_out(results[0])
+        first = compiler.written_out(results[0])
         sums += normalise.weighted_sums(first, chunk[1], moments[1], cpu=True)
         return sums, [first, *results[1:]]
 
@@ -56,9 +56,12 @@ def _forward(fn, size, axis_name, clips, shared, moments, scratch):
     return (results, found), (clips, shared, moments, results[0], found)
 
 
+@compiler.only_cpu()
 def _backward(fn, size, axis_name, residuals, cotangents):
     clips, shared, moments, y, found = residuals
-    (dy, *rest), dmoments = cotangents
+    dresults, dmoments = _floats(cotangents[0]), cotangents[1]
+    if not dresults:
+        return None, None, None, None
     if moments:
         mean, _, n_values = found
         through = normalise.psum(jnp.stack(dmoments[:2]), axis_name) / n_values
@@ -68,14 +71,38 @@ def _backward(fn, size, axis_name, residuals, cotangents):
         if moments:
             more = normalise.gradient_through_moments(y, weight, mean, *through)
             dy = (dy.astype(more.dtype) + more).astype(y.dtype)
-        _, pull = jax.vjp(fn, clips, shared)
-        dclips, more = pull([written_out(dy), *rest])
+
+        def floats(of_clips, of_shared):
+            return _floats(fn(_with_floats(clips, of_clips), _with_floats(shared, of_shared)))
+
+        _, pull = jax.vjp(floats, _floats(clips), _floats(shared))
+        dclips, more = pull([compiler.written_out(dy), *rest])
         return jax.tree.map(jnp.add, dshared, more), dclips
 
-    zero = jax.tree.map(jnp.zeros_like, shared)
+    dy, *rest = dresults
+    zero = jax.tree.map(jnp.zeros_like, _floats(shared))
     each = (clips, moments[0] if moments else None, y, rest)
     dshared, dclips = _over_chunks(step, zero, each, size, after=dy, spent=dy)
+    dclips, dshared = (
+        [next(grads) if _is_float(x) else None for x in arrays]
+        for arrays, grads in ((clips, iter(dclips)), (shared, iter(dshared)))
+    )
     return dclips, dshared, jax.tree.map(jnp.zeros_like, moments), None
+
+
+def _is_float(x) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _floats(arrays) -> list:
+    """Return the arrays that can have a gradient: a piece is also given integers, and makes some."""
+    return [x for x in arrays if _is_float(x)]
+
+
+def _with_floats(arrays, floats) -> list:
+    """Return the arrays with those in place of the floating ones."""
+    floats = iter(floats)
+    return [next(floats) if _is_float(x) else x for x in arrays]
 
 
 piece.defvjp(_forward, _backward)

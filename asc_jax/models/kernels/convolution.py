@@ -78,19 +78,15 @@ def conv_general_dilated(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _conv(window: Window, groups: int, x: Array, kernel: Array) -> Array:
-    fast = functools.partial(_fast, window, groups)
-    return by_machine(fast, functools.partial(_definition, window, groups), x, kernel)
+    return _forward(window, groups, x, kernel)[0]
 
 
 def _forward(window, groups, x, kernel):
-    return _conv(window, groups, x, kernel), (x, kernel)
+    return by_machine(_fast, _definition, (window, groups), x, kernel), (x, kernel)
 
 
 def _backward(window, groups, residuals, dy):
-    def definition(x, kernel, dy):
-        return jax.vjp(functools.partial(_definition, window, groups), x, kernel)[1](dy)
-
-    return by_machine(functools.partial(_fast_backward, window, groups), definition, *residuals, dy)
+    return by_machine(_fast_backward, _definition_backward, (window, groups), *residuals, dy)
 
 
 _conv.defvjp(_forward, _backward)
@@ -106,6 +102,10 @@ def _definition(window: Window, groups: int, x: Array, kernel: Array) -> Array:
         feature_group_count=groups,
         precision=EXACT,
     )
+
+
+def _definition_backward(window: Window, groups: int, x: Array, kernel: Array, dy: Array):
+    return jax.vjp(functools.partial(_definition, window, groups), x, kernel)[1](dy)
 
 
 def _fast(window: Window, groups: int, x: Array, kernel: Array, *, cpu: bool) -> Array:

@@ -14,7 +14,7 @@ def batch_moments(x: Array, weight: Array, shift: Array, axis_name: str | None =
     """Return the moments of each channel over the clips that count, of all replicas.
 
     It is the one operation of a network that looks at more than one clip. In a traced program it
-    is a call of this name, at which `by_chunks` cuts.
+    is a call of this name, at which `by_chunks` cuts and which it computes in its own way.
 
     Args:
       x: `[b, …, c]`.
@@ -36,7 +36,7 @@ def _moments(axis_name, x, weight, shift):
 
 
 def _moments_forward(axis_name, x, weight, shift):
-    sums = by_machine(weighted_sums, functools.partial(weighted_sums, cpu=False), x, weight, shift)
+    sums = weighted_sums(x, weight, shift, cpu=False)
     mean, var, n_values = moments_of_sums(sums, x, weight, shift, axis_name)
     return (mean, var, n_values), (x, weight, shift, mean, n_values)
 
@@ -83,20 +83,19 @@ def affine(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
       x: `[…, c]`.
       mean, factor, bias: `[c]`; computed in their dtype, returned in that of x.
     """
-    y = (x.astype(bias.dtype) - channels(mean, x)) * channels(factor, x)
-    return (y + channels(bias, x)).astype(x.dtype)
+    return _affine_forward(x, mean, factor, bias)[0]
 
 
 def _affine_forward(x, mean, factor, bias):
-    return affine(x, mean, factor, bias), (x, mean, factor, bias)
+    y = (x.astype(bias.dtype) - channels(mean, x)) * channels(factor, x)
+    return (y + channels(bias, x)).astype(x.dtype), (x, mean, factor, bias)
 
 
 def _affine_backward(residuals, dy):
-    pull = functools.partial(_affine_pull, cpu=False)
-    return by_machine(_affine_pull, pull, *residuals, dy)
+    return by_machine(_affine_pull, _affine_pull, (), *residuals, dy)
 
 
-def _affine_pull(x, mean, factor, bias, dy, *, cpu: bool):
+def _affine_pull(x, mean, factor, bias, dy, *, cpu: bool = False):
     """Autodiff would sum over all positions three times, and once more than is needed."""
     dy = (written_out(dy) if cpu else dy).astype(bias.dtype)
     centred = x.astype(bias.dtype) - channels(mean, x)

@@ -1,10 +1,11 @@
-"""Pooling over windows: as `jax.lax.reduce_window` means it, by shifted arrays where that is faster."""
+"""Pooling over windows: what `jax.lax.reduce_window` means, by shifted arrays where it is faster."""
 
 import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asc_jax.models.kernels import taps
 from asc_jax.models.kernels.compiler import barrier, by_machine
@@ -28,18 +29,23 @@ def max_pool(x: Array, size, strides, padding=NO_PADDING) -> Array:
     return _max_pool(Window(tuple(size), tuple(strides), tuple(map(tuple, padding))), x)
 
 
-def _reduce(window: Window, start, combine, x: Array) -> Array:
+def _reduce(window: Window, start: float, combine, x: Array) -> Array:
     sizes, strides = (1, *window.size, 1), (1, *window.strides, 1)
     edges = ((0, 0), *window.padding, (0, 0))
-    return jax.lax.reduce_window(x, jnp.array(start, x.dtype), combine, sizes, strides, edges)
+    return jax.lax.reduce_window(x, np.array(start, x.dtype), combine, sizes, strides, edges)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sum_pool(window: Window, x: Array) -> Array:
-    def fast(x, cpu):
-        return sum(taps.windows(taps.pad(x, window), window, x.shape))
+    return by_machine(_sum_windows, _sum_reduced, (window,), x)
 
-    return by_machine(fast, functools.partial(_reduce, window, 0, jax.lax.add), x)
+
+def _sum_reduced(window: Window, x: Array) -> Array:
+    return _reduce(window, 0, jax.lax.add, x)
+
+
+def _sum_windows(window: Window, x: Array, *, cpu: bool) -> Array:
+    return sum(taps.windows(taps.pad(x, window), window, x.shape))
 
 
 def _sum_pool_forward(window, x):
@@ -47,11 +53,12 @@ def _sum_pool_forward(window, x):
 
 
 def _sum_pool_backward(window, shape, dy):
-    def fast(dy, cpu):
-        held = barrier(taps.spread(dy, window, shape), cpu)
-        return sum(taps.windows(held, *taps.mirrored(window, shape)))
+    return (by_machine(_spread_sums, _spread_sums, (window, shape), dy),)
 
-    return (by_machine(fast, functools.partial(fast, cpu=False), dy),)
+
+def _spread_sums(window: Window, shape, dy: Array, *, cpu: bool = False) -> Array:
+    held = barrier(taps.spread(dy, window, shape), cpu)
+    return sum(taps.windows(held, *taps.mirrored(window, shape)))
 
 
 _sum_pool.defvjp(_sum_pool_forward, _sum_pool_backward)
@@ -59,10 +66,15 @@ _sum_pool.defvjp(_sum_pool_forward, _sum_pool_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _max_pool(window: Window, x: Array) -> Array:
-    def fast(x, cpu):
-        return functools.reduce(jnp.maximum, _max_windows(window, x))
+    return by_machine(_max_of_windows, _max_reduced, (window,), x)
 
-    return by_machine(fast, functools.partial(_reduce, window, -jnp.inf, jax.lax.max), x)
+
+def _max_reduced(window: Window, x: Array) -> Array:
+    return _reduce(window, -np.inf, jax.lax.max, x)
+
+
+def _max_of_windows(window: Window, x: Array, *, cpu: bool) -> Array:
+    return functools.reduce(jnp.maximum, _max_windows(window, x))
 
 
 def _max_windows(window: Window, x: Array) -> list[Array]:

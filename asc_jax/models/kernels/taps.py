@@ -46,9 +46,11 @@ def pad(x: Array, window: Window, value: float = 0) -> Array:
 
 def windows(padded: Array, window: Window, shape) -> list[Array]:
     """Return what each tap meets of the padded input of that shape: n_taps × `[b, f', t', c]`."""
+    b, _, _, c = padded.shape
     (sf, st), (nf, nt) = window.strides, window.n_out(shape)
+    ends = sf * (nf - 1) + 1, st * (nt - 1) + 1
     return [
-        padded[:, i : i + sf * (nf - 1) + 1 : sf, j : j + st * (nt - 1) + 1 : st]
+        jax.lax.slice(padded, (0, i, j, 0), (b, i + ends[0], j + ends[1], c), (1, sf, st, 1))
         for i, j in window.taps
     ]
 
