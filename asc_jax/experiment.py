@@ -211,7 +211,7 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
 
 
 def train_forward(config, axis_name: str | None = None) -> Callable:
-    """Return `(variables, batch, key) -> (logits, updates)`, of a batch with `log_mel` and `mask`."""
+    """Return `(variables, batch, key) -> (logits, updates)`; a batch has `log_mel` and `mask`."""
     forward = training(model(config, train=True, axis_name=axis_name), axis_name)
 
     def of_batch(variables, batch, key):

@@ -19,13 +19,12 @@ from asc_jax.models.kernels.clip_axis import MixesClips
 CACHE_BYTES = 2**20  # of a core's second-level cache, where the system does not say
 
 
-def by_chunks(fn: Callable, axis_name: str | None = None, max_clips: int | None = None) -> Callable:
+def by_chunks(fn: Callable, max_clips: int | None = None) -> Callable:
     """Return a function that computes what `fn` does, a few clips at a time.
 
     Args:
       fn: `(shared, clips) -> results`: two pytrees of arrays, of which those of `clips` have one
         row for each clip, `[b, …]`; and a pytree of arrays.
-      axis_name: the replica axis that `fn` takes its moments over, under pmap.
       max_clips: at most so many at a time; None: as many as fit the cache.
 
     Returns:
@@ -41,11 +40,14 @@ def by_chunks(fn: Callable, axis_name: str | None = None, max_clips: int | None 
         size = chunk_size(n_clips, max_clips or clips_in_cache(whole, n_clips))
         if size == n_clips or not any(map(_is_cut, whole.eqns)):
             return fn(shared, clips), scratch
-        with compiler.only_cpu():
-            part = jax.make_jaxpr(fn)(shared, jax.tree.map(lambda x: x[:size], clips))
+        try:
+            with compiler.only_cpu():
+                part = jax.make_jaxpr(fn)(shared, jax.tree.map(lambda x: x[:size], clips))
+        except Exception:  # it is written for some numbers of clips alone
+            return fn(shared, clips), scratch
         values = jax.tree.leaves(shared), jax.tree.leaves(clips)
         try:
-            results, written = _run(whole, part, *values, size, axis_name, scratch or ())
+            results, written = _run(whole, part, *values, size, scratch or ())
         except MixesClips:
             return fn(shared, clips), scratch
         results = jax.tree.unflatten(jax.tree.structure(shape), results)
@@ -63,8 +65,8 @@ def chunk_size(n_clips: int, max_clips: int) -> int:
 
 def clips_in_cache(jaxpr, n_clips: int) -> int:
     """Return how many clips' widest activations, with their gradients, fit a core's cache."""
-    widest = max(v.aval.size * v.aval.dtype.itemsize for e in jaxpr.eqns for v in e.outvars)
-    return cache_bytes() * n_clips // widest
+    sizes = [v.aval.size * v.aval.dtype.itemsize for e in jaxpr.eqns for v in e.outvars]
+    return cache_bytes() * n_clips // max(sizes, default=1)
 
 
 @functools.cache
@@ -76,7 +78,7 @@ def cache_bytes() -> int:
         return CACHE_BYTES
 
 
-def _run(whole, part, shared, clips, size: int, axis_name, scratch) -> tuple[list, tuple]:
+def _run(whole, part, shared, clips, size: int, scratch) -> tuple[list, tuple]:
     """Run a network in pieces.
 
     Args:
@@ -88,37 +90,38 @@ def _run(whole, part, shared, clips, size: int, axis_name, scratch) -> tuple[lis
       Its results, flat, and those of all pieces.
     """
     jaxpr, n_shared, scratch = part.jaxpr, len(shared), list(scratch)
-    if len(jaxpr.eqns) != len(whole.eqns):
-        raise MixesClips
+    same, sizes = clip_axis.alike(jaxpr, whole.jaxpr), (size, clips[0].shape[0])
+    has_rows = lambda v: clip_axis.has_rows(v, same[v], sizes)  # noqa: E731
     # The values known so far, by their variables: alike for all clips, or with a row for each.
-    one = dict(zip(jaxpr.constvars, whole.consts, strict=True))
-    one |= zip(jaxpr.invars[:n_shared], shared, strict=True)
+    one = dict(zip(jaxpr.invars[:n_shared], shared, strict=True))
     many = dict(zip(jaxpr.invars[n_shared:], clips, strict=True))
+    for v, value in zip(jaxpr.constvars, whole.consts, strict=True):
+        (one if clip_axis.find(v, same[v]) is None else many)[v] = value
     before, piece, written = [], [], []  # equations since the last cut; results before it
     for k, (eqn, like) in enumerate(zip(jaxpr.eqns, whole.eqns, strict=True)):
         if _is_cut(eqn):
             _compute(whole, before, one, many)
             y, weight, shift = eqn.invars
-            if weight not in many or shift not in one:
+            if weight not in many or shift not in one or not (has_rows(y) and has_rows(weight)):
                 raise MixesClips
             later = [v for e in jaxpr.eqns[k + 1 :] for v in e.invars] + jaxpr.outvars
             outs = [y, *(v for v in _made(piece, later) if v is not y)]
             spent, scratch = scratch[: len(outs)], scratch[len(outs) :]
-            fn, *values = _program_of_clips(part, piece, outs, one, many)
+            fn, *values = _program_of_clips(part, piece, outs, one, many, has_rows)
             moments = many[weight], one[shift]
-            results, found = chunks.piece(fn, size, axis_name, *values, moments, spent)
+            results, found = chunks.piece(fn, size, _axis_name(eqn), *values, moments, spent)
             many |= zip(outs, results, strict=True)
             one |= zip(eqn.outvars, found, strict=True)
             before, piece, written = [], [], written + results
         elif _is_computed_before(eqn, like, piece, many):
             before.append((eqn, like))
         else:
-            clip_axis.check(eqn, like)
+            clip_axis.check(eqn, like, whole)
             piece.append(eqn)
     _compute(whole, before, one, many)
     outs = _made(piece, jaxpr.outvars)
     if outs:
-        fn, *values = _program_of_clips(part, piece, outs, one, many)
+        fn, *values = _program_of_clips(part, piece, outs, one, many, has_rows)
         results, _ = chunks.piece(fn, size, None, *values)
         many |= zip(outs, results, strict=True)
     values = one | many
@@ -135,9 +138,9 @@ def _is_computed_before(eqn, like, piece, many) -> bool:
     inputs = _unique(eqn.invars)
     if _made(piece, inputs) or any(v in many and v.aval.ndim > 1 for v in inputs):
         return False
-    made = eqn.outvars[0]
-    is_filled = eqn.primitive.name == "broadcast_in_dim" and made.aval.ndim > 1
-    return not is_filled or clip_axis.find(made, like.outvars[0]) is None
+    if eqn.primitive.name != "broadcast_in_dim" or eqn.outvars[0].aval.ndim < 2:
+        return True
+    return clip_axis.find(eqn.outvars[0], like.outvars[0]) is None
 
 
 def _compute(whole, before, one, many) -> None:
@@ -147,7 +150,7 @@ def _compute(whole, before, one, many) -> None:
     read = [w for w in names if w not in outs]
     if any(names[w] not in one and names[w] not in many for w in read):
         raise MixesClips
-    fn = _program(whole, read, list(outs), [like for _, like in before])
+    fn = clip_axis.program(whole, read, list(outs), [like for _, like in before])
     results = fn(*((one | many)[names[w]] for w in read))
     for (w, v), value in zip(outs.items(), results, strict=True):
         axis = clip_axis.find(v, w)
@@ -155,7 +158,7 @@ def _compute(whole, before, one, many) -> None:
             (one if axis is None else many)[v] = value
 
 
-def _program_of_clips(part, eqns, outs, one, many):
+def _program_of_clips(part, eqns, outs, one, many, has_rows):
     """Return equations as what `chunks.piece` takes: a function, values of all clips, and others.
 
     Raises:
@@ -164,17 +167,12 @@ def _program_of_clips(part, eqns, outs, one, many):
     inside = {v for e in eqns for v in e.outvars}
     read = [v for v in _unique([v for e in eqns for v in e.invars] + outs) if v not in inside]
     clips, shared = [v for v in read if v in many], [v for v in read if v in one]
-    if len(clips) + len(shared) < len(read):
+    if len(clips) + len(shared) < len(read) or not all(map(has_rows, clips + outs)):
         raise MixesClips
-    fn = _program(part, [*clips, *shared], outs, eqns)
+    clips = clips or list(many)[:1]  # it says the number of clips
+    fn = clip_axis.program(part, [*clips, *shared], outs, eqns)
     values = [many[v] for v in clips], [one[v] for v in shared]
     return (lambda clips, shared: fn(*clips, *shared)), *values
-
-
-def _program(traced, inputs: list, outputs: list, eqns: list) -> Callable:
-    """Return some equations of a traced program as a function of flat values."""
-    jaxpr = traced.jaxpr.replace(constvars=(), invars=inputs, outvars=outputs, eqns=eqns)
-    return jex.jaxpr_as_fun(traced.replace(jaxpr=jaxpr, consts=()))
 
 
 def _pairs(eqn, like, which: str) -> list[tuple]:
@@ -195,7 +193,18 @@ def _made(eqns, wanted) -> list:
 
 
 def _is_cut(eqn) -> bool:
-    return eqn.params.get("name") == "batch_moments"
+    return eqn.params.get("name") == "batch_moments" and len(eqn.invars) == 3
+
+
+def _axis_name(eqn) -> str | None:
+    """Return the replica axis of the sums inside an equation."""
+    for inner in jex.jaxprs_in_params(eqn.params):
+        for e in getattr(inner, "jaxpr", inner).eqns:
+            if e.primitive.name.startswith("psum"):
+                return e.params["axes"][0]
+            if name := _axis_name(e):
+                return name
+    return None
 
 
 def _shapes(arrays) -> list:

@@ -1,4 +1,4 @@
-"""A piece of a network computed a few clips at a time, so that on a CPU its work stays in the cache.
+"""A piece of a network, a few clips at a time, so that on a CPU its work stays in the cache.
 
 One clip's widest activation is 278 kB: a few of them fit a core's cache, those of a batch do
 not, and an operation that runs over the whole batch waits for memory. Between two batch
@@ -60,7 +60,9 @@ def _forward(fn, size, axis_name, clips, shared, moments, scratch):
 def _backward(fn, size, axis_name, residuals, cotangents):
     clips, shared, moments, y, found = residuals
     dresults, dmoments = _floats(cotangents[0]), cotangents[1]
-    if not dresults:
+    if moments and not _is_float(y):
+        moments = ()
+    if not dresults or not _floats([*clips, *shared]):
         return None, None, None, None
     if moments:
         mean, _, n_values = found
@@ -87,7 +89,7 @@ def _backward(fn, size, axis_name, residuals, cotangents):
         [next(grads) if _is_float(x) else None for x in arrays]
         for arrays, grads in ((clips, iter(dclips)), (shared, iter(dshared)))
     )
-    return dclips, dshared, jax.tree.map(jnp.zeros_like, moments), None
+    return dclips, dshared, None, None
 
 
 def _is_float(x) -> bool:
@@ -95,7 +97,7 @@ def _is_float(x) -> bool:
 
 
 def _floats(arrays) -> list:
-    """Return the arrays that can have a gradient: a piece is also given integers, and makes some."""
+    """Return the arrays that can have a gradient: some of a piece are integers."""
     return [x for x in arrays if _is_float(x)]
 
 
@@ -143,7 +145,7 @@ def _over_chunks(step: Callable, carry, clips, size: int, *, after, spent=None, 
     shapes = [jax.ShapeDtypeStruct((n_clips, *one.shape[1:]), one.dtype) for one in shapes]
     fits = [(x.shape, x.dtype) for x in scratch] == [(x.shape, x.dtype) for x in shapes]
     results = list(scratch) if fits else list(map(empty, shapes))
-    over = spent is not None and jax.typeof(spent) == jax.typeof(results[0])
+    over = spent is not None and results and jax.typeof(spent) == jax.typeof(results[0])
     if over:
         results[0] = spent
     carry, results = jax.lax.fori_loop(0, n_clips // size, body, (carry, results))

@@ -1,4 +1,4 @@
-"""What batch normalisation computes: the moments over a batch, and a factor and a shift by channel."""
+"""What batch normalisation computes: moments over a batch, a factor and a shift by channel."""
 
 import functools
 
@@ -66,7 +66,7 @@ def moments_of_sums(sums, x: Array, weight: Array, shift: Array, axis_name: str 
 
 
 def gradient_through_moments(x, weight, mean, dmean, dvar) -> Array:
-    """Return the gradient to `x` from those to its moments, each divided by the number of values."""
+    """Return the gradient to `x` from those to its moments, divided by the number of values."""
     centred = x.astype(mean.dtype) - channels(mean, x)
     return clips(weight, x) * (channels(dmean, x) + 2 * channels(dvar, x) * centred)
 

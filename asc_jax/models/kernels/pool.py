@@ -1,4 +1,4 @@
-"""Pooling over windows: what `jax.lax.reduce_window` means, by shifted arrays where it is faster."""
+"""Pooling over windows: what `jax.lax.reduce_window` means, by shifted arrays where faster."""
 
 import functools
 import math

@@ -149,7 +149,7 @@ def _matrix(kernel: Array) -> Array:
 
 
 def _row_products(x: Array, y: Array, cpu: bool) -> Array:
-    """Return `xᵀ y`, `[m, c]` and `[m, n]` → `[c, n]`, at least float32: 16 bits would lose its end.
+    """Return `xᵀ y`, `[m, c]` and `[m, n]` → `[c, n]`, at least float32: 16 bits lose its end.
 
     On a CPU in equal parts of at least ROWS rows, as many as divide them: the rows of a part stay
     in the cache while a product goes over them.
