@@ -91,7 +91,7 @@ def application(network):
 
 
 def in_chunks(fn):
-    run = by_chunks(fn, max_clips=AT_A_TIME)
+    run = by_chunks(fn, n_at_once=AT_A_TIME)
     return lambda shared, clips: run(shared, clips)[0]
 
 
@@ -194,7 +194,7 @@ def test_networks_vmapped_over_seeds_are_the_same_by_chunks(x64):
 
 def test_scratch_memory_goes_from_call_to_call_and_changes_no_bit():
     x, w = random(N_CLIPS, 5, 4), random(4, 4, seed=1)
-    run = by_chunks(lambda w, x: normalised(jnp.sin(normalised(x @ w)) @ w), max_clips=AT_A_TIME)
+    run = by_chunks(lambda w, x: normalised(jnp.sin(normalised(x @ w)) @ w), n_at_once=AT_A_TIME)
     step = jax.jit(
         jax.grad(lambda w, x, s: (lambda y, s: (y.sum(), s))(*run(w, x, s)), has_aux=True)
     )

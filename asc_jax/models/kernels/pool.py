@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.models.kernels import taps
-from asc_jax.models.kernels.compiler import barrier, by_machine
+from asc_jax.models.kernels.compiler import by_machine
 from asc_jax.models.kernels.taps import Window
 from asc_jax.types import Array
 
@@ -57,8 +57,8 @@ def _sum_pool_backward(window, shape, dy):
 
 
 def _spread_sums(window: Window, shape, dy: Array, *, cpu: bool = False) -> Array:
-    held = barrier(taps.spread(dy, window, shape), cpu)
-    return sum(taps.windows(held, *taps.mirrored(window, shape)))
+    ones = jnp.ones((*window.size, 1, dy.shape[-1]), dy.dtype)
+    return taps.transposed(window, shape, (dy, ones), cpu=cpu)
 
 
 _sum_pool.defvjp(_sum_pool_forward, _sum_pool_backward)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from asc_jax.models.kernels.compiler import EXACT, barrier, column_sums
+from asc_jax.models.kernels.compiler import EXACT, barrier, column_sums, written_out
 from asc_jax.types import Array
 
 FOLD = 4  # rows of a product added up before it is written
@@ -55,25 +55,60 @@ def windows(padded: Array, window: Window, shape) -> list[Array]:
     ]
 
 
-def spread(dy: Array, window: Window, shape) -> Array:
-    """Return `dy` with zeros between and around, so that mirrored taps on it give the gradient.
+def transposed(window: Window, shape, *pairs: tuple[Array, Array], cpu: bool) -> Array:
+    """Return `Σ dy · kernel[tap]` over taps and pairs, each added where the tap met its input.
 
-    That is: `dx = Σ windows(spread, mirrored) · kernel[mirrored tap]`, at stride 1 and unpadded.
+    With strides, positions of the input at equal distances from the last stride are met by the
+    same taps: each such phase is computed by itself, and then they are put in turn.
+
+    Args:
+      window: that went over the input.
+      shape: of the input, `[b, f, t, c]`.
+      pairs: `dy [b, f', t', c]` and `kernel [kf, kt, 1, c]`, to multiply.
     """
-    sizes = zip(
-        shape[1:3], window.n_out(shape), window.size, window.strides, window.padding, strict=True
-    )
-    edges = [
-        (size - 1 - before, n + before - 1 - stride * (n_out - 1), stride - 1)
-        for n, n_out, size, stride, (before, _) in sizes
-    ]
-    return jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+    met, n_each, edges = zip(*map(_phases, *_by_axis(window, shape)), strict=True)
+    padded = [barrier(jnp.pad(dy, ((0, 0), *edges, (0, 0))), cpu) for dy, _ in pairs]
+
+    def phase(rows, columns):
+        parts = [
+            dy[:, f : f + n_each[0], t : t + n_each[1]] * kernel[i, j][None, None]
+            for dy, (_, kernel) in zip(padded, pairs, strict=True)
+            for i, f in rows
+            for j, t in columns
+        ]
+        return sum(parts) if parts else jnp.zeros_like(padded[0][:, : n_each[0], : n_each[1]])
+
+    rows = [_in_turn([phase(r, columns) for columns in met[1]], 2) for r in met[0]]
+    dx = _in_turn(rows, 1)[:, : shape[1], : shape[2]]
+    return written_out(dx) if cpu and len(met[0]) * len(met[1]) > 1 else dx
 
 
-def mirrored(window: Window, shape) -> tuple[Window, tuple]:
-    """Return the window that goes over `spread`, and the shape that it then has no padding on."""
-    sizes = [n + size - 1 for n, size in zip(shape[1:3], window.size, strict=True)]
-    return Window(window.size, (1, 1), ((0, 0), (0, 0))), (shape[0], *sizes, shape[3])
+def _by_axis(window: Window, shape):
+    """Return length, size, stride, padding before and number of results, for both axes."""
+    before = [edge for edge, _ in window.padding]
+    return shape[1:3], window.size, window.strides, before, window.n_out(shape)
+
+
+def _phases(n: int, size: int, stride: int, before: int, n_out: int):
+    """Return what meets the positions `stride · u + phase`, 0 ≤ u < m, along one axis.
+
+    Returns:
+      For each phase `(tap, start)`: the results from `start` on, of those padded; m; the padding.
+    """
+    m = -(-n // stride)
+    taps = [[i for i in range(size) if (k + before - i) % stride == 0] for k in range(stride)]
+    offsets = [[(k + before - i) // stride for i in met] for k, met in enumerate(taps)]
+    low, high = min(min(o, default=0) for o in offsets), max(max(o, default=0) for o in offsets)
+    starts = [[o - min(low, 0) for o in each] for each in offsets]
+    phases = [list(zip(*pair, strict=True)) for pair in zip(taps, starts, strict=True)]
+    return phases, m, (max(-low, 0), max(m + high - n_out, 0))
+
+
+def _in_turn(arrays: list[Array], axis: int) -> Array:
+    """Return the rows of several arrays in turn."""
+    shape = list(arrays[0].shape)
+    shape[axis] *= len(arrays)
+    return arrays[0] if len(arrays) == 1 else jnp.stack(arrays, axis + 1).reshape(shape)
 
 
 def filter_channels(window: Window, x: Array, kernel: Array, *, cpu: bool) -> Array:
@@ -95,12 +130,9 @@ def filter_channels_backward(window, x, kernel, dy, *, cpu: bool) -> tuple[Array
     padded = barrier(pad(_repeated(x, kernel), window), cpu)
     products = (_folded_product(w, dy, wide, cpu) for w in windows(padded, window, x.shape))
     dkernel = column_sums(*products, cpu=cpu).reshape(kernel.shape).astype(kernel.dtype)
-    held = barrier(spread(dy, window, x.shape), cpu)
-    shifted = zip(windows(held, *mirrored(window, x.shape)), window.taps[::-1], strict=True)
-    dx = sum(w * kernel[i, j][None, None] for w, (i, j) in shifted)
-    if dx.shape[-1] != x.shape[-1]:
-        dx = jnp.sum(dx.reshape(*x.shape, -1), axis=-1)
-    return dx, dkernel
+    m = kernel.shape[-1] // x.shape[-1]
+    pairs = [(dy[..., k::m], kernel[..., k::m]) for k in range(m)]
+    return transposed(window, x.shape, *pairs, cpu=cpu), dkernel
 
 
 def _repeated(x: Array, kernel: Array) -> Array:
