@@ -99,9 +99,9 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, c)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
         running_var = self.variable("batch_stats", "var", jnp.ones, c)
-        mean, var = (
-            v.value.astype(jnp.promote_types(v.value.dtype, jnp.float32))
-            for v in (running_mean, running_var)
+        scale, bias, mean, var = (
+            v.astype(jnp.promote_types(v.dtype, jnp.float32))
+            for v in (scale, bias, running_mean.value, running_var.value)
         )
         if train:
             weight = jnp.ones(x.shape[0], mean.dtype) if mask is None else mask.astype(mean.dtype)
