@@ -26,10 +26,8 @@ class Contest:
         self.processes: dict[str, Process] = {}
         self.notes: dict[str, str] = {}  # contestant or part left out → why
         self.common = {
-            "config": inputs.make_config(size).to_json(),
             "slots": size.steps_per_call,
             "peer_steps": size.peer_steps,
-            "reference": str(self.scratch / "reference.npz"),
             "tau_dir": str(self.scratch / "scenes"),
             "data_dir": str(self.scratch / "data"),
         }
@@ -54,11 +52,11 @@ class Contest:
         names = [name for name in row.contestants if not self.only or name in {OURS, *self.only}]
         if row.needs_data and not self._data_ready():
             return {}
+        spec = self._spec(row)
         if any(CONTESTANTS[name].module != "ours" for name in names):
-            self._make_reference()
+            self._make_reference(spec)
         if row.fresh:
             return self._measure_fresh(row, names)
-        spec = self.common | dict(row.spec)
         work, first = {}, {}
         for name in names:
             reply = self._ask(name, "prepare", job=row.job, spec=spec)
@@ -75,6 +73,13 @@ class Contest:
         }
         return summarise(values, first)
 
+    def _spec(self, row: Row) -> dict:
+        """What a row's contestants are told."""
+        network = row.spec.get("network", "cp_mobile")
+        config = inputs.make_config(self.size, network).to_json()
+        reference = str(self.scratch / f"reference_{network}.npz")
+        return {**self.common, "config": config, "reference": reference, **row.spec}
+
     def _alternate(self, names: list[str]) -> dict[str, list[float]]:
         """Seconds of a run, round by round; who begins changes from round to round."""
         seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -89,7 +94,7 @@ class Contest:
 
     def _measure_fresh(self, row: Row, names: Iterable[str]) -> dict[str, dict]:
         """What only a new process can show: its start, or its peak of memory."""
-        spec = self.common | dict(row.spec) | {"unchecked": True}
+        spec = self._spec(row) | {"unchecked": True}
         values: dict[str, list[float]] = {name: [] for name in names}
         n_repeats = 1 if row.fresh.endswith("run") else self.size.repeats
         if row.fresh == "memory":
@@ -159,10 +164,10 @@ class Contest:
             self.notes[name] = why
             print(f"without {name}: {why}")
 
-    def _make_reference(self) -> None:
+    def _make_reference(self, spec: Mapping) -> None:
         """What peers are compared with, once."""
-        if not pathlib.Path(self.common["reference"]).exists():
-            self._ask(OURS, "prepare", job="reference", spec=self.common)
+        if not pathlib.Path(spec["reference"]).exists():
+            self._ask(OURS, "prepare", job="reference", spec=spec)
             self._ask(OURS, "run")
 
     def _data_ready(self) -> bool:

@@ -16,6 +16,7 @@ from asc_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SPLITS = ("train_25pct", "train_50pct", "train_100pct")
+CONFIGS = {"cp_mobile": "configs.splits.5pct", "tf_sepnet": "configs.tf_sepnet_40"}
 TOLERANCE = 1e-4  # on log-mels, logits, statistics; relative on the whole gradient
 N_PROBE = 4  # clips on which contestants are compared before they are timed
 
@@ -64,9 +65,14 @@ class Mismatch(Exception):
     """A contestant does not compute what ours does: its time would say nothing."""
 
 
-def make_config(size: Size) -> ml_collections.ConfigDict:
-    """The report's system, or at toy size something like it that compiles in seconds."""
-    config = importlib.import_module("configs.splits.5pct").get_config().unlock()
+def make_config(size: Size, network: str = "cp_mobile") -> ml_collections.ConfigDict:
+    """The report's system, or at toy size something like it that compiles in seconds.
+
+    network: a key of CONFIGS. Dropout is off, or peers could not be compared.
+    """
+    config = importlib.import_module(CONFIGS[network]).get_config().unlock()
+    if "dropout" in config.model:
+        config.model.dropout = 0.0
     if size.toy:
         config.features.update(n_mels=32, hop_length=2000)
         config.model.width = 8

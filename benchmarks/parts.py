@@ -141,6 +141,13 @@ def _large_set(size: Size) -> Iterator[Row]:
         yield Row("l", what, "build_many", {"n_clips": n}, (OURS,), needs_data=True)
 
 
+def _second_network(size: Size) -> Iterator[Row]:
+    names = (OURS, "torch", "torch_channels_last", BEST_PEER)
+    for batch in size.batches:
+        spec = {"batch": batch, "network": "tf_sepnet"}
+        yield Row("m", f"TF-SepNet-40 step, batch {batch}", "model_step", spec, names)
+
+
 PARTS = {
     "a": ("Training step, network only", _model_step),
     "b": ("Training step from the waveform", _whole_step),
@@ -154,4 +161,5 @@ PARTS = {
     "j": ("An accelerator: resident data, number formats, seeds", _accelerator),
     "k": ("A whole run from clips in memory", _whole_run),
     "l": ("Preparation of a large set", _large_set),
+    "m": ("Training step of another network, network only", _second_network),
 }

@@ -8,9 +8,10 @@ import torch
 from asc_jax import features
 from asc_jax.models.from_config import attributes
 from asc_jax.pytorch.twin import make_twin
-from benchmarks import inputs, peer_pipeline
+from benchmarks import inputs, peer_pipeline, peer_tf_sepnet
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TWINS = {"cp_mobile": make_twin, "tf_sepnet": peer_tf_sepnet.TFSepNet}
 MIXED = {"bfloat16": torch.bfloat16}  # under autocast
 
 
@@ -22,7 +23,7 @@ def make_front_end(config):
 
 def load_twin(config, reference: Mapping):
     """The twin with the weights of `reference`, on the device."""
-    twin = make_twin(**attributes(config))
+    twin = _fresh_twin(config)
     weights = {
         name.removeprefix("weight|"): torch.from_numpy(value)
         for name, value in reference.items()
@@ -35,13 +36,17 @@ def load_twin(config, reference: Mapping):
 def make_net(spec: Mapping, config):
     """The twin in its layout, perhaps compiled, and held against ours unless `unchecked`."""
     if spec.get("unchecked"):
-        return _arranged(spec, make_twin(**attributes(config)).to(DEVICE))
+        return _arranged(spec, _fresh_twin(config).to(DEVICE))
     reference = dict(np.load(spec["reference"]))
     twin = load_twin(config, reference)
     net = _arranged(spec, twin)
     _check(spec, config, twin, net, reference)
     torch._dynamo.reset()  # what it compiled for the check must not count as seen before
     return _arranged(spec, load_twin(config, reference))
+
+
+def _fresh_twin(config):
+    return TWINS[config.model.name](**attributes(config))
 
 
 def _arranged(spec: Mapping, twin):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from asc_jax import experiment, features
 from asc_jax.models.from_config import model
@@ -19,8 +20,8 @@ def write_reference(spec: Mapping) -> Job:
     """A job that writes `spec["reference"]`, an npz.
 
     It holds `waveform [b, n]`, `log_mel [b, f, t]`, `eval_logits`, `train_logits`, and under the
-    official baseline's tensor names `weight|…`, the variables, and `after|…`, gradients of the
-    mean loss, in float64, and updated statistics. (In float32 a ReLU falls on the other side of
+    twin's tensor names `weight|…`, the variables, and `after|…`, gradients of the mean loss, in
+    float64, and updated statistics. (In float32 a ReLU falls on the other side of
     0 here and there, and takes its share of the gradient along.)
     """
     return Job(lambda: np.savez(spec["reference"], **_arrays(inputs.read_config(spec))), 1)
@@ -28,22 +29,56 @@ def write_reference(spec: Mapping) -> Job:
 
 def _arrays(config) -> dict[str, np.ndarray]:
     variables = _uneven(experiment.make(config).variables())
-    waveform = inputs.waveforms(inputs.N_PROBE, config.features.sample_rate)
+    waveform = _louder_and_quieter(inputs.waveforms(inputs.N_PROBE, config.features.sample_rate))
     log_mel, eval_logits, train_logits, updated = jax.jit(
         functools.partial(_compute, config=config)
     )(variables, waveform)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (variables, log_mel))
         grads = jax.jit(functools.partial(_gradients, config=config))(*wide)
-    after = {"params": grads, **updated}
+    named = NAMED.get(config.model.name, to_torch_by_path)
     return {
         "waveform": waveform,
         "log_mel": log_mel[..., 0],
         "eval_logits": eval_logits,
         "train_logits": train_logits,
-        **{f"weight|{name}": value for name, value in to_torch(variables).items()},
-        **{f"after|{name}": value for name, value in to_torch(after).items()},
+        **{f"weight|{name}": value for name, value in named(variables).items()},
+        **{f"after|{name}": value for name, value in named({"params": grads, **updated}).items()},
     }
+
+
+def to_torch_by_path(variables: Params) -> dict[str, np.ndarray]:
+    """Return variables by the names that they have in a twin whose modules are named as ours."""
+    named = {}
+    for collection in ("params", "batch_stats"):
+        for path, value in traverse_util.flatten_dict(variables[collection]).items():
+            *modules, leaf = path
+            value = np.asarray(value)
+            value = value.transpose(3, 2, 0, 1) if leaf == "kernel" else value
+            named[".".join([*modules, TORCH_LEAVES.get(leaf, leaf)])] = value
+            if leaf == "mean":
+                named[".".join([*modules, "num_batches_tracked"])] = np.zeros((), np.int64)
+    return named
+
+
+NAMED = {"cp_mobile": to_torch}  # the twin has the official baseline's names
+TORCH_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def _louder_and_quieter(waveform: np.ndarray) -> np.ndarray:
+    """Return clips whose loudness changes: means over all mel bins of noise hardly vary.
+
+    A batch normalisation of such means would be one of rounding errors.
+    """
+    n_clips, n_samples = waveform.shape
+    rng = np.random.default_rng(3)
+    gains = rng.uniform(0.05, 1, (n_clips, 20)).astype(np.float32)
+    return waveform * np.repeat(gains, -(-n_samples // 20), axis=1)[:, :n_samples]
 
 
 def _compute(variables: Params, waveform: Array, *, config):

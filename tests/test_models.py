@@ -156,6 +156,17 @@ def test_a_step_holds_little_more_than_its_backward_pass_needs(monkeypatch):
     assert step.memory_analysis().temp_size_in_bytes < 1.25 * n_bytes
 
 
+def test_training_elsewhere_than_on_a_cpu_is_the_plain_network(monkeypatch):
+    net, log_mel = CPMobile(width=8), jax.random.normal(jax.random.key(1), (4, 32, 17, 1))
+    variables = state.init_variables(net, jax.random.key(0), log_mel.shape[1:])
+    by_chunks_on_a_cpu = jax.jit(training(net))(variables, log_mel)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    elsewhere = jax.jit(training(net))(variables, log_mel)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), by_chunks_on_a_cpu, elsewhere
+    )
+
+
 def test_bfloat16_compute_gives_float32_logits_near_the_float32_ones(golden):
     variables = from_torch(golden("c_state_calib"))
     log_mel = to_input(golden("b_frontend")["logmel_hop472"])

@@ -51,7 +51,10 @@ def training(network, axis_name: str | None = None) -> Callable:
             variables, clips["log_mel"], train=True, mutable=["batch_stats"], **rest
         )
 
-    run = by_chunks(apply) if jax.default_backend() == "cpu" else apply
+    def whole(shared, clips, scratch):
+        return apply(shared, clips), scratch
+
+    run = by_chunks(apply) if jax.default_backend() == "cpu" else whole
 
     def forward(variables: Params, log_mel: Array, mask: Array | None = None, key=None):
         variables = dict(variables)
