@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from asc_jax.machine.named_parts import takes
 from asc_jax.models.cp_mobile import CPMobile
@@ -20,7 +21,7 @@ from asc_jax.types import Array, Params
 
 MODELS = {"cp_mobile": CPMobile, "tf_sepnet": TFSepNet}
 
-__all__ = ["scratch_shapes", "MODELS", "CPMobile", "TFSepNet", "evaluation", "training"]
+__all__ = ["MODELS", "CPMobile", "TFSepNet", "evaluation", "training"]
 
 
 def evaluation(network) -> Callable:
@@ -39,7 +40,9 @@ def training(network, axis_name: str | None = None) -> Callable:
       `(variables, log_mel, mask, key) -> (logits, updates)`: the network's variables, among them
       `batch_stats`, which is empty where it has none; `log_mel [b, n_mels, n_frames, 1]`; `mask
       [b]` bool, False for padding, or None; the step's key, for dropout, of which each replica
-      makes its own, or None. `updates` are the collections but `params` after it.
+      makes its own, or None. `updates` are the collections after the step, without `params`.
+      On a CPU the variables may hold `scratch`, memory that the step writes over, and then so do
+      the updates.
     """
     takes_mask = takes(type(network).__call__, "mask")
 
@@ -77,14 +80,15 @@ def training(network, axis_name: str | None = None) -> Callable:
 def scratch_shapes(network, log_mel: jax.ShapeDtypeStruct) -> tuple:
     """Return the shapes of the memory that a training step on such a batch can write over.
 
-    That is `scratch` among the variables that `training` takes: nothing but on a CPU, and there
-    for networks that run a few clips at a time (`kernels.by_chunks`).
+    That is `scratch` among the variables that `training` takes. It is empty but on a CPU, for
+    networks and batches that run a few clips at a time (`kernels.by_chunks`).
     """
     if jax.default_backend() != "cpu":
         return ()
 
     def first_step(key, log_mel):
         variables = {"batch_stats": {}, **network.init(key, log_mel[:1], train=False)}
-        return training(network)({**variables, "scratch": ()}, log_mel, None, key)[1]["scratch"]
+        mask = jnp.ones(log_mel.shape[0], bool)
+        return training(network)({**variables, "scratch": ()}, log_mel, mask, key)[1]["scratch"]
 
     return jax.eval_shape(first_step, jax.random.key(0), log_mel)

@@ -1,8 +1,8 @@
 """The layers of the networks: convolutions, normalisations, activations, residual blocks.
 
-A layer takes `x [b, f, t, c]`, mel bins before frames, and returns the same. Those that behave
-differently in training take `train`, and `mask [b]`: False for padding, which has no part in
-batch statistics; None: every clip counts.
+A layer takes `x [b, f, t, c]`, mel bins before frames, and returns an array of that layout. Those
+that behave differently in training take `train`, and `mask [b]`: False for padding, which has no
+part in batch statistics; None: every clip counts.
 """
 
 from collections.abc import Callable
@@ -69,11 +69,15 @@ class Conv(nn.Module):
     strides: tuple[int, int] = (1, 1)
     groups: int = 1
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def convolve(self, x: Array) -> Array:
+        """Return the convolution of x by the parameter `kernel`."""
         shape = (*self.size, x.shape[-1] // self.groups, self.n_channels)
         kernel = self.param("kernel", kaiming_fan_out, shape)
         return conv(x, kernel.astype(x.dtype), self.strides, self.groups)
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return self.convolve(x)
 
 
 class BatchNorm(nn.Module):
@@ -118,21 +122,14 @@ def unbiased_variance(var: Array, n_values: Array) -> Array:
     return var * n_values / jnp.maximum(n_values - 1, 1)
 
 
-class ConvBn(nn.Module):
-    """Convolution without bias and batch normalisation; attributes as those of the two."""
+class ConvBn(Conv):
+    """Convolution without bias, then batch normalisation; axis_name: as for `BatchNorm`."""
 
-    n_channels: int
-    size: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    groups: int = 1
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
-        shape = (*self.size, x.shape[-1] // self.groups, self.n_channels)
-        kernel = self.param("kernel", kaiming_fan_out, shape)
-        x = conv(x, kernel.astype(x.dtype), self.strides, self.groups)
-        return BatchNorm(self.axis_name, name="norm")(x, train, mask)
+        return BatchNorm(self.axis_name, name="norm")(self.convolve(x), train, mask)
 
 
 class InvertedResidual(nn.Module):

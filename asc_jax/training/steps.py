@@ -87,13 +87,11 @@ def _updated(state: TrainState, tx, grads, updates, loss_scale, finite) -> Train
     )
     if loss_scale is None:
         return new_state
-    kept = new_state.replace(
-        params=state.params,
-        batch_stats=state.batch_stats,
-        opt_state=optim.skip_step(state.opt_state),
-    )
-    new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, kept)
-    return new_state.replace(loss_scale=loss_scale)
+    names = "params", "batch_stats", "opt_state"
+    kept = state.replace(opt_state=optim.skip_step(state.opt_state))
+    pairs = [[getattr(s, name) for name in names] for s in (new_state, kept)]
+    chosen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), *pairs)
+    return new_state.replace(loss_scale=loss_scale, **dict(zip(names, chosen, strict=True)))
 
 
 def _gradients(objective: Callable, state: TrainState, axis_name: str | None):

@@ -2,8 +2,8 @@
 
 Between two calls of `batch_moments` nothing of a network looks at more than one clip. `by_chunks`
 traces the network, cuts the traced program there, and runs each piece by `chunks.piece`. It knows
-nothing of layers: it can so run any network whose only look across clips is `batch_moments`. Where
-`clip_axis` finds that something else mixes clips, the network is run as it is written.
+nothing of layers: any network whose only look across clips is `batch_moments` can be run in this
+way. Where `clip_axis` finds something else that may mix clips, the network is run as it is written.
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax.extend.core as jex
 
 from asc_jax.models.kernels import chunks, clip_axis, compiler
 from asc_jax.models.kernels.clip_axis import MixesClips
+from asc_jax.models.kernels.normalise import batch_moments
 
 CACHE_BYTES = 2**20  # of a core's second-level cache, where the system does not say
 
@@ -71,7 +72,8 @@ def clips_in_cache(jaxpr, n_clips: int) -> float:
     5.11 ms a clip, and 2.5 in 1 MiB, where 1, 2, 4, 5, 8 and 10 take 4.74, 4.60, 4.55, 4.55, 4.67
     and 4.83 ms.
     """
-    sizes = [v.aval.size * v.aval.dtype.itemsize for e in jaxpr.eqns for v in e.outvars]
+    arrays = [v.aval for e in jaxpr.eqns for v in e.outvars if hasattr(v.aval, "shape")]
+    sizes = [a.size * a.dtype.itemsize for a in arrays]
     return cache_bytes() * n_clips / (1.5 * max(sizes, default=1))
 
 
@@ -79,7 +81,7 @@ def clips_in_cache(jaxpr, n_clips: int) -> float:
 def cache_bytes() -> int:
     """Return the size of a core's second-level cache."""
     try:
-        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or CACHE_BYTES
+        return max(os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0) or CACHE_BYTES
     except (ValueError, OSError):
         return CACHE_BYTES
 
@@ -199,18 +201,26 @@ def _made(eqns, wanted) -> list:
 
 
 def _is_cut(eqn) -> bool:
-    return eqn.params.get("name") == "batch_moments" and len(eqn.invars) == 3
+    """Return whether an equation is a call of `normalise.batch_moments`."""
+    if eqn.params.get("name") != batch_moments.__name__ or len(eqn.invars) != 3:
+        return False
+    return any(clip_axis.is_ours(e) for e in _inner_equations(eqn))
 
 
 def _axis_name(eqn) -> str | None:
     """Return the replica axis of the sums inside an equation."""
-    for inner in jex.jaxprs_in_params(eqn.params):
-        for e in getattr(inner, "jaxpr", inner).eqns:
-            if e.primitive.name.startswith("psum"):
-                return e.params["axes"][0]
-            if name := _axis_name(e):
-                return name
+    for e in _inner_equations(eqn):
+        if e.primitive.name.startswith("psum"):
+            if len(e.params["axes"]) != 1:
+                raise MixesClips
+            return e.params["axes"][0]
+        if name := _axis_name(e):
+            return name
     return None
+
+
+def _inner_equations(eqn) -> list:
+    return [e for j in jex.jaxprs_in_params(eqn.params) for e in getattr(j, "jaxpr", j).eqns]
 
 
 def _shapes(arrays) -> list:

@@ -79,14 +79,17 @@ def _backward(fn, size, axis_name, residuals, cotangents):
 
         _, pull = jax.vjp(floats, _floats(clips), _floats(shared))
         dclips, more = pull([compiler.written_out(dy), *rest])
-        return jax.tree.map(jnp.add, dshared, more), dclips
+        add = lambda total, one: total + one.astype(total.dtype)  # noqa: E731
+        return jax.tree.map(add, dshared, more), dclips
 
     dy, *rest = dresults
-    zero = jax.tree.map(jnp.zeros_like, _floats(shared))
+    # 16 bits would lose the end of a sum over many chunks.
+    wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
+    zero = jax.tree.map(wide, _floats(shared))
     each = (clips, moments[0] if moments else None, y, rest)
     dshared, dclips = _over_chunks(step, zero, each, size, after=dy, spent=dy)
     dclips, dshared = (
-        [next(grads) if _is_float(x) else None for x in arrays]
+        [next(grads).astype(x.dtype) if _is_float(x) else None for x in arrays]
         for arrays, grads in ((clips, iter(dclips)), (shared, iter(dshared)))
     )
     return dclips, dshared, None, None
@@ -111,7 +114,7 @@ piece.defvjp(_forward, _backward)
 
 
 def _over_chunks(step: Callable, carry, clips, size: int, *, after, spent=None, scratch=()):
-    """`step(carry, clips, spent)` over chunks of the clips, as in `lax.scan`; its results joined.
+    """Run `step(carry, clips, spent)` over chunks, as `lax.scan` does, and join its results.
 
     `lax.scan` would start its results as zeros shared by all pieces, and so copy them for each;
     here they start as a number that only this piece has, and each is written in place. It is one

@@ -1,8 +1,8 @@
 """Find the axis of the clips in a traced program, and whether anything runs along it.
 
 A program is traced for two numbers of clips. Where the shapes of one variable differ between the
-two is the axis of its clips. What is not known here to compute each clip by itself counts as
-something that does not.
+two is the axis of its clips. A primitive that is in none of the lists below counts as one that
+mixes clips.
 """
 
 import math
@@ -30,13 +30,13 @@ BY_PLACE = _names(
     rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh
     sqrt square stop_gradient sub tan tanh xor"""
 )
-# They move axes, or contract some: the clips' is still there where nothing ran along it.
+# They move axes, or contract some. Where a result has the axis of the clips, nothing ran along it.
 BY_SHAPE = _names(
     """argmax argmin broadcast_in_dim dot_general expand_dims reduce_and reduce_max reduce_min
     reduce_or reduce_prod reduce_sum reduce_xor squeeze stack transpose"""
 )
-# They work along some axes: `(params, shape of the first operand) -> which`.
-WINDOWS = lambda p, _: [k for k, n in enumerate(p["window_dimensions"]) if n != 1]  # noqa: E731
+# They work along the axes that `(params, shape of the first operand) -> axes` returns.
+_windows = lambda p, _: [k for k, n in enumerate(p["window_dimensions"]) if n != 1]  # noqa: E731
 ALONG = {
     "sort": lambda p, _: [p["dimension"]],
     "concatenate": lambda p, _: [p["dimension"]],
@@ -58,7 +58,7 @@ ALONG = {
     **dict.fromkeys(
         ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), lambda p, _: [p["axis"]]
     ),
-    **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), WINDOWS),
+    **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _windows),
 }
 # They run the programs inside them on the values they are given.
 CALLS = _names(
@@ -66,9 +66,9 @@ CALLS = _names(
     checkpoint scan while"""
 )
 # Their parameters that have to be the same for all numbers of clips.
-NUMBERS = _names("length reverse num_consts num_carry cond_nconsts body_nconsts")
+EQUAL_PARAMS = _names("length reverse num_consts num_carry cond_nconsts body_nconsts")
 # Parameters that say the number of clips, and are checked by the shapes of the results.
-SHAPES = _names("shape new_sizes limit_indices slice_sizes")
+SHAPE_PARAMS = _names("shape new_sizes limit_indices slice_sizes")
 
 
 def alike(part, whole) -> dict:
@@ -126,7 +126,7 @@ def check(eqn, like, traced, derivative: bool = True) -> None:
     name, params = eqn.primitive.name, eqn.params
     if name in CALLS:
         _check_call(eqn, like, traced, derivative)
-    elif any(_differ(params[k], like.params[k]) for k in params.keys() - SHAPES):
+    elif any(_differ(params[k], like.params[k]) for k in params.keys() - SHAPE_PARAMS):
         raise MixesClips
     elif all(axis is None for axis in ins):  # of no clip, or the same for each
         if name != "broadcast_in_dim" and any(axis is not None for axis in outs):
@@ -136,6 +136,7 @@ def check(eqn, like, traced, derivative: bool = True) -> None:
 
 
 def _is_by_clip(eqn, ins, outs) -> bool:
+    """Return whether an equation that holds no program computes every clip by itself."""
     name, params = eqn.primitive.name, eqn.params
     if name in BY_PLACE or name in BY_SHAPE:
         return True
@@ -155,9 +156,9 @@ def _is_by_clip(eqn, ins, outs) -> bool:
 
 def _check_call(eqn, like, traced, derivative: bool) -> None:
     params, name = eqn.params, eqn.primitive.name
-    if any(params[k] != like.params[k] for k in params.keys() & NUMBERS):
+    if any(params[k] != like.params[k] for k in params.keys() & EQUAL_PARAMS):
         raise MixesClips
-    if name == "custom_vjp_call" and derivative and not _is_ours(params["bwd"]):
+    if name == "custom_vjp_call" and derivative and not is_ours(eqn):
         raise MixesClips  # its gradient may look at more clips than it does
     if name == "custom_jvp_call" and derivative:
         _check_program(*(_with_derivative(e, traced) for e in (eqn, like)), derivative=False)
@@ -211,9 +212,13 @@ def _with_derivative(eqn, traced):
     return jax.make_jaxpr(both)(avals, [tangents[i] for i in k])
 
 
-def _is_ours(rule) -> bool:
-    """Return whether a backward rule is one of these kernels', each of which keeps clips apart."""
-    return getattr(getattr(rule, "f", None), "__module__", "").startswith(__package__)
+def is_ours(eqn) -> bool:
+    """Return whether an equation calls a function whose derivative one of these kernels defines.
+
+    Each of them keeps clips apart. Where JAX does not tell, the network is run as it is written.
+    """
+    rule = getattr(eqn.params.get("bwd"), "f", None)
+    return getattr(rule, "__module__", "").startswith(__package__)
 
 
 def _axis(variable, like) -> int | None:

@@ -22,7 +22,12 @@ _only_cpu = contextvars.ContextVar("only_cpu", default=False)
 
 @contextlib.contextmanager
 def only_cpu():
-    """Trace programs that will run on a CPU alone, which takes a third of the time."""
+    """Trace programs that will run on a CPU alone, without the ways of other machines.
+
+    That is for the training of `by_chunks` alone, whose tracing takes a third longer with them (2.1
+    in place of 1.6 s). A function that a network jits itself may be traced here first, and JAX then
+    keeps the CPU's way of it for later programs of the same shapes.
+    """
     token = _only_cpu.set(True)
     try:
         yield
@@ -30,18 +35,13 @@ def only_cpu():
         _only_cpu.reset(token)
 
 
-def is_only_cpu() -> bool:
-    """Return whether the program that is being traced will run on a CPU alone."""
-    return _only_cpu.get()
-
-
 def by_machine(fn: Callable, definition: Callable, static: tuple, *operands):
     """Return `fn(*static, *operands, cpu=…)` on CPUs and NVIDIA GPUs, `definition(…)` elsewhere.
 
-    The choice is made when the program is lowered. The traced program holds all of them, the
-    definition as the default, which is what the complexity counter and the exporters follow.
+    The choice is made when the program is lowered. But inside `only_cpu`, the traced program holds
+    all of them, the definition as the default, which the counter and the exporters follow.
     """
-    if is_only_cpu():
+    if _only_cpu.get():
         return _on_cpu(fn, static, *operands)
     return _anywhere(fn, definition, static, *operands)
 
@@ -62,7 +62,7 @@ def _anywhere(fn, definition, static, *operands):
     )
 
 
-def barrier(tree, cpu: bool = True):
+def barrier(tree, cpu: bool):
     """Return `tree`, which XLA on a CPU must not fuse with what it is used for."""
     return jax.lax.optimization_barrier(tree) if cpu else tree
 

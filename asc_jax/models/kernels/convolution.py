@@ -1,8 +1,8 @@
 """Convolution: one meaning, and the fastest way to compute it on the machine that runs it.
 
-The meaning is `jax.lax.conv_general_dilated`. Every traced program holds it, and the complexity
-counter, the exporters and TPUs, where nothing has been measured, use it. On CPUs and NVIDIA GPUs
-`taps` computes the same; tests compare the two, forward and backward.
+The meaning is `jax.lax.conv_general_dilated`. The complexity counter, the exporters and TPUs, where
+nothing has been measured, use it. On CPUs and NVIDIA GPUs `taps` computes the same; tests compare
+the two, forward and backward.
 """
 
 import functools
@@ -108,7 +108,14 @@ def _definition_backward(window: Window, groups: int, x: Array, kernel: Array, d
     return jax.vjp(functools.partial(_definition, window, groups), x, kernel)[1](dy)
 
 
+def _is_lax_faster(window: Window, groups: int, x: Array) -> bool:
+    """Return whether a GPU leaves it to XLA: where patches are many, or products small."""
+    return 1 < groups < x.shape[-1] or (groups < x.shape[-1] and len(window.taps) > 9)
+
+
 def _fast(window: Window, groups: int, x: Array, kernel: Array, *, cpu: bool) -> Array:
+    if not cpu and _is_lax_faster(window, groups, x):
+        return _definition(window, groups, x, kernel)
     if groups == x.shape[-1]:
         return taps.filter_channels(window, x, kernel, cpu=cpu)
     if groups == 1:
@@ -118,6 +125,8 @@ def _fast(window: Window, groups: int, x: Array, kernel: Array, *, cpu: bool) ->
 
 
 def _fast_backward(window, groups, x, kernel, dy, *, cpu: bool) -> tuple[Array, Array]:
+    if not cpu and _is_lax_faster(window, groups, x):
+        return _definition_backward(window, groups, x, kernel, dy)
     if groups == x.shape[-1]:
         return taps.filter_channels_backward(window, x, kernel, dy, cpu=cpu)
     if groups == 1:

@@ -17,7 +17,7 @@ from asc_jax.models.kernels.compiler import EXACT, barrier, column_sums, written
 from asc_jax.types import Array
 
 FOLD = 4  # rows of a product added up before it is written
-ROWS = 512  # summed over in one product, or somewhat more
+ROWS = 512  # the least number of rows that one product sums over
 
 
 class Window(NamedTuple):
@@ -90,10 +90,17 @@ def _by_axis(window: Window, shape):
 
 
 def _phases(n: int, size: int, stride: int, before: int, n_out: int):
-    """Return what meets the positions `stride · u + phase`, 0 ≤ u < m, along one axis.
+    """Return which results of a window the positions of its input went into, along one axis.
+
+    The positions `stride · u + k`, 0 ≤ u < m, are phase k. The results are padded first.
 
     Returns:
-      For each phase `(tap, start)`: the results from `start` on, of those padded; m; the padding.
+      For each phase, pairs `(tap, start)`: position u met that tap in result `start + u`; m; and
+      the padding of the results, before and after.
+
+    Example:
+      >>> _phases(n=5, size=3, stride=2, before=1, n_out=3)  # results at 0, 2 and 4
+      ([[(1, 0)], [(0, 1), (2, 0)]], 3, (0, 1))
     """
     m = -(-n // stride)
     taps = [[i for i in range(size) if (k + before - i) % stride == 0] for k in range(stride)]
