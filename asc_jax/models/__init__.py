@@ -77,7 +77,7 @@ def training(network, axis_name: str | None = None) -> Callable:
     return forward
 
 
-def scratch_shapes(network, log_mel: jax.ShapeDtypeStruct) -> tuple:
+def scratch_shapes(network, variables: Params, log_mel: jax.ShapeDtypeStruct) -> tuple:
     """Return the shapes of the memory that a training step on such a batch can write over.
 
     That is `scratch` among the variables that `training` takes. It is empty but on a CPU, for
@@ -85,10 +85,6 @@ def scratch_shapes(network, log_mel: jax.ShapeDtypeStruct) -> tuple:
     """
     if jax.default_backend() != "cpu":
         return ()
-
-    def first_step(key, log_mel):
-        variables = {"batch_stats": {}, **network.init(key, log_mel[:1], train=False)}
-        mask = jnp.ones(log_mel.shape[0], bool)
-        return training(network)({**variables, "scratch": ()}, log_mel, mask, key)[1]["scratch"]
-
-    return jax.eval_shape(first_step, jax.random.key(0), log_mel)
+    variables, mask = {**variables, "scratch": ()}, jnp.ones(log_mel.shape[0], bool)
+    _, updates = jax.eval_shape(training(network), variables, log_mel, mask, jax.random.key(0))
+    return updates["scratch"]

@@ -114,7 +114,10 @@ class BatchNorm(nn.Module):
                 unbiased = unbiased_variance(var, n_values)
                 running_mean.value += self.momentum * (mean - running_mean.value)
                 running_var.value += self.momentum * (unbiased - running_var.value)
-        return affine(x, mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        if not train:  # one operation less for each value
+            mean, bias = jnp.zeros_like(mean), bias - mean * factor
+        return affine(x, mean, factor, bias)
 
 
 def unbiased_variance(var: Array, n_values: Array) -> Array:

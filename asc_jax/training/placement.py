@@ -23,5 +23,5 @@ def place_state(state: TrainState, config, batch_size: int, n: int | None = None
     placed = replicas.replicate(state, n)
     n_clips = -(-batch_size // (n or jax.device_count()))
     log_mel = jax.ShapeDtypeStruct((n_clips, *log_mel_shape(config)), "float32")
-    shapes = scratch_shapes(model(config, train=True), log_mel)
+    shapes = scratch_shapes(model(config, train=True), state.variables, log_mel)
     return placed if not shapes else ProgramState(**vars(placed), scratch=replicas.zeros(shapes, n))
