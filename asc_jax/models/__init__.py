@@ -11,11 +11,10 @@ import zlib
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from asc_jax.machine.named_parts import takes
 from asc_jax.models.cp_mobile import CPMobile
-from asc_jax.models.kernels.by_chunks import by_chunks
+from asc_jax.models.kernels import by_chunks
 from asc_jax.models.tf_sepnet import TFSepNet
 from asc_jax.types import Array, Params
 
@@ -27,6 +26,21 @@ __all__ = ["MODELS", "CPMobile", "TFSepNet", "evaluation", "training"]
 def evaluation(network) -> Callable:
     """Return `(variables, log_mel) -> logits` by the running statistics."""
     return functools.partial(network.apply, train=False)
+
+
+def _in_training(network) -> Callable:
+    """Return `((variables, key), clips) -> (logits, updates)`, as `by_chunks` takes it."""
+    takes_mask = takes(type(network).__call__, "mask")
+
+    def apply(shared, clips):
+        variables, key = shared
+        rest = {"mask": clips["mask"]} if takes_mask and "mask" in clips else {}
+        rest |= {} if key is None else {"rngs": {"dropout": key}}
+        return network.apply(
+            variables, clips["log_mel"], train=True, mutable=["batch_stats"], **rest
+        )
+
+    return apply
 
 
 def training(network, axis_name: str | None = None) -> Callable:
@@ -44,20 +58,12 @@ def training(network, axis_name: str | None = None) -> Callable:
       On a CPU the variables may hold `scratch`, memory that the step writes over, and then so do
       the updates.
     """
-    takes_mask = takes(type(network).__call__, "mask")
-
-    def apply(shared, clips):
-        variables, key = shared
-        rest = {"mask": clips["mask"]} if takes_mask and "mask" in clips else {}
-        rest |= {} if key is None else {"rngs": {"dropout": key}}
-        return network.apply(
-            variables, clips["log_mel"], train=True, mutable=["batch_stats"], **rest
-        )
+    apply = _in_training(network)
 
     def whole(shared, clips, scratch):
         return apply(shared, clips), scratch
 
-    run = by_chunks(apply) if jax.default_backend() == "cpu" else whole
+    run = by_chunks.by_chunks(apply) if jax.default_backend() == "cpu" else whole
 
     def forward(variables: Params, log_mel: Array, mask: Array | None = None, key=None):
         variables = dict(variables)
@@ -85,6 +91,5 @@ def scratch_shapes(network, variables: Params, log_mel: jax.ShapeDtypeStruct) ->
     """
     if jax.default_backend() != "cpu":
         return ()
-    variables, mask = {**variables, "scratch": ()}, jnp.ones(log_mel.shape[0], bool)
-    _, updates = jax.eval_shape(training(network), variables, log_mel, mask, jax.random.key(0))
-    return updates["scratch"]
+    clips = {"log_mel": log_mel, "mask": jax.ShapeDtypeStruct(log_mel.shape[:1], bool)}
+    return by_chunks.scratch_shapes(_in_training(network), (variables, jax.random.key(0)), clips)

@@ -9,6 +9,7 @@ way. Where `clip_axis` finds something else that may mix clips, the network is r
 import functools
 import os
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core as jex
@@ -35,28 +36,26 @@ def by_chunks(fn: Callable, n_at_once: int | None = None) -> Callable:
     """
 
     def run(shared, clips, scratch=None):
-        n_clips = jax.tree.leaves(clips)[0].shape[0]
-        with compiler.only_cpu():
-            whole, shape = jax.make_jaxpr(fn, return_shape=True)(shared, clips)
-        size = chunk_size(n_clips, n_at_once or clips_in_cache(whole, n_clips))
-        if size == n_clips or not any(map(_is_cut, whole.eqns)):
-            return fn(shared, clips), scratch
-        try:
-            with compiler.only_cpu():
-                part = jax.make_jaxpr(fn)(shared, jax.tree.map(lambda x: x[:size], clips))
-        except Exception:  # it is written for some numbers of clips alone
+        plan = _plan(fn, shared, clips, n_at_once)
+        if plan is None:
             return fn(shared, clips), scratch
         values = jax.tree.leaves(shared), jax.tree.leaves(clips)
-        try:
-            results, written = _run(whole, part, *values, size, scratch or ())
-        except MixesClips:
-            return fn(shared, clips), scratch
-        results = jax.tree.unflatten(jax.tree.structure(shape), results)
+        results, written = _run(plan, *values, list(scratch or ()))
+        results = jax.tree.unflatten(plan.tree, results)
         if scratch is None or (scratch and _shapes(scratch) != _shapes(written)):
             return results, scratch  # not asked for, or made for other clips
         return results, written
 
     return run
+
+
+def scratch_shapes(fn: Callable, shared, clips) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Return the shapes of the memory that `by_chunks(fn)` can write over, from shapes alone."""
+    plan = _plan(fn, shared, clips, None)
+    if plan is None:
+        return ()
+    kept = [plan.of_whole[v].aval for section in plan.sections[:-1] for v in section.kept]
+    return tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in kept)
 
 
 def chunk_size(n_clips: int, wanted: float) -> int:
@@ -86,55 +85,112 @@ def cache_bytes() -> int:
         return CACHE_BYTES
 
 
-def _run(whole, part, shared, clips, size: int, scratch) -> tuple[list, tuple]:
-    """Run a network in pieces.
+class _Section(NamedTuple):
+    """What lies between two cuts.
 
-    Args:
-      whole, part: the network traced for all clips and for `size` of them; the two are gone through
-        together.
-      shared, clips: its inputs, flat.
-
-    Returns:
-      Its results, flat, and those of all pieces.
+    before: equations in both traces that are computed for all clips. piece: those that are run a
+    few clips at a time. kept: variables that the piece makes and later sections read; the moments
+    are those of the first. cut: the call of `batch_moments`; None in the last section.
     """
-    jaxpr, n_shared, scratch = part.jaxpr, len(shared), list(scratch)
-    same, sizes = clip_axis.alike(jaxpr, whole.jaxpr), (size, clips[0].shape[0])
-    has_rows = lambda v: clip_axis.has_rows(v, same[v], sizes)  # noqa: E731
-    # The values known so far, by their variables: alike for all clips, or with a row for each.
-    one = dict(zip(jaxpr.invars[:n_shared], shared, strict=True))
-    many = dict(zip(jaxpr.invars[n_shared:], clips, strict=True))
-    for v, value in zip(jaxpr.constvars, whole.consts, strict=True):
-        (one if clip_axis.find(v, same[v]) is None else many)[v] = value
-    before, piece, written = [], [], []  # equations since the last cut; results before it
+
+    before: list
+    piece: list
+    kept: list
+    cut: Any
+
+
+class _Plan(NamedTuple):
+    """A network traced for all clips (`whole`) and for `size` of them (`part`), in sections.
+
+    of_whole: variable of `part` → that of `whole`. tree: of the network's results.
+    """
+
+    whole: Any
+    part: Any
+    size: int
+    tree: Any
+    of_whole: dict
+    sections: list[_Section]
+
+
+def _plan(fn: Callable, shared, clips, n_at_once: int | None) -> _Plan | None:
+    """Return how a network is run a few clips at a time; None: it is run as it is written."""
+    n_clips = jax.tree.leaves(clips)[0].shape[0]
+    with compiler.only_cpu():
+        whole, shape = jax.make_jaxpr(fn, return_shape=True)(shared, clips)
+    size = chunk_size(n_clips, n_at_once or clips_in_cache(whole, n_clips))
+    if size == n_clips or not any(map(_is_cut, whole.eqns)):
+        return None
+    some = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), clips)
+    try:
+        with compiler.only_cpu():
+            part = jax.make_jaxpr(fn)(shared, some)
+    except Exception:  # it is written for some numbers of clips alone
+        return None
+    try:
+        of_whole = clip_axis.alike(part.jaxpr, whole.jaxpr)
+        n_shared = len(jax.tree.leaves(shared))
+        sections = _sections(whole, part.jaxpr, of_whole, n_shared, (size, n_clips))
+    except MixesClips:
+        return None
+    return _Plan(whole, part, size, jax.tree.structure(shape), of_whole, sections)
+
+
+def _sections(whole, jaxpr, of_whole, n_shared: int, sizes: tuple[int, int]) -> list[_Section]:
+    """Return the sections of a network, of which each computes every clip by itself.
+
+    Raises:
+      MixesClips: something but the moments may look at more than one clip.
+    """
+    has_rows = lambda v: clip_axis.has_rows(v, of_whole[v], sizes)  # noqa: E731
+    # The variables known so far: alike for all clips, or with a row for each.
+    one, many = set(jaxpr.invars[:n_shared]), set(jaxpr.invars[n_shared:])
+    _sort(jaxpr.constvars, of_whole, one, many)
+    before, piece, sections = [], [], []
     for k, (eqn, like) in enumerate(zip(jaxpr.eqns, whole.eqns, strict=True)):
         if _is_cut(eqn):
-            _compute(whole, before, one, many)
-            y, weight, shift = eqn.invars
-            if weight not in many or shift not in one or not (has_rows(y) and has_rows(weight)):
-                raise MixesClips
             later = [v for e in jaxpr.eqns[k + 1 :] for v in e.invars] + jaxpr.outvars
-            outs = [y, *(v for v in _made(piece, later) if v is not y)]
-            spent, scratch = scratch[: len(outs)], scratch[len(outs) :]
-            fn, *values = _program_of_clips(part, piece, outs, one, many, has_rows)
-            moments = many[weight], one[shift]
-            results, found = chunks.piece(fn, size, _axis_name(eqn), *values, moments, spent)
-            many |= zip(outs, results, strict=True)
-            one |= zip(eqn.outvars, found, strict=True)
-            before, piece, written = [], [], written + results
+            y, weight, shift = eqn.invars
+            kept = [y, *(v for v in _made(piece, later) if v is not y)]
+            _sort(_all(before, "outvars"), of_whole, one, many)
+            _axis_name(eqn)
+            if weight not in many or shift not in one or not has_rows(weight):
+                raise MixesClips
+            _check_reads(before, piece, kept, one, many, has_rows)
+            sections.append(_Section(before, piece, kept, eqn))
+            before, piece = [], []
+            many.update(kept)
+            one.update(eqn.outvars)
         elif _is_computed_before(eqn, like, piece, many):
             before.append((eqn, like))
         else:
             clip_axis.check(eqn, like, whole)
             piece.append(eqn)
-    _compute(whole, before, one, many)
-    outs = _made(piece, jaxpr.outvars)
-    if outs:
-        fn, *values = _program_of_clips(part, piece, outs, one, many, has_rows)
-        results, _ = chunks.piece(fn, size, None, *values)
-        many |= zip(outs, results, strict=True)
-    values = one | many
-    results = [v.val if isinstance(v, jex.Literal) else values[v] for v in jaxpr.outvars]
-    return results, tuple(written)
+    kept = _made(piece, jaxpr.outvars)
+    _sort(_all(before, "outvars"), of_whole, one, many)
+    _check_reads(before, piece, kept, one, many, has_rows)
+    if any(v not in one and v not in many for v in _unique(jaxpr.outvars) if v not in kept):
+        raise MixesClips
+    return [*sections, _Section(before, piece, kept, None)]
+
+
+def _sort(variables, of_whole, one: set, many: set) -> None:
+    """Add variables to those alike for all clips, and those with a row for each."""
+    for v in variables:
+        axis = clip_axis.find(v, of_whole[v])
+        if axis in (None, 0):
+            (one if axis is None else many).add(v)
+
+
+def _check_reads(before, piece, kept, one, many, has_rows) -> None:
+    """Raise `MixesClips` where a section reads or keeps what is neither alike nor a row a clip."""
+    made = set(_all(before, "outvars"))
+    read = [v for v in _unique(_all(before, "invars")) if v not in made]
+    of_piece = _read(piece, kept)
+    if any(v not in one and v not in many for v in read + of_piece):
+        raise MixesClips
+    if not all(has_rows(v) for v in [*(v for v in of_piece if v in many), *kept]):
+        raise MixesClips
 
 
 def _is_computed_before(eqn, like, piece, many) -> bool:
@@ -151,36 +207,68 @@ def _is_computed_before(eqn, like, piece, many) -> bool:
     return clip_axis.find(eqn.outvars[0], like.outvars[0]) is None
 
 
-def _compute(whole, before, one, many) -> None:
-    """Compute equations for all clips, and add their results to those known."""
+def _run(plan: _Plan, shared, clips, scratch: list) -> tuple[list, tuple]:
+    """Run a network by its plan on flat inputs.
+
+    Returns:
+      Its results, flat, and those of all pieces but the last.
+    """
+    jaxpr = plan.part.jaxpr
+    values = dict(zip(jaxpr.constvars, plan.whole.consts, strict=True))
+    values |= zip(jaxpr.invars, [*shared, *clips], strict=True)
+    of_clips = set(jaxpr.invars[len(shared) :])  # variables with a row for each clip
+    _sort(jaxpr.constvars, plan.of_whole, set(), of_clips)
+    written = []
+    for before, piece, kept, cut in plan.sections:
+        _compute(plan, before, values, of_clips)
+        axis_name, moments = None, ()
+        if cut is not None:
+            _, weight, shift = cut.invars
+            axis_name, moments = _axis_name(cut), (values[weight], values[shift])
+        if kept:
+            read = _read(piece, kept)
+            # Zeros are made of no clip: then an input says how many clips there are.
+            rows = [v for v in read if v in of_clips] or jaxpr.invars[len(shared) :][:1]
+            rest = [v for v in read if v not in of_clips]
+            fn = clip_axis.program(plan.part, [*rows, *rest], kept, piece)
+            results, found = chunks.piece(
+                lambda clips, shared, fn=fn: fn(*clips, *shared),
+                plan.size,
+                axis_name,
+                *([values[v] for v in each] for each in (rows, rest)),
+                moments,
+                scratch[: len(kept)],
+            )
+            scratch = scratch[len(kept) :]
+            values |= zip(kept, results, strict=True)
+            of_clips.update(kept)
+        if cut is not None:
+            values |= zip(cut.outvars, found, strict=True)
+            written += results
+    literal = lambda v: isinstance(v, jex.Literal)  # noqa: E731
+    return [v.val if literal(v) else values[v] for v in jaxpr.outvars], tuple(written)
+
+
+def _compute(plan: _Plan, before, values: dict, of_clips: set) -> None:
+    """Compute equations for all clips, and add their results to the values."""
     names = {w: v for eqn, like in before for v, w in _pairs(eqn, like, "invars")}
     outs = {w: v for eqn, like in before for v, w in _pairs(eqn, like, "outvars")}
     read = [w for w in names if w not in outs]
-    if any(names[w] not in one and names[w] not in many for w in read):
-        raise MixesClips
-    fn = clip_axis.program(whole, read, list(outs), [like for _, like in before])
-    results = fn(*((one | many)[names[w]] for w in read))
-    for (w, v), value in zip(outs.items(), results, strict=True):
-        axis = clip_axis.find(v, w)
-        if axis in (None, 0):
-            (one if axis is None else many)[v] = value
+    fn = clip_axis.program(plan.whole, read, list(outs), [like for _, like in before])
+    results = fn(*(values[names[w]] for w in read))
+    values |= zip(outs.values(), results, strict=True)
+    _sort(outs.values(), plan.of_whole, set(), of_clips)
 
 
-def _program_of_clips(part, eqns, outs, one, many, has_rows):
-    """Return equations as what `chunks.piece` takes: a function, values of all clips, and others.
+def _read(eqns, outs) -> list:
+    """Return the variables that equations, and results that they only pass on, are made from."""
+    made = {v for e in eqns for v in e.outvars}
+    return [v for v in _unique([v for e in eqns for v in e.invars] + outs) if v not in made]
 
-    Raises:
-      MixesClips: a result has no row for each clip.
-    """
-    inside = {v for e in eqns for v in e.outvars}
-    read = [v for v in _unique([v for e in eqns for v in e.invars] + outs) if v not in inside]
-    clips, shared = [v for v in read if v in many], [v for v in read if v in one]
-    if len(clips) + len(shared) < len(read) or not all(map(has_rows, clips + outs)):
-        raise MixesClips
-    clips = clips or list(many)[:1]  # it says the number of clips
-    fn = clip_axis.program(part, [*clips, *shared], outs, eqns)
-    values = [many[v] for v in clips], [one[v] for v in shared]
-    return (lambda clips, shared: fn(*clips, *shared)), *values
+
+def _all(before, which: str) -> list:
+    """Return the input or result variables of equations in both traces, without literals."""
+    return [v for eqn, like in before for v, _ in _pairs(eqn, like, which)]
 
 
 def _pairs(eqn, like, which: str) -> list[tuple]:
