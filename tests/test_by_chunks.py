@@ -147,7 +147,9 @@ def _floats(tree):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, pytest.param(False, marks=NIGHTLY)])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=NIGHTLY if n == "tf_sepnet" else ()) for n in NETWORKS]
+)
 def test_networks_are_the_same_by_chunks(x64, name, masked):
     variables, clips = started(NETWORKS[name], masked)
     assert_same(application(NETWORKS[name]), (variables, jax.random.key(2)), clips)

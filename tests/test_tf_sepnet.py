@@ -123,6 +123,7 @@ def test_adaptive_normalisation_contains_the_plain_one():
     np.testing.assert_allclose(logits, arrays["logits"], atol=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_dropout_draws_in_training_only():
     network = TFSepNet(width=4, dropout=0.5)
@@ -140,6 +141,7 @@ def test_dropout_draws_in_training_only():
     assert np.abs(first[0] - first[1]).max() > 1e-3  # each clip has draws of its own
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_few_steps_lower_the_loss():
     network = TFSepNet(width=4, dropout=0.1)

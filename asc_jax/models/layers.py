@@ -69,6 +69,7 @@ class Conv(nn.Module):
     strides: tuple[int, int] = (1, 1)
     groups: int = 1
 
+    @nn.nowrap  # no scope of its own: a layer has one name in the counter and the exporters
     def convolve(self, x: Array) -> Array:
         """Return the convolution of x by the parameter `kernel`."""
         shape = (*self.size, x.shape[-1] // self.groups, self.n_channels)
