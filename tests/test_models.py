@@ -16,7 +16,7 @@ from asc_jax.training import state
 
 @pytest.fixture(params=["fast kernels", "definitions"])
 def kernels(request, monkeypatch):
-    """What a CPU computes, and what a machine computes for which there are no fast kernels."""
+    """Choose what a CPU computes, or a machine for which there are no fast kernels."""
     if request.param == "definitions":
         for module in (convolution, normalise, pool):
             monkeypatch.setattr(

@@ -86,7 +86,7 @@ def cache_bytes() -> int:
 
 
 class _Section(NamedTuple):
-    """What lies between two cuts.
+    """A section of a network: the equations between two cuts.
 
     before: equations in both traces that are computed for all clips. piece: those that are run a
     few clips at a time. kept: variables that the piece makes and later sections read; the moments

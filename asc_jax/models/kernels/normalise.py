@@ -1,4 +1,4 @@
-"""What batch normalisation computes: moments over a batch, a factor and a shift by channel."""
+"""Compute batch normalisation: moments over a batch, a factor and a shift by channel."""
 
 import functools
 
