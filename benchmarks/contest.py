@@ -74,7 +74,7 @@ class Contest:
         return summarise(values, first)
 
     def _spec(self, row: Row) -> dict:
-        """What a row's contestants are told."""
+        """Return what a row's contestants are told."""
         network = row.spec.get("network", "cp_mobile")
         config = inputs.make_config(self.size, network).to_json()
         reference = str(self.scratch / f"reference_{network}.npz")

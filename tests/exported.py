@@ -38,7 +38,7 @@ class Mixed(nn.Module):
 
 
 class Unknown(nn.Module):
-    """What no rule knows, what does not keep clips apart, or what a C header has no layer for."""
+    """Hold what has no rule, what mixes clips, and what a C header has no layer for."""
 
     what: str
 

@@ -93,7 +93,7 @@ def _block_class():
     nn = torch.nn
 
     class GlobalResponseNorm(nn.Module):
-        """As `models.layers.GlobalResponseNorm`."""
+        """Compute what `models.layers.GlobalResponseNorm` does."""
 
         def __init__(self):
             super().__init__()
@@ -106,7 +106,7 @@ def _block_class():
             return x + self.gamma * (x * ratio) + self.beta
 
     class InvertedResidual(nn.Module):
-        """As `models.layers.InvertedResidual`."""
+        """Compute what `models.layers.InvertedResidual` does."""
 
         def __init__(self, c_in, n_expanded, c_out, strides, grn, act):
             super().__init__()
