@@ -12,20 +12,23 @@ examples:
 exit status: 0 evaluated, 2 wrong input
 """
 
+import logging
 import pathlib
 
 import numpy as np
 from absl import flags
 
 from asc_jax import features
-from asc_jax.cli import keep_compiled, reject_words, run
+from asc_jax.cli import prepare_jax, reject_words, run
 from asc_jax.cli.shared_flags import define_replica_flags, define_run_flags, start_replicas
 from asc_jax.data import held_out
-from asc_jax.data.clips import official_splits, open_split
-from asc_jax.errors import UserError
+from asc_jax.data.clips import clips_in_both, official_splits, open_split
+from asc_jax.errors import UserError, printable
 from asc_jax.evaluation import analysis, evaluate, result_files
 from asc_jax.evaluation.report import figures, report
 from asc_jax.machine import files
+
+log = logging.getLogger("asc_jax")
 
 
 def define_flags() -> None:
@@ -52,7 +55,7 @@ def main(argv) -> None:
         clips = open_split(data_dir, config.data.test_split)
     except UserError as error:
         raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
-    keep_compiled(workdir)
+    prepare_jax(workdir)
     try:
         summaries, predictions = evaluate.evaluate_precisions(experiment, variables, clips)
     except UserError as error:
@@ -61,6 +64,7 @@ def main(argv) -> None:
     results = evaluate.describe(experiment, name, extra, step) | summaries
     splits = {config.data.train_split, config.data.test_split}
     results["official_lists"] = splits <= official_splits(data_dir)
+    results["trained_and_tested"] = _in_both(config, data_dir)
     results["checkpoint"] = checkpoint
     results["selection"] = (
         extra["note"] if checkpoint == "best" else "the last epoch: nothing was selected"
@@ -82,6 +86,22 @@ def main(argv) -> None:
         result_files.write_results(results, out)  # last: where it is, all the rest is
     names = " ".join(path.name for path in pictures)
     print(f"\nwritten to {out}: results.json output.csv {names} report.html")
+
+
+def _in_both(config, data_dir) -> dict | None:
+    """Return how many test clips are training clips too, and the first; warn of them."""
+    data = config.data
+    try:
+        both = clips_in_both(data_dir, data.train_split, data.test_split)
+    except UserError:  # a data set without the training split
+        return None
+    if not both:
+        return None
+    log.warning(
+        "%d clips of %s, such as %s, are in %s too: the network has been trained on them",
+        *(len(both), data.test_split, printable(both[0]), data.train_split),
+    )
+    return {"n_clips": len(both), "first": both[0]}
 
 
 def _held_out(experiment, variables, data_dir, extra) -> evaluate.Predictions | None:

@@ -11,26 +11,25 @@ examples:
   asc-jax prepare-data --tau_dir data/demo/scenes --data_dir data/demo --splits 100,test
   asc-jax prepare-data --check --data_dir data/demo
 
-exit status: 0 built, already there, or checked; 2 wrong input, or a damaged data set; 130 or 143
-interrupted by Ctrl-C or SIGTERM
+exit status: 0 built, already there, or checked; 2 wrong input, or a damaged data set; 128 + its
+number interrupted by a signal (130 by Ctrl-C, 143 by SIGTERM)
 """
 
 import hashlib
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from asc_jax.cli import reject_words, run
 from asc_jax.data.clips import DATASET
 from asc_jax.data.tau.download import LISTS_SHA256, download
-from asc_jax.data.tau.folder import find_lists, fingerprint, read_recordings
+from asc_jax.data.tau.folder import find_lists, fingerprint, notes, read_recordings
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
-from asc_jax.errors import Interrupted, UserError
+from asc_jax.errors import UserError, printable
 from asc_jax.machine import staging
+from asc_jax.machine.progress import Progress
 
 N_ROWS_100PCT = 139_620  # no hash of this list is published: it comes with the data set
 READ_AT_ONCE = 64  # clips, by --check
@@ -63,11 +62,13 @@ def prepare(
     names = None if splits is None else [_split_name(split) for split in splits]
     recordings = read_recordings(tau_dir, names)
     official = _official(tau_dir, recordings)
+    for note in notes(recordings, official):
+        print(f"note: {printable(note)}")
     from asc_jax.data.store import dataset  # imports TensorFlow, which takes seconds
 
     wanted = {split: fingerprint(clips) for split, clips in recordings.items()}
-    built = dataset.built_inputs(data_dir)
-    if built is not None and not overwrite:
+    built = None if overwrite else dataset.built_inputs(data_dir)
+    if built is not None:
         if wanted.items() <= built.items():
             staging.remove_left(data_dir, DATASET)
             print(f"{data_dir}: already built from {tau_dir}; --overwrite builds it again")
@@ -85,7 +86,7 @@ def prepare(
             "--data_dir"
         )
     n_clips = sum(map(len, recordings.values()))
-    with tqdm(total=n_clips, unit=" clips", desc="prepare_data", mininterval=0.5) as bar:
+    with Progress(total=n_clips, unit=" clips", desc="prepare-data") as bar:
         folder = dataset.build(recordings, data_dir, bar.update, official)
     _summarise(folder, {split: len(clips) for split, clips in recordings.items()})
 
@@ -100,7 +101,7 @@ def check(data_dir: str) -> None:
 
     folder = Path(data_dir) / DATASET
     n_clips = stored.sizes(folder)
-    with tqdm(total=sum(n_clips.values()), unit=" clips", desc="check", mininterval=0.5) as bar:
+    with Progress(total=sum(n_clips.values()), unit=" clips", desc="check") as bar:
         for split, n in n_clips.items():
             reader = stored.open_reader(folder, split)
             for start in range(0, n, READ_AT_ONCE):
@@ -169,7 +170,6 @@ def main(argv: Sequence[str]) -> None:
     if options.check:
         check(options.data_dir)
         return
-    signal.signal(signal.SIGTERM, _stop)
     if options.tau_dir is None:
         raise UserError("which folder? --tau_dir names one in TAU's layout; --help lists the flags")
     if options.download:
@@ -180,10 +180,6 @@ def main(argv: Sequence[str]) -> None:
         splits=options.splits or None,
         overwrite=options.overwrite,
     )
-
-
-def _stop(number, frame):
-    raise Interrupted("stopped; what was there before still is: run it again", number)
 
 
 if __name__ == "__main__":

@@ -215,6 +215,29 @@ def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
     return Clips(len(reader), reader.read, read_ahead.map_ahead, reader.identity)
 
 
+def clips_in_both(data_dir: str | os.PathLike, split: str, other: str) -> list[str]:
+    """Return the filenames of clips that two built splits share, in the order of the first.
+
+    Almost no clip is read: clips of different checksums are different.
+
+    Raises:
+      UserError: as `open_split`.
+    """
+    from asc_jax.data.store import reader as stored
+
+    readers = [stored.open_reader(Path(data_dir) / DATASET, name) for name in (split, other)]
+    sums = [reader.checksums for reader in readers]
+    numbers = [np.flatnonzero(np.isin(sums[i], sums[1 - i])) for i in (0, 1)]
+    if not numbers[0].size:
+        return []
+    names, others = (
+        [reader.read(chosen[at : at + 64])["filename"] for at in range(0, len(chosen), 64)]
+        for reader, chosen in zip(readers, numbers, strict=True)
+    )
+    both = {*np.concatenate(others).tolist()}
+    return [name for name in np.concatenate(names).tolist() if name in both]
+
+
 def official_splits(data_dir: str | os.PathLike) -> set[str]:
     """Names of the built splits whose lists are the published ones.
 

@@ -1,7 +1,9 @@
 """The files that an evaluation writes for other programs: `results.json` and `output.csv`.
 
 A `results` dict holds one evaluated run: `config`, `split`, `test_split` (names),
-`official_lists` (whether the clips were TAU's own development lists), `epoch`, `step`,
+`official_lists` (whether the clips were TAU's own development lists), `trained_and_tested`
+(`n_clips` of the test split that are training clips too, and the `first`; null in a sound data
+set), `epoch`, `step`,
 `seed`, `code_version`, `evaluated_with`, `over_budget`, `complexity` (`macs`, `n_params`, `bytes`,
 `bytes_with_statistics`, `max_macs`, `max_bytes`), and what `evaluate.evaluate_precisions`
 returns: `stored_dtype` (a dtype's name), a `metrics.summarize` under each dtype's name, and

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
@@ -93,6 +94,47 @@ def reason(error: OSError) -> str:
     """Return the system's words, and the file they are about."""
     words = error.strerror or str(error)
     return f"{words} ({error.filename})" if error.filename else words
+
+
+# What the system may say of sound files, and what a person can do about it.
+NOT_DAMAGE = {
+    errno.ENFILE: "other programs hold too many: end some and run the same command again",
+    errno.EMFILE: "raise the limit with `ulimit -n 4096` and run the same command again",
+    errno.EACCES: "let their owner make the files readable for you",
+    errno.EPERM: "let their owner make the files readable for you",
+    errno.ENOMEM: "free some memory and run the same command again",
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EIO: "look at the disk, or the network to it, and run the same command again",
+    errno.ESTALE: "run the same command again, on all hosts if there are several",
+}
+for _code in ("ETIMEDOUT", "EHOSTDOWN", "ENOTCONN", "EREMOTEIO"):  # not every system has all
+    if _number := getattr(errno, _code, None):
+        NOT_DAMAGE[_number] = NOT_DAMAGE[errno.EIO]
+
+
+def system_words(error: BaseException | None) -> str | None:
+    """Return the system's words and what to do; None if what was read is at fault.
+
+    error: of any library. array_record and TensorFlow give the words only, not the number, Orbax
+    the number within its message; and an error may be the consequence of another.
+
+    Example:
+      >>> system_words(RuntimeError("open() failed: Permission denied; opening a"))
+      'open() failed: Permission denied; opening a; let their owner make the files readable for you'
+      >>> system_words(ValueError("no such clip"))
+    """
+    if error is None:
+        return None
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    words = reason(error) if isinstance(error, OSError) else str(error)
+    if found := re.search(r"os_error_code='(\d+)'", words):
+        error = OSError(int(found[1]), os.strerror(int(found[1])))
+        words = error.strerror
+    for code, advice in NOT_DAMAGE.items():
+        if getattr(error, "errno", None) == code or os.strerror(code) in words:
+            return f"{words}; {advice}"
+    return system_words(error.__cause__ or error.__context__)
 
 
 @contextlib.contextmanager

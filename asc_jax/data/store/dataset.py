@@ -225,6 +225,8 @@ def _read_again(readers: dict, stored: Stored) -> bytes:
         if integrity.checksum(record) != stored.checksum:
             raise ValueError("a clip is not the one that was stored")
     except Exception as error:  # array_record raises all sorts
+        if words := files.system_words(error):
+            raise UserError(f"cannot read {stored.path}: {words}") from error
         raise UserError(
             f"{stored.path}, written just now, is damaged: is the disk sound? ({error})"
         ) from error
@@ -241,12 +243,18 @@ def _disk_errors() -> Iterator[None]:
 
 
 def built_inputs(data_dir: str | os.PathLike) -> dict[str, str] | None:
-    """Return split name → fingerprint of a data set, or None if it is not as it was built."""
+    """Return split name → fingerprint of a data set, or None if it is not as it was built.
+
+    Raises:
+      UserError: the system does not let it be read, so that it may be as it was.
+    """
     folder = dataset_folder(data_dir)
     try:
         integrity.check(folder)
         return files.parse_json((folder / "metadata.json").read_bytes())["inputs"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError) as error:
+        if words := files.system_words(error):
+            raise UserError(f"cannot read the data set in {folder}: {words}") from error
         return None
 
 

@@ -1,7 +1,7 @@
 """Read the files of a built data set at random, as arrays; no batching, no order."""
 
-import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +40,17 @@ def open_reader(folder: Path, split: str) -> "Reader":
         n_clips = integrity.check(version)["n_clips"]
         builder = tfds.builder_from_directory(version)
         splits = builder.info.splits
+        if split in splits:
+            raw = tfds.decode.DeserializeMethod.RAW_BYTES
+            records = builder.as_data_source(split, deserialize_method=raw)
+            checksums = integrity.read_checksums(version, split)
     except Exception as error:  # tfds and json raise all sorts for damaged files
-        raise _damaged(folder, error) from error
+        raise _unreadable(folder, error) from error
     if split not in splits:
         raise UserError(
             f"{folder.parent} has no split {split!r}; it has {', '.join(sorted(splits))}. "
             "prepare_data builds the splits whose lists are in split_setup/"
         )
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    records = builder.as_data_source(split, deserialize_method=raw)
-    checksums = integrity.read_checksums(version, split)
     if not len(records) == len(checksums) == n_clips[split]:
         raise _damaged(folder, f"{split} has {len(records)} clips, it had {n_clips[split]}")
     return Reader(records, checksums, folder)
@@ -64,15 +65,22 @@ def sizes(folder: Path) -> dict[str, int]:
     try:
         return integrity.check(_newest_version(folder))["n_clips"]
     except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from error
+        raise _unreadable(folder, error) from error
 
 
 def official_splits(folder: Path) -> set[str]:
-    """Names of the splits that were built from the published lists."""
-    for path in sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/metadata.json"))[-1:]:
-        with contextlib.suppress(OSError, ValueError, TypeError):
+    """Names of the splits that were built from the published lists.
+
+    Raises:
+      UserError: the system does not let them be read.
+    """
+    try:
+        for path in sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/metadata.json"))[-1:]:
             official = files.parse_json(path.read_text("utf-8")).get("official")
             return {split for split in official if isinstance(split, str)}
+    except (OSError, ValueError, TypeError) as error:
+        if files.system_words(error):
+            raise _unreadable(folder, error) from error
     return set()
 
 
@@ -87,6 +95,11 @@ class Reader:
 
     def __init__(self, records, checksums: np.ndarray, folder: Path):
         self._records, self._checksums, self._folder = records, checksums, folder
+
+    @property
+    def checksums(self) -> np.ndarray:
+        """One of each clip's sound, label and names, `[n_clips]` uint32."""
+        return self._checksums
 
     @property
     def identity(self) -> str:
@@ -105,11 +118,16 @@ class Reader:
                     raise ValueError(f"clip {index} is not the one that was stored")
             clips = [_parse(record) for record in records]
         except Exception as error:  # array_record and protobuf raise all sorts
-            raise _damaged(self._folder, error) from error
+            raise _unreadable(self._folder, error) from error
         return {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
 
 
 def _newest_version(folder: Path) -> Path:
+    try:
+        os.scandir(folder).close()  # `glob` takes a folder that may not be read for an empty one
+    except OSError as error:
+        if files.system_words(error):
+            raise _unreadable(folder, error) from error
     versions = sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json"))
     if not versions:
         how = HOW_TO_BUILD.format(data_dir=folder.parent)
@@ -137,6 +155,14 @@ def _parse(record: bytes) -> dict[str, np.ndarray]:
 def _column(values, dtype) -> np.ndarray:
     """Return one value as a scalar, several as a vector."""
     return np.array(values[0] if len(values) == 1 else values, dtype)
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    """Return what to say of a data set; only its content tells that it must be built again."""
+    words = files.system_words(error)
+    if words is None:
+        return _damaged(folder, error)
+    return UserError(f"cannot read the data set in {folder}: {words}")
 
 
 def _damaged(folder: Path, reason: object) -> UserError:

@@ -3,8 +3,9 @@
     download("TAU-urban-acoustic-scenes-2022-mobile-development")
 
 The unpacked wav files take 30.5 GB. Every step can be interrupted and is continued by the next
-call. An archive is deleted once its files are in place, and a list of them stays in
-`DIR/archives/`. An archive that already lies there is unpacked without a check of its md5.
+call. An archive that lies in `DIR/archives/` or in `DIR` already is not fetched again. Each is
+unpacked after a check of its md5 only. Those in `DIR/archives/` are deleted once their files are in
+place, and a list of the files stays there.
 
 Source: Zenodo record 6337421 (file names and md5 in tau2022_archives.csv) and the release
 `files` of the official baseline's repository.
@@ -13,15 +14,19 @@ Source: Zenodo record 6337421 (file names and md5 in tau2022_archives.csv) and t
 import csv
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from asc_jax.data.tau.fetch import content_length, extract, fetch
+from asc_jax.data.tau.fetch import content_length, extract, fetch, file_md5
+from asc_jax.data.tau.folder import named_rows
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.machine.staging import check_room
+
+log = logging.getLogger("asc_jax")
 
 ARCHIVES_URL = "https://zenodo.org/records"
 LISTS_URL = "https://github.com/CPJKU/dcase2024_task1_baseline/releases/download/files"
@@ -76,7 +81,6 @@ def download(
     """
     tau_dir = Path(tau_dir)
     try:
-        (tau_dir / "archives").mkdir(parents=True, exist_ok=True)
         # The lists first: they are small, and show at once whether the network works.
         sums = LISTS_SHA256 if lists_sha256 is None else lists_sha256
         for name, sha256 in sums.items():
@@ -88,11 +92,22 @@ def download(
             for archive in wanted
             if not _is_extracted(tau_dir, archive)
         }
-        _check_disk(tau_dir, missing)
+        if not missing:
+            return
+        (tau_dir / "archives").mkdir(parents=True, exist_ok=True)
+        pages = {f"{archives_url}/{archive.zenodo_record}" for archive in missing}
+        by_hand = (
+            f"By hand: open {' and '.join(sorted(pages))} in a browser, save the zip files as they "
+            f"are in {tau_dir}, and run the same command again: it checks and unpacks them"
+        )
+        _check_disk(tau_dir, missing, by_hand)
         for archive, url in missing.items():
-            _fetch_archive(f"{url}?download=1", tau_dir, archive)
+            _unpack(f"{url}?download=1", tau_dir, archive, by_hand)
     except OSError as error:
-        raise UserError(f"cannot write to {tau_dir}: {error}") from error
+        raise UserError(
+            f"cannot write to {tau_dir}: {files.reason(error)}; mend that and run the same command "
+            "again: it continues where it stopped"
+        ) from error
 
 
 def _fetch_list(url: str, path: Path, sha256: str) -> None:
@@ -100,8 +115,9 @@ def _fetch_list(url: str, path: Path, sha256: str) -> None:
     if path.exists():
         return
     raw = path.with_suffix(".raw")
+    by_hand = f"By hand: open {url} in a browser, save it as {path}, and run the same command again"
     for _ in range(2):
-        fetch(url, raw, None)
+        fetch(url, raw, None, by_hand=by_hand)
         text = raw.read_bytes().replace(b"\r", b"")
         raw.unlink()
         found = hashlib.sha256(text).hexdigest()
@@ -116,13 +132,13 @@ def _fetch_list(url: str, path: Path, sha256: str) -> None:
 
 def _has_clips(tau_dir: Path) -> bool:
     """Return whether somebody already unpacked the data set here."""
-    if not (tau_dir / "meta.csv").is_file() or any((tau_dir / "archives").iterdir()):
+    unpacking = (tau_dir / "archives").is_dir() and any((tau_dir / "archives").iterdir())
+    if unpacking or not (tau_dir / "meta.csv").is_file():
         return False
-    with (tau_dir / "meta.csv").open(encoding="utf-8-sig", errors="replace") as file:
-        names = [line.partition("\t")[0] for line in file][1:]
     try:
-        return all((tau_dir / name).is_file() for name in names)
-    except OSError:  # a name that no file can have
+        rows = named_rows(tau_dir / "meta.csv", tau_dir, ("filename",))
+        return all((tau_dir / row["filename"]).is_file() for _, row in rows)
+    except (OSError, UserError):  # a name that no file can have, or no table
         return False
 
 
@@ -141,17 +157,46 @@ def _is_extracted(tau_dir: Path, archive: Archive) -> bool:
         return False
 
 
-def _check_disk(tau_dir: Path, missing: dict[Archive, str]) -> None:
+def _check_disk(tau_dir: Path, missing: dict[Archive, str], by_hand: str) -> None:
     """Require room for all files and the largest archive, which goes once it is unpacked."""
-    sizes = [content_length(url) for url in missing.values()]
-    check_room(tau_dir, int(EXTRACTED * sum(sizes) + max(sizes, default=0)))
+    n_bytes, to_fetch = 0, [0]
+    for archive, url in missing.items():
+        if there := _lying_there(tau_dir, archive):
+            n_bytes += there[0].stat().st_size
+        else:
+            to_fetch.append(content_length(url, by_hand=by_hand))
+    check_room(tau_dir, int(EXTRACTED * (n_bytes + sum(to_fetch)) + max(to_fetch)))
 
 
-def _fetch_archive(url: str, tau_dir: Path, archive: Archive) -> None:
-    path = tau_dir / "archives" / archive.filename
-    if not path.exists():
-        fetch(url, path, archive.md5)
+def _lying_there(tau_dir: Path, archive: Archive) -> list[Path]:
+    """Return the files of an archive's name: where it is put, and where people put it."""
+    paths = (tau_dir / "archives" / archive.filename, tau_dir / archive.filename)
+    return [path for path in paths if path.is_file()]
+
+
+def _unpack(url: str, tau_dir: Path, archive: Archive, by_hand: str) -> None:
+    """Unpack an archive that lies there or is fetched; record its files."""
+    own = tau_dir / "archives" / archive.filename
+    path = _published(tau_dir, archive)
+    if path is None:
+        fetch(url, own, archive.md5, by_hand=by_hand)
+        path = own
     sizes = extract(path, tau_dir, strip=TOP_FOLDER)
     record = json.dumps({"md5": archive.md5, "files": sizes})
     files.write_atomically(_record_path(tau_dir, archive), record)
-    path.unlink()
+    if path == own:
+        path.unlink()
+
+
+def _published(tau_dir: Path, archive: Archive) -> Path | None:
+    """Return where an archive lies already; one of another content is named and left out."""
+    for path in _lying_there(tau_dir, archive):
+        found = file_md5(path)
+        if found == archive.md5:
+            return path
+        log.warning(
+            "%s is not the published archive, or not all of it (md5 %s, expected %s): it is "
+            "downloaded again",
+            *(path, found, archive.md5),
+        )
+    return None

@@ -1,6 +1,11 @@
 """Downloads that survive interruptions, and archives that stay in their folder."""
 
+import contextlib
+import datetime
+import email.utils
 import hashlib
+import itertools
+import logging
 import shutil
 import stat
 import struct
@@ -11,13 +16,26 @@ from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
 import requests
-from tqdm import tqdm
+import urllib3
 
+import asc_jax
 from asc_jax.errors import UserError
-from asc_jax.machine.files import atomic_writer
+from asc_jax.machine import files
+from asc_jax.machine.progress import Progress
 
+log = logging.getLogger("asc_jax")
+
+HEADERS = {
+    # Some servers refuse libraries that do not say which program uses them.
+    "User-Agent": f"asc-jax/{asc_jax.__version__} (acoustic scene classification in JAX)",
+    "Accept-Encoding": "identity",  # or lengths and ranges would be those of a compressed form
+}
 ATTEMPTS = 5  # in a row without a byte gained
 TIMEOUT_S = (10, 60)  # to connect, between two packets
+LIMIT_S = 60  # to wait where a server limits requests and does not say for how long
+MAX_WAIT_S = 600  # however long a server asks to wait
+REFUSED = (401, 403, 405, 451, 501)
+WORTH_ANOTHER_TRY = (408, 425, 429)  # of the answers 400 to 499
 MAX_EXPANSION = 100  # bytes of all files per byte of an archive; sound gives about 1.25
 # What zipfile and the libraries under it raise for a file that is none of theirs.
 _DAMAGED = (
@@ -27,43 +45,65 @@ _DAMAGED = (
 CHUNK = 1 << 16  # bytes; when a connection breaks, those of the last chunk are lost
 
 
-def content_length(url: str) -> int:
-    """Return how many bytes a URL has; 0 if the server does not say."""
+class _WebPage(requests.RequestException):
+    """What was sent is not the file."""
+
+
+def content_length(url: str, *, by_hand: str = "") -> int:
+    """Return how many bytes a URL has; 0 if the server does not say. See `fetch`."""
 
     def ask() -> int:
-        with requests.head(url, timeout=TIMEOUT_S, allow_redirects=True) as response:
+        with requests.head(
+            url, headers=HEADERS, timeout=TIMEOUT_S, allow_redirects=True
+        ) as response:
+            if response.status_code in REFUSED:  # perhaps this kind of question only
+                return 0
             response.raise_for_status()
-            return int(response.headers.get("Content-Length", 0))
+            return _length(response)
 
-    return _persist(ask, url)
+    return _persist(ask, url, by_hand)
 
 
-def fetch(url: str, path: Path, md5: str | None) -> None:
+def _length(response: requests.Response) -> int:
+    """Return the number of bytes that follow; 0 if the server does not say."""
+    digits = response.headers.get("Content-Length", "")
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else 0
+
+
+def fetch(url: str, path: Path, md5: str | None, *, by_hand: str = "") -> None:
     """Download a file; what an earlier attempt got of it is kept and continued.
 
     Args:
       url: http or https.
       path: file to write; until it is complete and checked it is called `<path>.part`.
       md5: expected hash in hexadecimal; None skips the check.
+      by_hand: how else to get the file, for the message of an error.
 
     Raises:
-      UserError: the network fails ATTEMPTS times without progress, or the hash is wrong
-        twice.
+      UserError: the network fails ATTEMPTS times without progress, the server does not give
+        the file out, or the hash is wrong twice.
+      OSError: the file cannot be written.
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(2):
-        _persist(lambda: _continue(url, part), url, lambda: _size(part))
-        with part.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
+        _persist(lambda: _continue(url, part), url, by_hand, lambda: _size(part))
+        found, n_bytes = file_md5(part), _size(part)
         if md5 in (None, found):
             part.replace(path)
             return
         part.unlink()
     raise UserError(
-        f"{path.name}: md5 {found}, expected {md5}, downloaded twice from "
-        f"{url}; the file there has changed or is damaged"
+        f"{path.name}: md5 {found}, expected {md5}, downloaded twice ({n_bytes:,} bytes) from "
+        f"{url}; the file there has changed or is damaged, or is broken off on its way. "
+        f"{by_hand}".rstrip(". ")
     )
+
+
+def file_md5(path: Path) -> str:
+    """Return the md5 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _size(path: Path) -> int:
@@ -73,38 +113,99 @@ def _size(path: Path) -> int:
 def _continue(url: str, part: Path) -> None:
     """Fetch what `part` still lacks."""
     start = _size(part)
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = HEADERS | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         if start and response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # nothing is missing, or the hash will tell
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
             start = 0  # the server sends it from the beginning
-        total = int(response.headers.get("Content-Length", 0)) + start
-        bar = tqdm(desc=part.stem, total=total or None, initial=start, unit="B", unit_scale=True)
+        chunks = response.iter_content(CHUNK)
+        first = next(chunks, b"")
+        if start == 0 and _is_page(response, first):  # it must not replace what is there
+            raise _WebPage(
+                "the server sends a web page in place of the file, as for maintenance or for the "
+                "login to a network"
+            )
+        total = _length(response) + start
+        bar = Progress(
+            desc=part.stem, total=total or None, initial=start, unit="B", unit_scale=True
+        )
         with bar, part.open("ab" if start else "wb") as file:
-            for chunk in response.iter_content(CHUNK):
+            for chunk in itertools.chain([first], chunks):
                 file.write(chunk)
                 bar.update(len(chunk))
 
 
-def _persist(action: Callable, url: str, progress: Callable[[], int] = int):
+def _is_page(response: requests.Response, first: bytes) -> bool:
+    kind = response.headers.get("Content-Type", "").lower()
+    return "text/html" in kind or first.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _persist(action: Callable, url: str, by_hand: str, progress: Callable[[], int] = int):
     """Repeat `action` over network failures while it gets further."""
     failed, reached = 0, progress()
     while True:
         try:
             return action()
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             failed = 1 if progress() > reached else failed + 1
             reached = progress()
-            response = getattr(error, "response", None)
-            gone = response is not None and response.status_code in (401, 403, 404, 410)
-            if gone or failed >= ATTEMPTS:
-                raise UserError(
-                    f"cannot download {url}: {error}. Check the network and run the same "
-                    "command again: it continues where it stopped"
-                ) from error
-            time.sleep(_pause_s(failed))
+            if _is_final(error) or failed >= ATTEMPTS:
+                message = f"cannot download {url}: {_words(error)}. {by_hand}"
+                raise UserError(message.rstrip(". ")) from error
+            asked_s = _asked_s(getattr(error, "response", None))
+            if asked_s:
+                log.warning("%s: %s; waiting %.0f s", url, _answer(error.response), asked_s)
+            time.sleep(max(asked_s, _pause_s(failed)))
+
+
+def _is_final(error: Exception) -> bool:
+    """Return whether the same question would get the same answer."""
+    if isinstance(error, ValueError | requests.TooManyRedirects):  # no URL, or no proxy's
+        return True
+    response = getattr(error, "response", None)
+    status = 0 if response is None else response.status_code
+    return status in REFUSED or (400 <= status < 500 and status not in WORTH_ANOTHER_TRY)
+
+
+def _words(error: Exception) -> str:
+    """Say what went wrong, and what to do."""
+    response = getattr(error, "response", None)
+    if response is not None and response.status_code in REFUSED:
+        return f"{_answer(response)}: it refuses this program, or this network"
+    if response is not None and _is_final(error):
+        return f"{_answer(response)}: the file has moved, or the server does not give it out"
+    if isinstance(error, requests.exceptions.ProxyError):
+        hint = "Check the proxy (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)"
+    elif isinstance(error, requests.exceptions.SSLError):
+        hint = "If the network has certificates of its own, name their file in REQUESTS_CA_BUNDLE"
+    elif _is_final(error):
+        return f"{error} (are HTTPS_PROXY, HTTP_PROXY and ALL_PROXY right?)"
+    else:
+        hint = "Check the network"
+    words = error if response is None else _answer(response)
+    return f"{words}. {hint} and run the same command again: it continues where it stopped"
+
+
+def _answer(response: requests.Response) -> str:
+    return f"the server answers {response.status_code} {response.reason}".strip()
+
+
+def _asked_s(response: requests.Response | None) -> float:
+    """Return how many seconds a server asks to wait, at most MAX_WAIT_S; 0 if it does not."""
+    if response is None:
+        return 0.0
+    asked = response.headers.get("Retry-After", "").strip()
+    seconds = LIMIT_S if response.status_code == requests.codes.too_many_requests else 0.0
+    if asked.isdecimal():
+        seconds = float(asked)
+    elif asked:
+        with contextlib.suppress(ValueError):
+            date = email.utils.parsedate_to_datetime(asked)
+            now = datetime.datetime.now(date.tzinfo or datetime.UTC)
+            seconds = (date.replace(tzinfo=now.tzinfo) - now).total_seconds()
+    return min(max(seconds, 0.0), MAX_WAIT_S)
 
 
 def _pause_s(failed: int) -> float:
@@ -132,16 +233,22 @@ def extract(archive: Path, folder: Path, *, strip: str = "") -> dict[str, int]:
             entries = {_inside(entry, archive, strip): entry for entry in file.infolist()}
             entries = {name: entry for name, entry in entries.items() if not entry.is_dir()}
             _check_size(archive, entries.values())
-            for name, entry in tqdm(entries.items(), desc=archive.name, unit=" files"):
+            for name, entry in Progress(entries.items(), desc=archive.name, unit=" files"):
                 path = folder / name
                 if _size(path) != entry.file_size or not entry.file_size:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open(entry) as source, atomic_writer(path, sync=False) as target:
+                    with (
+                        file.open(entry) as source,
+                        files.atomic_writer(path, sync=False) as target,
+                    ):
                         shutil.copyfileobj(source, target)
     except _DAMAGED as error:
         raise UserError(f"{archive} is damaged ({error}): delete it and run again") from error
     except OSError as error:
-        raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
+        raise UserError(
+            f"cannot unpack {archive} into {folder}: {files.reason(error)}; mend that and run the "
+            "same command again: it continues where it stopped"
+        ) from error
     return {name: entry.file_size for name, entry in entries.items()}
 
 

@@ -6,24 +6,27 @@
     DIR/evaluation_setup/fold1_train.csv     the 100 % training list
     DIR/../TAU-urban-acoustic-scenes-2024-mobile-evaluation    optional, without labels
 
-All lists are separated by tabs; CRLF line ends and a byte order mark do no harm.
+All lists are separated by tabs. What spreadsheets make of them is read too: semicolons or commas,
+quotes, UTF-16, any line ends, further columns, empty lines.
 
 Source: the data set's documentation (Zenodo record 6337421) and the task's split lists.
 """
 
 import contextlib
-import csv
+import errno
 import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from asc_jax.data import clip_names
+from asc_jax.data.tau.table import read_table
 from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
-from asc_jax.errors import UserError
+from asc_jax.errors import UserError, short
+from asc_jax.machine import files
 
 EVALUATION_FOLDER = "TAU-urban-acoustic-scenes-2024-mobile-evaluation"
 UNKNOWN = -1  # label, device and city of a clip that has none on record
@@ -45,6 +48,15 @@ class Recording(NamedTuple):
     n_bytes: int  # of the wav file
 
 
+class Meta(NamedTuple):
+    """What `meta.csv` says of a clip."""
+
+    line: int
+    scene: str
+    location: str
+    device: str
+
+
 def find_lists(tau_dir: str | os.PathLike) -> dict[str, Path]:
     """Name the splits a folder has lists for, with those lists.
 
@@ -55,9 +67,16 @@ def find_lists(tau_dir: str | os.PathLike) -> dict[str, Path]:
       Split name → its list, in the order train_5pct … train_100pct, test, evaluation.
 
     Raises:
-      UserError: the folder, its `meta.csv`, its `audio` or all split lists are missing.
+      UserError: the folder, its `meta.csv`, its `audio` or all split lists are missing, or
+        cannot be read.
     """
-    tau_dir = Path(tau_dir)
+    try:
+        return _lists(Path(tau_dir))
+    except OSError as error:
+        raise UserError(f"cannot read {tau_dir}: {files.reason(error)}") from error
+
+
+def _lists(tau_dir: Path) -> dict[str, Path]:
     _check_layout(tau_dir)
     setup = tau_dir / "split_setup"
     lists = {f"train_{n}pct": setup / f"split{n}.csv" for n in TRAIN_PERCENTS}
@@ -82,8 +101,9 @@ def read_recordings(
       Split name → its recordings in the order of its list.
 
     Raises:
-      UserError: the layout, a column, a name or a file is wrong. What is wrong with the
-        listed files is collected over all lists first.
+      UserError: the layout, a column, a name or a file is wrong, two rows contradict each other,
+        or a clip is to be trained and tested on. What is wrong with the listed files is
+        collected over all lists first.
     """
     tau_dir = Path(tau_dir)
     lists = find_lists(tau_dir)
@@ -92,67 +112,221 @@ def read_recordings(
             raise UserError(
                 f"{tau_dir} has no list for the split {split!r}; it has {', '.join(lists)}"
             )
-    meta = _read_meta(tau_dir / "meta.csv")
+    meta = _read_meta(tau_dir / "meta.csv", tau_dir)
     recordings, problems, sizes = {}, [], {}
     for split in lists if splits is None else splits:
-        names = [row["filename"] for row in read_table(lists[split], ("filename",))]
-        if not names:
-            problems.append(f"{lists[split]} lists no clips")
         labelled = split != "evaluation"
         root = tau_dir if labelled else lists[split].parent.parent
+        rows = list(named_rows(lists[split], root, ("filename",), ("scene_label",)))
+        names = [row["filename"] for _, row in rows]
+        if not names:
+            problems.append(f"{lists[split]} lists no clips")
         problems += _problems(lists[split], root, names, meta if labelled else None, sizes)
+        if labelled:
+            problems += _contradictions(lists[split], rows, meta)
+        if split == "test":
+            problems += _of_unknown_devices(lists[split], names, meta)
         if not problems:
             paths = [root / name for name in names]
             recordings[split] = [
                 _recording(path, name, meta.get(name), sizes[path.parent][path.name])
                 for path, name in zip(paths, names, strict=True)
             ]
+    problems += [] if problems else _trained_and_tested(lists, recordings)
     if problems:
         raise UserError(*problems)
     return recordings
+
+
+def notes(recordings: dict[str, list[Recording]], official: Collection[str] = ()) -> list[str]:
+    """Return what a person should know of lists that can be used: a sentence each.
+
+    Args:
+      recordings: what `read_recordings` returned.
+      official: names of the splits whose lists are the published ones.
+    """
+    labelled = [clips for split, clips in recordings.items() if split != "evaluation"]
+    clips = {clip.path: clip for clip in itertools.chain(*labelled)}.values()
+    said = []
+    if odd := sorted({clip.location.partition("-")[0] for clip in clips if clip.city_id < 0}):
+        said.append(f"cities that TAU does not have are stored as unknown: {_first(odd)}")
+    if odd := [clip.filename for clip in clips if clip.device_id < 0]:
+        said.append(
+            f"{len(odd)} training clips are of devices that TAU does not have, which are stored as "
+            f"unknown; figures on held-out locations leave such clips out: {_first(odd)}"
+        )
+    odd = [clip for clip in clips if clip.label >= 0 and not _is_named_as_on_record(clip)]
+    if odd:
+        said.append(
+            f"{len(odd)} clips have another place in their names, which held-out locations and "
+            f"segments are taken from, than in meta.csv: {_first([c.filename for c in odd])}"
+        )
+    if not recordings.keys() <= {*official, "evaluation"}:
+        said += _shared_places(recordings)
+    return said
+
+
+def _is_named_as_on_record(clip: Recording) -> bool:
+    name = _parse(clip.filename)
+    return name is None or f"{name.city}-{name.location}" == clip.location
+
+
+def _shared_places(recordings: dict[str, list[Recording]]) -> list[str]:
+    """Return a sentence about places that are both trained and tested on, if there are any."""
+    train = [clips for split, clips in recordings.items() if split.startswith("train_")]
+    trained, tested = list(itertools.chain(*train)), recordings.get("test", [])
+    places, segments = (
+        _keys(trained, names) & _keys(tested, names)
+        for names in (("label", "location"), ("label", "location", "segment"))
+    )
+    if not places:
+        return []
+    where = sorted({location for _, location in places})
+    return [
+        f"training and test lists share {len(where)} locations and {len(segments)} ten-second "
+        f"recordings, so results on the test list will be too good: {_first(where)}"
+    ]
+
+
+def _keys(clips: Sequence[Recording], names: Sequence[str]) -> set[tuple]:
+    """Return the values of these fields, where all are known."""
+    keys = {tuple(getattr(clip, name) for name in names) for clip in clips}
+    return {key for key in keys if "" not in key}
+
+
+def _trained_and_tested(
+    lists: dict[str, Path], recordings: dict[str, list[Recording]]
+) -> list[str]:
+    """Return a problem for each training list that has clips of the test list."""
+    test, problems = {clip.path for clip in recordings.get("test", ())}, []
+    for split, clips in recordings.items():
+        both = [clip.filename for clip in clips if clip.path in test]
+        if both and split.startswith("train_"):
+            problems.append(
+                f"{lists[split]}: {len(both)} of its clips are in {lists['test']} too, so they "
+                f"would be trained and tested on; take them out of one: {_first(both)}"
+            )
+    return problems
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return ", ".join(names[:N_NAMED]) + more
 
 
 def _check_layout(tau_dir: Path) -> None:
     """Raise a UserError that names the first thing of TAU's layout that is not there."""
     if not tau_dir.is_dir():
         raise UserError(f"{tau_dir} is not a folder; expected one in the layout of TAU 2022")
-    for name in ("meta.csv", "audio"):
+    for name, kind in (("meta.csv", "file"), ("audio", "folder")):
         if not (tau_dir / name).exists():
             inner = sorted(tau_dir.glob(f"*/{name}"))
             hint = f"; did you mean {inner[0].parent}?" if inner else ""
             raise UserError(
                 f"{tau_dir / name} not found: {tau_dir} is not in TAU 2022's layout{hint}"
             )
-    if not any((tau_dir / "split_setup").glob("*.csv")):
+        if (tau_dir / name).is_dir() != (kind == "folder"):
+            raise UserError(f"{tau_dir / name} is not a {kind}, as it is in TAU 2022's layout")
+    setup = tau_dir / "split_setup"
+    if not setup.is_dir() or not any(name.endswith(".csv") for name in os.listdir(setup)):
         raise UserError(
-            f"{tau_dir / 'split_setup'} has no split lists (split5.csv … test.csv): add "
+            f"{setup} has no split lists (split5.csv … test.csv): add "
             "--download to fetch the official ones"
         )
 
 
-def _read_meta(path: Path) -> dict[str, tuple[int, int, int, str]]:
-    """Return filename → (label, device id, city id, location)."""
-    meta = {}
-    for number, row in enumerate(read_table(path, META_COLUMNS), start=2):
+def _read_meta(path: Path, root: Path) -> dict[str, Meta]:
+    """Return filename → what is on record; a UserError names rows that contradict each other."""
+    meta, problems = {}, []
+    for line, row in named_rows(path, root, META_COLUMNS):
         filename, scene, location, device = (row[column] for column in META_COLUMNS)
-        city = location.partition("-")[0]
-        meta[filename] = (
-            _id(path, number, "scene", scene, SCENES),
-            _id(path, number, "device", device, DEVICES),
-            _id(path, number, "city", city, CITIES),
-            location,
+        if scene not in SCENES:
+            raise UserError(
+                f"{path}, line {line}: unknown scene {scene!r}; known are {', '.join(SCENES)}"
+            )
+        new = Meta(line, scene, location, device)
+        known = meta.setdefault(filename, new)
+        name = _parse(filename)
+        if known[1:] != new[1:]:
+            both = f"lines {known.line} ({', '.join(known[1:])}) and {line} ({', '.join(new[1:])})"
+            problems.append(f"{both} for {filename}")
+        elif name and name.scene != scene:
+            problems.append(f"line {line} ({scene}) and its file's name, {filename}")
+    if problems:
+        raise UserError(
+            f"{path}: {len(problems)} contradictions: {_first(problems)}. Correct what is wrong"
         )
     return meta
 
 
-def _id(path: Path, row: int, kind: str, name: str, known: tuple[str, ...]) -> int:
-    if name not in known:
-        raise UserError(f"{path}, row {row}: unknown {kind} {name!r}; known are {', '.join(known)}")
-    return known.index(name)
+def _parse(filename: str) -> clip_names.ClipName | None:
+    """Return the fields of a name in TAU's form, None for one of another form."""
+    with contextlib.suppress(UserError):
+        name = clip_names.parse(filename)
+        return name if name.scene in SCENES else None
+    return None
+
+
+def named_rows(
+    path: Path, root: Path, columns: Sequence[str], others: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield what `read_table` returns, with every filename relative to `root`.
+
+    Raises:
+      UserError: also for a filename that leads elsewhere.
+    """
+    roots = tuple(f"{folder.as_posix()}/" for folder in {root.absolute(), root.resolve()})
+    for line, row in read_table(path, columns, others):
+        name = row["filename"].replace("\\", "/")
+        for folder in roots:
+            name = name.removeprefix(folder)
+        name = name.removeprefix("./")
+        if name.startswith("/") or name[1:3] == ":/" or ".." in name.split("/"):
+            raise UserError(
+                f"{path}, line {line}: {short(row['filename'])} is not in {root}: expected a name "
+                "that starts from there, as audio/NAME.wav"
+            )
+        row["filename"] = name
+        yield line, row
+
+
+def _contradictions(
+    path: Path, rows: Sequence[tuple[int, dict[str, str]]], meta: dict[str, Meta]
+) -> list[str]:
+    """Return a problem if a list gives clips another scene than `meta.csv`."""
+    bad = [
+        f"{row['filename']} ({scene} in line {line}, {meta[row['filename']].scene} in line "
+        f"{meta[row['filename']].line} of meta.csv)"
+        for line, row in rows
+        if row["filename"] in meta
+        and (scene := row.get("scene_label"))
+        and scene != meta[row["filename"]].scene
+    ]
+    return [f"{path}: {len(bad)} scenes are not those of meta.csv: {_first(bad)}"] if bad else []
+
+
+def _of_unknown_devices(path: Path, names: list[str], meta: dict[str, Meta]) -> list[str]:
+    bad = [
+        f"{meta[name].device!r} of {name}"
+        for name in names
+        if name in meta and meta[name].device not in DEVICES
+    ]
+    if not bad:
+        return []
+    return [
+        f"{path}: {len(bad)} clips of unknown devices can be trained on, but not tested on, since "
+        f"results are counted by device; known are {', '.join(DEVICES)}. Enter one of them as "
+        f"source_label in meta.csv, 'a' say for a microphone of your own: {_first(bad)}"
+    ]
 
 
 def _problems(
-    path: Path, root: Path, names: list[str], meta: dict | None, sizes: dict[Path, dict[str, int]]
+    path: Path,
+    root: Path,
+    names: list[str],
+    meta: dict[str, Meta] | None,
+    sizes: dict[Path, dict[str, int]],
 ) -> list[str]:
     """Return what is wrong with a list, without opening its files.
 
@@ -176,9 +350,7 @@ def _problems(
     messages = []
     for what, bad in problems.items():
         if bad:
-            more = f" and {len(bad) - N_NAMED} more" if len(bad) > N_NAMED else ""
-            first = ", ".join(bad[:N_NAMED])
-            messages.append(f"{path}: {len(bad)} of the listed files {what}: {first}{more}")
+            messages.append(f"{path}: {len(bad)} of the listed files {what}: {_first(bad)}")
     return messages
 
 
@@ -186,38 +358,30 @@ def _sizes(folder: Path) -> dict[str, int]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    except (OSError, ValueError):  # not there, no folder, or a name that none can have
+    except ValueError:  # a name that none can have
         return {}
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return {}
+        raise UserError(f"cannot read {folder}: {files.reason(error)}") from error
 
 
-def _recording(path: Path, filename: str, meta: tuple | None, n_bytes: int) -> Recording:
-    label, device_id, city_id, location = meta or (UNKNOWN, UNKNOWN, UNKNOWN, "")
+def _recording(path: Path, filename: str, meta: Meta | None, n_bytes: int) -> Recording:
+    if meta is None:
+        return Recording(path, filename, UNKNOWN, UNKNOWN, UNKNOWN, "", "", n_bytes)
     segment = ""
-    if meta:
-        with contextlib.suppress(UserError):  # a name of another form
-            segment = clip_names.parse(filename).segment
-    return Recording(path, filename, label, device_id, city_id, location, segment, n_bytes)
+    with contextlib.suppress(UserError):  # a name of another form
+        segment = clip_names.parse(filename).segment
+    ids = (
+        SCENES.index(meta.scene),
+        _id(meta.device, DEVICES),
+        _id(meta.location.partition("-")[0], CITIES),
+    )
+    return Recording(path, filename, *ids, meta.location, segment, n_bytes)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a tab-separated file with a header that must have `columns`, or raise a UserError."""
-    try:
-        with path.open(encoding="utf-8-sig", newline=None) as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            header = reader.fieldnames or []
-            rows = [{k: v for k, v in row.items() if k in columns} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    for column in columns:
-        if column not in header:
-            raise UserError(
-                f"{path} has no column {column!r}; expected columns separated by tabs, "
-                f"found {', '.join(map(repr, header)) or 'none'}"
-            )
-    for number, row in enumerate(rows, start=2):
-        if not all(row[column] for column in columns):
-            raise UserError(f"{path}, row {number}: expected {', '.join(columns)}, got {row}")
-    return rows
+def _id(name: str, known: tuple[str, ...]) -> int:
+    return known.index(name) if name in known else UNKNOWN
 
 
 def fingerprint(clips: Sequence[Recording]) -> str:
@@ -230,7 +394,10 @@ def fingerprint(clips: Sequence[Recording]) -> str:
     for clip in clips:
         digest.update(repr(clip[1:]).encode())
     for clip in clips[:: max(1, len(clips) // N_HASHED_CLIPS)]:
-        digest.update(Path(clip.path).read_bytes())
+        try:
+            digest.update(Path(clip.path).read_bytes())
+        except OSError as error:
+            raise UserError(f"cannot read {clip.path}: {files.reason(error)}") from error
     return digest.hexdigest()
 
 

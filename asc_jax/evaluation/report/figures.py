@@ -4,6 +4,7 @@ matplotlib is imported only when a picture is drawn, and nothing global is touch
 objects render themselves, without a display. A picture is a function that draws on a `Figure`.
 """
 
+import contextlib
 import functools
 import io
 import math
@@ -37,6 +38,17 @@ STYLE = {
 _GROUPS = {"real": "real", "seen": "simulated, seen", "unseen": "simulated, unseen"}
 
 
+@contextlib.contextmanager
+def _style(more: Mapping[str, Any]):
+    """Draw in our own style, whatever a person's `matplotlibrc` says."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE | more)
+        yield
+
+
 def write_png(
     path: str | Path,
     size: tuple[float, float],
@@ -55,10 +67,9 @@ def write_png(
         title, subtitle: first and second line of the heading.
         over_budget: mark the picture as that of a network beyond the task's limits.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with _style({}):
         figure, height = Figure(figsize=size, layout="constrained"), size[1]
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.75 / height))
         figure.text(0.02, 1 - 0.16 / height, title, size=13, weight="bold", va="top")
@@ -77,11 +88,10 @@ def svg(name: str, size: tuple[float, float], draw: Callable) -> str:
 
     name: unique on the page. size: width and height in units in which letters are 13 high.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 13, "legend.fontsize": 13}
-    with matplotlib.rc_context(STYLE | style):
+    with _style(style):
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         figure.patch.set_visible(False)
         draw(figure)

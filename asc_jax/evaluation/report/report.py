@@ -82,11 +82,21 @@ def as_html(
         n_bins=N_BINS,
         heat=heat,
         over_budget=OVER_BUDGET,
+        trained_and_tested=trained_and_tested,
         published_left_out=published(results["split"]) and not comparable(results),
         mistakes=_mistakes(np.array(stored_summary(results)["confusion"])),
         spectrograms=figures.spectrograms(results["most_confused"], log_mels, axes),
         curve=learning_curve and base64.b64encode(learning_curve.read_bytes()).decode(),
         log=learning_curve and figures.read_log(metrics_jsonl_path)["train"],
+    )
+
+
+def trained_and_tested(results: Mapping[str, Any]) -> str:
+    """Return the warning that the network was trained on clips it is tested on."""
+    both = results["trained_and_tested"]
+    return (
+        f"{both['n_clips']:,} of the test clips, such as {both['first']}, are training clips too: "
+        "these results are better than those on other clips would be."
     )
 
 
