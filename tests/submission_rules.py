@@ -1,9 +1,14 @@
-"""The challenge's rules for a package, from its published layout alone: nothing of ours is used."""
+"""The challenge's rules for a package, from its published layout alone: nothing of ours is used.
+
+`validator_problems` has the rules of the official checking tool in our own words.
+"""
 
 import csv
+import io
 import math
 import pathlib
 import re
+import zipfile
 
 import yaml
 
@@ -84,3 +89,108 @@ def check_results(split):
         assert 0 <= row["logloss"] < math.inf
     mean = sum(split["class_wise"][scene]["accuracy"] for scene in SCENES) / len(SCENES)
     assert abs(mean - split["overall"]["accuracy"]) < 0.01
+
+
+def check_made(out_dir, n_clips):
+    """Both opinions on a package that our code has made: the folder, and the zip beside it."""
+    check_package(out_dir, n_clips)
+    assert validator_problems(pathlib.Path(out_dir, "task1.zip"), n_clips) == []
+
+
+def validator_problems(package, n_clips):
+    """What the official tool objects to in a zip, or stumbles over; its messages are not ours.
+
+    Source: the rules of github.com/toni-heittola/dcase2024_task1_submission_validator (MIT), which
+    are: of files with "task1" in their names, reports left out, the first folder is task1 and the
+    last one the label; the tables of fields; `n_clips` different clips, named by numbers.
+    """
+    problems, entries = [], {}
+    with zipfile.ZipFile(package) as archive:
+        if archive.testzip():
+            problems.append("a damaged file")
+        for info in archive.infolist():
+            name = info.filename
+            if info.is_dir() or "task1" not in name or ".pdf" in name:
+                continue
+            *folders, file = name.split("/")
+            if not folders or folders[0] != "task1":
+                problems.append(f"{name} is not below task1")
+                continue
+            kind = re.search(r"\.output\.split_(5|10|25|50|100)\.csv|\.meta\.yaml", file)
+            if kind:
+                entries.setdefault(folders[-1], {})[file] = archive.read(name)
+            else:
+                problems.append(f"{name} has another name than files of a package")
+    if not entries:
+        problems.append("no entry")
+    for label, files in entries.items():
+        problems += [f"{name}: {p}" for name in files for p in _problems_of(name, files, n_clips)]
+        problems += [
+            f"{name} is not named {label}" for name in files if name.split(".")[0] != label
+        ]
+        if f"{label}.meta.yaml" not in files:
+            problems.append(f"{label} has no meta file")
+    return problems
+
+
+def _problems_of(name, files, n_clips):
+    try:
+        if name.endswith(".csv"):
+            return list(_problems_of_output(files[name].decode("utf-8"), n_clips))
+        return list(_problems_of_meta(yaml.safe_load(files[name]), name.split(".")[0]))
+    except (ValueError, LookupError, TypeError, AttributeError, csv.Error, yaml.YAMLError) as error:
+        return [f"the tool stumbles: {error!r}"]
+
+
+def _problems_of_output(content, n_clips):
+    header, *rows = csv.reader(io.StringIO(content), delimiter="\t")
+    if set(header) != {"filename", "scene_label", *SCENES}:
+        yield "another header"
+    names = [row[header.index("filename")].split("/")[-1] for row in rows]
+    if len(set(names)) != len(names) or len(names) != n_clips:
+        yield f"{len(set(names))} different clips in {len(names)} rows, expected {n_clips}"
+    for name, row in zip(names, rows, strict=True):
+        stem, _, suffix = name.rpartition(".")
+        if suffix != "wav" or not 0 <= int(stem) < 135_730:
+            yield f"{name} is no clip of the evaluation set"
+        if len(row) != 12:
+            yield f"{len(row)} fields"
+        if row[header.index("scene_label")] not in SCENES:
+            yield "no scene"
+        for scene in SCENES:
+            float(row[header.index(scene)])
+
+
+def _problems_of_meta(meta, label):
+    def lacks(section, *names):
+        missing = [name for name in names if name not in section]
+        return [f"{', '.join(missing)} missing"] if missing else []
+
+    submission, system = meta["submission"], meta["system"]
+    yield from lacks(submission, "label", "name", "abbreviation", "authors")
+    for author in submission["authors"]:
+        yield from lacks(author, "lastname", "firstname", "email", "affiliation")
+    if sum(bool(author.get("corresponding")) for author in submission["authors"]) != 1:
+        yield "not one corresponding author"
+    parts = submission["label"].split("_")
+    if len(parts) != 4 or parts[2] != "task1" or not 1 <= int(parts[3]) <= 4:
+        yield "the label is made wrongly"
+    if submission["label"] != label:
+        yield "another label than its folder's"
+    if len(submission["abbreviation"]) > 10:
+        yield "a long abbreviation"
+    yield from lacks(system, "description", "complexity", "external_datasets", "source_code")
+    yield from lacks(system["description"], *DESCRIPTION)
+    yield from lacks(system["complexity"], "total_model_size", "total_parameters", "macs")
+    int(system["complexity"]["total_parameters"])
+    for dataset in system["external_datasets"] or []:
+        yield from lacks(dataset, "name", "url", "total_audio_length")
+    results = meta["results"]["development_dataset"]
+    yield from lacks(results, *(f"split_{percent}" for percent in SPLITS))
+    for split in results.values():
+        rows = [split["overall"]]
+        rows += [split["class_wise"][scene] for scene in SCENES]
+        rows += [split["device_wise"][device] for device in DEVICES]
+        for row in rows:
+            float(row["accuracy"])
+            float(row["logloss"])

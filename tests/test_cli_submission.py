@@ -6,7 +6,7 @@ import re
 import pytest
 from commands import call
 from small_submission import LABEL, evaluation_clips, write_runs
-from submission_rules import check_package
+from submission_rules import check_made
 
 from asc_jax.challenge.submission.package import open_runs
 from asc_jax.cli import submission
@@ -54,7 +54,7 @@ def make(home, out, **options):
 
 def test_package_is_made_and_told(tmp_path, capsys, home, opened):
     make(home, tmp_path / "out", practice=True, data_dir="elsewhere")
-    check_package(tmp_path / "out", 12)
+    check_made(tmp_path / "out", 12)
     assert opened == [("elsewhere", "evaluation")] * 5
     printed, progress = capsys.readouterr()
     assert "60/60" in progress, "five times twelve clips"
@@ -62,6 +62,7 @@ def test_package_is_made_and_told(tmp_path, capsys, home, opened):
     assert re.search(r"\nmean, the rank +\d+\.\d\d\n", printed)
     assert f"task1/{LABEL}; no problem found, for practice only\n" in printed
     assert f"{LABEL}.technical_report.pdf" in printed
+    assert f"what is handed in: {tmp_path / 'out' / 'task1.zip'}\n" in printed
 
     submission.check(tmp_path / "out", practice=True)
     assert capsys.readouterr().out.endswith("out: no problem found, for practice only\n")

@@ -1,4 +1,4 @@
-"""A package passes the rules and our check; a spoilt one or a spoilt run is refused by name."""
+"""A package passes both sets of rules and our check; what is spoilt is refused by name."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from small_submission import (
     write_author,
     write_runs,
 )
-from submission_rules import check_package
+from submission_rules import check_made, check_package, validator_problems
 
 from asc_jax.challenge.submission import package
 from asc_jax.challenge.submission.author import read_author
@@ -50,7 +50,7 @@ def made(tmp_path_factory, workdirs):
 
 
 def test_package_keeps_the_rules_of_the_challenge(made):
-    check_package(made[0], N_CLIPS)
+    check_made(made[0], N_CLIPS)
     assert check(made[0], practice=True) == []
     problems = check(made[0])
     assert len(problems) == 5
@@ -314,14 +314,22 @@ def test_wrong_author_file_is_named_in_one_line(tmp_path, old, new, reason):
 def test_second_entry_stands_beside_the_first_and_may_describe_itself(tmp_path, made):
     out = shutil.copytree(made[0], tmp_path / "out")
     words = "description: {pipeline: 'pretraining, training'}"
+    dataset = "external_datasets: [{name: AudioSet, url: https://a.example, total_audio_length: 9}]"
     path = write_author(
         tmp_path / "author.yaml",
-        lambda text: text.replace("description: {}", words).replace(LABEL, OTHER_LABEL),
+        lambda text: (
+            text.replace("description: {}", words)
+            .replace("external_datasets: []", dataset)
+            .replace(LABEL, OTHER_LABEL)
+        ),
     )
     clips = [evaluation_clips(N_CLIPS)] * 5
     folder = write_package(read_author(path), made[1], clips, out, practice=True)
     assert sorted(path.name for path in (out / "task1").iterdir()) == [LABEL, OTHER_LABEL]
     assert check(out, practice=True) == []
+    assert validator_problems(out / "task1.zip", N_CLIPS) == []
     meta = yaml.safe_load((folder / f"{OTHER_LABEL}.meta.yaml").read_text("utf-8"))
     assert meta["system"]["description"]["pipeline"] == "pretraining, training"
     assert meta["system"]["description"]["framework"] == "jax"
+    assert meta["system"]["description"]["external_data_usage"] == "AudioSet"
+    assert meta["system"]["external_datasets"][0]["total_audio_length"] == 9

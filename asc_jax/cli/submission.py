@@ -1,18 +1,22 @@
 """Make the package that DCASE 2024 Task 1 asks for, or check one.
 
 usage: asc-jax submission --author FILE --out DIR RUN RUN RUN RUN RUN [options]
-       asc-jax submission --check DIR
+       asc-jax submission --check DIR|ZIP
+       asc-jax submission --zip DIR
        asc-jax submission --example_author_file
 
 Takes one run for each training split, in any order, trained to its end and evaluated as it now
 is. Each predicts the evaluation list as it would be deployed; its accuracies and log losses on the
-development set come from results.json. Nothing is written unless --check finds no problem. The
-technical report is yours to add, as a pdf beside the other files.
+development set come from results.json. Nothing is written unless --check finds no problem.
+
+What is handed in is DIR/task1.zip, of the folder DIR/task1. The technical report is yours to add,
+as a pdf beside the other files; --zip then writes the zip anew, if there is no problem.
 
 examples:
   asc-jax submission --example_author_file > author.yaml
   asc-jax submission --author author.yaml --out submission runs/splits/*pct
-  asc-jax submission --check submission
+  asc-jax submission --zip submission
+  asc-jax submission --check submission/task1.zip
 
 exit status: 0 no problem found; 2 wrong input, or problems, which are listed
 """
@@ -23,15 +27,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from asc_jax.challenge.submission import check as submission_check
 from asc_jax.challenge.submission.author import EXAMPLE, read_author
-from asc_jax.challenge.submission.package import EvaluatedRun, open_runs, rank_score, write_package
-from asc_jax.cli import keep_compiled, run
+from asc_jax.challenge.submission.package import (
+    EvaluatedRun,
+    open_runs,
+    rank_score,
+    write_package,
+    write_zip,
+)
+from asc_jax.cli import prepare_jax, run
 from asc_jax.data.clips import Clips, open_split
 from asc_jax.data.tau.folder import EVALUATION_FOLDER
 from asc_jax.errors import UserError
+from asc_jax.machine.progress import Progress
 
 USAGE = "asc-jax submission --author author.yaml --out submission runs/splits/{5,10,25,50,100}pct"
 
@@ -43,23 +53,29 @@ def define_flags() -> None:
         "data_dir", None, "Built data set, if it has moved (default: as in training)"
     )
     flags.DEFINE_bool("practice", False, "Take five runs and an evaluation list of other data")
-    flags.DEFINE_string("check", None, "Folder of a package to check, and nothing else")
+    flags.DEFINE_string("check", None, "Folder or zip of a package to check, and nothing else")
+    flags.DEFINE_string("zip", None, "Folder of a package to check and to zip, and nothing else")
     flags.DEFINE_bool("example_author_file", False, "Print an author file, and nothing else")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print an author file, check a package, or make one."""
+    """Print an author file, check or zip a package, or make one."""
     values, workdirs = flags.FLAGS, argv[1:]
+    finished = [name for name in ("check", "zip") if values[name].value is not None]
+    if finished and workdirs:
+        raise UserError(f"--{finished[0]} looks at a finished package alone, not at {workdirs[0]}")
     if values.example_author_file:
         print(EXAMPLE, end="")
+    elif len(finished) > 1:
+        raise UserError("--check or --zip: --zip checks as well")
     elif values.check is not None:
-        if workdirs:
-            raise UserError(f"--check looks at a finished package alone, not at {workdirs[0]}")
         check(values.check, practice=values.practice)
+    elif values.zip is not None:
+        zip_again(values.zip, practice=values.practice)
     elif not workdirs or values.author is None or values.out is None:
         raise UserError(f"which author file, which runs, and where to? For example: {USAGE}")
     else:
-        keep_compiled(workdirs[0])
+        prepare_jax(workdirs[0])
         make(
             values.author, workdirs, values.out, data_dir=values.data_dir, practice=values.practice
         )
@@ -88,27 +104,48 @@ def make(
             "handed in"
         )
     total = sum(map(len, clips))
-    with tqdm(total=total, unit=" clips", desc="submission", mininterval=0.5) as bar:
+    with Progress(total=total, unit=" clips", desc="submission") as bar:
         counted = [_Counted(of_run, bar) for of_run in clips]
         folder = write_package(who, runs, counted, out, practice=practice)
     _print_results(runs)
     print(f"\nwritten to {folder}; no problem found" + ", for practice only" * practice)
-    print(f"still to add: the technical report, {folder.name}.technical_report.pdf")
+    print(f"what is handed in: {Path(out) / submission_check.ZIP}")
+    print(
+        f"still to add: the technical report, {folder.name}.technical_report.pdf, beside the other "
+        f"files; then asc-jax submission --zip {out}"
+    )
 
 
 def check(out: str, *, practice: bool = False) -> None:
-    """Check every entry in a folder; several problems get a line each on stderr.
+    """Check every entry in a folder or a zip; several problems get a line each on stderr.
 
     Raises:
       UserError: there is none, or one has problems.
     """
-    problems = submission_check.check(Path(out), practice=practice)
+    _refuse(out, submission_check.check(Path(out), practice=practice))
+    print(f"{out}: no problem found" + ", for practice only" * practice)
+    path = Path(out) / submission_check.ZIP
+    if not Path(out).is_file() and not path.exists():
+        print(f"{path} is not there yet: asc-jax submission --zip {out}")
+
+
+def zip_again(out: str, *, practice: bool = False) -> None:
+    """Check every entry in a folder, and write the zip that is handed in.
+
+    Raises:
+      UserError: there is none, one has problems, or the zip cannot be written.
+    """
+    _refuse(out, submission_check.check_folder(Path(out), practice=practice))
+    print(f"{out}: no problem found" + ", for practice only" * practice)
+    print(f"written to {write_zip(out)}")
+
+
+def _refuse(out: str, problems: Sequence[str]) -> None:
     if len(problems) == 1:
         raise UserError(f"{out} cannot be handed in: {problems[0]}")
     if problems:
         print(*problems, sep="\n", file=sys.stderr)
         raise UserError(f"{out} cannot be handed in: {len(problems)} problems, see above")
-    print(f"{out}: no problem found" + ", for practice only" * practice)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +153,7 @@ class _Counted:
     """Clips that say how many of them have been taken."""
 
     clips: Clips
-    bar: tqdm
+    bar: Progress
 
     def __len__(self) -> int:
         return len(self.clips)

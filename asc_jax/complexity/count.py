@@ -22,9 +22,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.errors import TraceContextError
 
 from asc_jax.complexity import jaxpr_walk, primitive_costs
 from asc_jax.types import Params
+
+_NEEDS_VALUES = (
+    *(jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError),
+    *(jax.errors.TracerArrayConversionError, jax.errors.NonConcreteBooleanIndexError),
+)
 
 
 class Counts(dict):
@@ -80,6 +86,12 @@ def count_macs(
     `lax.platform_dependent` counts as its default on every machine, whatever the other branches
     hold, and is not in `branches`; without a default it counts as a switch.
 
+    What `fn` traces is counted, whether or not its result is used: a second head whose logits are
+    thrown away counts as in torchinfo's table, although a compiler may leave it out; to count a
+    network without it, do not call it. Likewise a product that JAX uses to move or to interpolate
+    values counts as the product that it is: the patches that `nn.ConvLocal` extracts with a
+    convolution, the matrices by which `jax.image.resize` interpolates.
+
     FLOPs are a figure of its own: one per element of an elementwise result, whatever the
     function (exp counts like add); one per element that a reduction or window takes in beyond
     the first; one per element of a cumulative sum; a custom combiner, its own operations each
@@ -88,8 +100,9 @@ def count_macs(
     between replicas (psum).
 
     Args:
-      fn: a JAX function, an NNX module, or a method of one; its state stays as it is. A module
-        in a closure, partial or nnx.jit must not change its state: make it an argument.
+      fn: a JAX function, an NNX module, or a method of one. What it does to the state of NNX
+        modules is counted and dropped. A module in a closure, partial or nnx.jit must not change
+        its state and cannot be differentiated: make it an argument.
       *args: pytrees. Their arrays and `jax.ShapeDtypeStruct`s are traced, and `fn` cannot see
         their values; bind an array whose values it needs with functools.partial. All else
         (numbers, bools, strings, functions, …) reaches `fn` as it is.
@@ -104,7 +117,8 @@ def count_macs(
 
     Raises:
       ValueError: a `while` loop of unknown length; a primitive that the counter does not know,
-        or that calls code outside JAX.
+        or that calls code outside JAX; an NNX module that changes and is no argument.
+      TypeError, IndexError: JAX's own, which names the argument whose value `fn` needs.
 
     Example:
       >>> import jax.numpy as jnp
@@ -152,7 +166,23 @@ def _trace(fn: Callable, args: tuple, kwargs: dict):
         return fn(*args, **kwargs)
 
     args, kwargs = tree.unflatten(leaf if _is_array(leaf) else None for leaf in leaves)
-    return jax.make_jaxpr(call)(*args, **kwargs)
+    try:
+        return jax.make_jaxpr(call)(*args, **kwargs)
+    except (TraceContextError, ValueError) as error:
+        if "trace level" not in str(error):
+            raise
+        raise ValueError(
+            "fn changes or differentiates an NNX module that is not among its arguments, but in a "
+            "closure, a functools.partial or an nnx.jit: make it an argument, as in "
+            "count_macs(lambda net, x: net(x), net, x)"
+        ) from error
+    except _NEEDS_VALUES as error:
+        error.add_note(
+            "count_macs traces arrays, and fn cannot see their values. Give a Python value in "
+            "place of the array, such as train=True, or bind it with functools.partial; for a "
+            "function under jax.jit, name the argument in its static_argnames."
+        )
+        raise
 
 
 def _is_array(leaf: Any) -> bool:

@@ -34,6 +34,7 @@ READERS = {
     "options": Entry("readers_options", 4),
     "author": Entry("readers_options", 3),
     "package": Entry("readers_options", 6),
+    "package_zip": Entry("readers_options", 6),
     "meta": Entry("readers_options", 0.5),
 }
 

@@ -8,6 +8,7 @@ from absl import flags
 
 from asc_jax.challenge.submission import author as submission_author
 from asc_jax.challenge.submission import check as submission_check
+from asc_jax.challenge.submission.package import write_zip
 from asc_jax.cli import config_flag
 from asc_jax.data import recordings
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
@@ -160,6 +161,19 @@ def package(scratch) -> Reader:
         _demand_lines(submission_check.check(scratch, practice=True))
 
     return Reader(read, mutate.of_bytes, (output,))
+
+
+def package_zip(scratch) -> Reader:
+    """The zip of a submission."""
+    _package(scratch)
+    path = scratch / "x.zip"
+    good = write_zip(scratch).read_bytes()
+
+    def read(data):
+        path.write_bytes(data)
+        _demand_lines(submission_check.check(path, practice=True))
+
+    return Reader(read, mutate.of_bytes, (good,))
 
 
 def meta(scratch) -> Reader:

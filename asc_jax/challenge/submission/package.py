@@ -1,4 +1,4 @@
-"""Make the folder of a submission from five checked runs and an author file, and check it.
+"""Make the package of a submission from five checked runs and an author file, and check it.
 
 Source: the layout of DCASE 2024 Task 1.
 """
@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import numpy as np
 import yaml
 from flax.traverse_util import flatten_dict
 
-from asc_jax.challenge.submission.check import check_entry
+from asc_jax.challenge.submission.check import ZIP, check_entry, members
 from asc_jax.data.clips import Clips
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate, result_files
 from asc_jax.experiment import Experiment
-from asc_jax.machine import files
+from asc_jax.machine import files, lock
 from asc_jax.machine.staging import replacing
 from asc_jax.models.precision import deployed
 from asc_jax.training.workdir import run_config
@@ -129,7 +130,7 @@ def write_package(
     *,
     practice: bool = False,
 ) -> Path:
-    """Write `out_dir/task1/<label>`, complete and without a problem, or not at all.
+    """Write `out_dir/task1/<label>`, complete and without a problem, or not at all; then the zip.
 
     An entry that is already there is replaced; a technical report (`*.pdf`) in it is kept.
 
@@ -145,7 +146,7 @@ def write_package(
     """
     parent, label = Path(out_dir) / "task1", author["submission"]["label"]
     predict = _make_predict()
-    with replacing(parent, label, len(clips[0]) * CLIP_BYTES * len(runs)) as staging:
+    with replacing(parent, label, 2 * len(clips[0]) * CLIP_BYTES * len(runs)) as staging:
         folder = staging / label
         folder.mkdir()
         for document in parent.joinpath(label).glob("*.pdf"):
@@ -161,7 +162,34 @@ def write_package(
             more = [f"and {len(problems) - N_SHOWN} more"] * (len(problems) > N_SHOWN)
             listed = "; ".join([*problems[:N_SHOWN], *more])
             raise UserError(f"{label} cannot be handed in: {listed}")
+    write_zip(out_dir)
     return parent / label
+
+
+def write_zip(out_dir: str | os.PathLike) -> Path:
+    """Write `out_dir/task1.zip`, what is handed in, from all entries in `out_dir/task1`.
+
+    The same entries give the same bytes. What is no part of a submission is left out.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = Path(out_dir) / ZIP
+    with lock.held(path.with_suffix("")):
+        try:
+            with (
+                files.atomic_writer(path) as file,
+                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+            ):
+                for name, member in members(path.parent).items():
+                    info = zipfile.ZipInfo(name)  # of 1980, as a zip's dates begin
+                    info.compress_type = zipfile.ZIP_DEFLATED
+                    info.create_system, info.external_attr = 3, 0o100644 << 16  # Unix
+                    with member.open("rb") as source, archive.open(info, "w") as target:
+                        shutil.copyfileobj(source, target)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {files.reason(error)}") from error
+    return path
 
 
 def rank_score(runs: Sequence[EvaluatedRun]) -> float:
@@ -235,10 +263,12 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe(runs: Sequence[EvaluatedRun], external_datasets: Sequence) -> dict[str, str | None]:
+def describe(
+    runs: Sequence[EvaluatedRun], external_datasets: Sequence[Mapping]
+) -> dict[str, str | None]:
     """Return `system.description`, in the challenge's words where it has some; None: nothing."""
     config = runs[0].experiment.config
-    names = [str(d.get("name", d)) if isinstance(d, Mapping) else str(d) for d in external_datasets]
+    names = [dataset["name"] for dataset in external_datasets]
     held_out = config.data.get("validation_locations", 0)
     gamma = config.loss.get("gamma")
     adaptations = [f"{held_out:g} of the training locations held out"] * bool(held_out)
