@@ -57,8 +57,8 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in one_line)
 
 
-class Interrupted(Exception):
-    """A run was stopped from outside and has saved its state."""
+class Interrupted(KeyboardInterrupt):
+    """A command was stopped from outside, by a signal, and has lost nothing."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)

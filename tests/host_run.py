@@ -16,7 +16,7 @@ from loop_runs import Stopping
 from small import small_clips, small_config
 
 from asc_jax import experiment
-from asc_jax.cli import keep_compiled, run, shared_flags
+from asc_jax.cli import prepare_jax, run, shared_flags
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.machine import hosts
 from asc_jax.training import loop, losses
@@ -100,7 +100,7 @@ def main(argv):
     compile_fast()
     shared_flags.start_replicas()
     workdir, stop_at, name, n_clips = argv[1:]
-    keep_compiled(workdir)
+    prepare_jax(workdir)
     hosts.require_same(clips=n_clips)
     with hosts.own_workdir(workdir) as own:
         fit(own, stop_at=int(stop_at), number=signal.Signals[name], n_clips=int(n_clips))

@@ -1,8 +1,9 @@
 """The command `asc-jax`: its verbs, its help, and how each verb starts and ends.
 
 Exit status: 0 done, 1 over budget (`complexity`), out of tolerance (`parity`) or some runs failed
-(`table1`), 2 wrong input (`error: …` on stderr), 3 another process of the run is lost, 130 or 143
-stopped by Ctrl-C or SIGTERM with everything saved, 141 nobody reads its output any more.
+(`table1`), 2 wrong input, or a machine that lacks something (`error: …` on stderr), 3 another
+process of the run is lost, 128 + its number stopped by a signal with everything saved (130 by
+Ctrl-C, 143 by SIGTERM), 141 nobody reads its output any more.
 """
 
 import difflib
@@ -22,12 +23,19 @@ from absl import logging as absl_logging
 import asc_jax
 from asc_jax.cli.config_flag import absolute_config, make_configs_importable, parse
 from asc_jax.errors import Interrupted, UserError
-from asc_jax.machine import huge_pages, optional_packages
+from asc_jax.machine import (
+    environment,
+    huge_pages,
+    optional_packages,
+    signals,
+    system_errors,
+)
 
 VERBS = (  # each is a module of this folder
     *("train", "eval", "predict", "prepare-data", "synthesize", "complexity", "config"),
     *("convert", "parity", "table1", "submission"),
 )
+STOPPED = "stopped; what was there before still is: run the same command again to continue"
 OVERVIEW = """\
 usage: asc-jax VERB [options]
        asc-jax VERB --help
@@ -55,6 +63,7 @@ def main(verb: str | None = None) -> None:
 
 
 def _dispatch(words: Sequence[str]) -> None:
+    environment.settle()
     verb, *words = words or ["--help"]
     if verb in ("-h", "--help", "help"):
         sentences = [f"  {name:<14}{_sentence(name)}" for name in VERBS]
@@ -63,6 +72,7 @@ def _dispatch(words: Sequence[str]) -> None:
     if verb == "--version":
         print(f"asc-jax {asc_jax.__version__}")
         return
+    verb = verb.replace("_", "-")
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -76,12 +86,18 @@ def _dispatch(words: Sequence[str]) -> None:
 
 def _sentence(verb: str) -> str:
     """First line of a verb's module, read without the import, which may take seconds."""
-    source = pathlib.Path(__file__).with_name(f"{verb.replace('-', '_')}.py").read_text("utf-8")
-    return source.split('"""')[1].splitlines()[0]
+    file = pathlib.Path(__file__).with_name(f"{verb.replace('-', '_')}.py")
+    return _docstring(file).splitlines()[0]
+
+
+def _docstring(file: str | os.PathLike) -> str:
+    """Read the docstring of a module from its file; Python started with -OO drops it."""
+    return pathlib.Path(file).read_text("utf-8").split('"""')[1]
 
 
 def run(main: Callable[[Sequence[str]], None], define_flags: Callable = lambda: None) -> None:
     """Run one module as a program: parse its flags, call `main(argv)` and end the process."""
+    environment.settle()
     _guarded(functools.partial(_start, main, define_flags))
 
 
@@ -94,9 +110,9 @@ def _start(main: Callable, define_flags: Callable) -> None:
     define_flags()
     if {"-h", "--help"} & {*sys.argv[1:]}:
         own = [flags.FLAGS[name] for name in flags.FLAGS if name not in known]
-        print(help_text(sys.modules[main.__module__].__doc__, own))
+        print(help_text(_docstring(sys.modules[main.__module__].__file__), own))
         return
-    sys.argv = absolute_config([_with_underscores(arg) for arg in sys.argv])
+    sys.argv = absolute_config([_with_home(_with_underscores(_typed(arg))) for arg in sys.argv])
     main(parse(sys.argv))
 
 
@@ -106,6 +122,24 @@ def _with_underscores(arg: str) -> str:
     if name.startswith("--") and "." not in name:
         name = "--" + name[2:].replace("-", "_")
     return name + equals + value
+
+
+def _typed(arg: str) -> str:
+    """Return an argument; raise a `UserError` for one with a dash or quote that nobody types."""
+    if arg[:1] in {*"—–−‐‑“”„"}:
+        raise UserError(
+            f"{arg} begins with {arg[0]}, which text programs put in place of -- or of a quote: "
+            "type it anew"
+        )
+    return arg
+
+
+def _with_home(arg: str) -> str:
+    """`--workdir=~/runs/a` → `--workdir=/home/…/runs/a`; a shell does so for whole words alone."""
+    name, equals, value = arg.partition("=")
+    if arg.startswith("~"):
+        return os.path.expanduser(arg)
+    return name + equals + (os.path.expanduser(value) if value.startswith("~") else value)
 
 
 def help_text(doc: str, own: Sequence[flags.Flag]) -> str:
@@ -157,10 +191,17 @@ def align(rows: Sequence[Sequence[str]], to_right: Collection[int]) -> list[str]
     ]
 
 
-def keep_compiled(workdir: str | os.PathLike) -> None:
-    """Keep compiled programs beside the workdir, for its next start and for its siblings."""
+def prepare_jax(workdir: str | os.PathLike) -> None:
+    """Keep compiled programs beside the workdir, for its next start and for its siblings.
+
+    Raises:
+      UserError: JAX computes on another device than `JAX_PLATFORMS` names first.
+    """
     import jax
 
+    wanted = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+    if wanted and wanted != "cpu" and jax.default_backend() == "cpu":  # JAX skips it in silence
+        raise UserError(system_errors.NO_PLATFORM.format(wanted))
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR says otherwise
         folder = pathlib.Path(workdir).absolute().parent / ".jax_cache"
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -174,6 +215,7 @@ def quiet() -> None:
     if getattr(sys.unraisablehook, "func", None) is not _report_unless_late:
         sys.unraisablehook = functools.partial(_report_unless_late, sys.unraisablehook)
     log = logging.getLogger("asc_jax")
+    log.setLevel(logging.WARNING)  # whatever the root logger is set to
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -189,28 +231,42 @@ def _report_unless_late(report: Callable, unraisable) -> None:
 
 def _guarded(start: Callable[[], None]) -> None:
     """Call `start`; turn the errors that a person can fix into a line and an exit status."""
+    before = signals.catch(_stop, signals.BESIDE_CTRL_C)
     try:
         start()
-        if sys.stdout is not None:  # closed
-            sys.stdout.flush()
+        sys.stdout.flush()
     except UserError as error:
         _fail(error)
-    except Interrupted as stop:
+    except _Stopped as stop:
+        print(stop, file=sys.stderr)
+        _end(128 + stop.signal_number)
+    except Interrupted as stop:  # by a training, in all its processes together
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         _end(130)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
             _end_if_output_failed()
         if isinstance(error, ModuleNotFoundError) and optional_packages.extra_of(error.name):
             _fail(optional_packages.missing(error.name, sys.argv[0]))
-        message = _several() and _several().lost_process(error)
-        if not message:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        _end(_several().LOST)
+        if message := _several() and _several().lost_process(error):
+            print(f"error: {message}", file=sys.stderr)
+            _end(_several().LOST)
+        if message := system_errors.explain(error):
+            _fail(UserError(message))
+        raise
+    finally:
+        signals.restore(before)
+
+
+class _Stopped(Interrupted):
+    """A signal has come to a process that was not training."""
+
+
+def _stop(number: int, frame) -> None:
+    raise _Stopped(STOPPED, number)
 
 
 def _end_if_output_failed() -> None:

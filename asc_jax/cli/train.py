@@ -10,15 +10,16 @@ examples:
   asc-jax train --config splits/5pct.py
   asc-jax train --config demo.py --config.train.n_epochs=3 --workdir runs/short
 
-exit status: 0 trained, 2 wrong input, 3 another process of the run is lost, 130 or 143 interrupted
-by Ctrl-C or SIGTERM with everything saved
+exit status: 0 trained, 2 wrong input, 3 another process of the run is lost, 128 + its number
+interrupted by a signal with everything saved (130 by Ctrl-C, 143 by SIGTERM; SIGHUP, SIGUSR1,
+SIGUSR2 and SIGXCPU alike)
 """
 
 import pathlib
 
 from absl import flags
 
-from asc_jax.cli import keep_compiled, reject_words, run
+from asc_jax.cli import prepare_jax, reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.shared_flags import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.complexity import limits
@@ -56,7 +57,7 @@ def main(argv) -> None:
         folders = [pathlib.Path(own, folder(config, each.config.seed)) for each in experiments]
         for experiment, path in zip(experiments, folders, strict=True):
             run_config.save(path, name, experiment.config, over_budget=not experiment.within_budget)
-        keep_compiled(workdir)
+        prepare_jax(workdir)
         if fraction := config.data.validation_locations:
             for experiment, path in zip(experiments, folders, strict=True):
                 own_clips, held_clips = held_out.split(clips, fraction, experiment.config.seed)

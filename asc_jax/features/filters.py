@@ -100,6 +100,12 @@ def mel_filterbank(
     return np.maximum(np.minimum(up, down), dtype(0.0))
 
 
+def n_empty_bands(n_fft: int, n_mels: int, sample_rate: int, f_min: float, f_max: float) -> int:
+    """Return how many mel bands lie between two frequencies of the FFT: they are always silent."""
+    weights = mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max, np.float64)
+    return int((weights.max(axis=0) <= 0).sum())
+
+
 def hann_window(n_samples: int) -> np.ndarray:
     """Periodic Hann window, `[n_samples]` float32, its phase rounded to float32 as PyTorch's."""
     phase = np.arange(n_samples, dtype=np.float32) * np.float32(2 * np.pi / n_samples)

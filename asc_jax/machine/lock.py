@@ -11,6 +11,7 @@ file systems over object stores, it holds among the processes of one host only.
 import contextlib
 import datetime
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -41,19 +42,29 @@ def held(folder: str | os.PathLike) -> Iterator[None]:
         cannot be written.
     """
     path = pathlib.Path(folder) / NAME
-    lock = filelock.FileLock(path, mode=0o644, blocking=False, fallback_to_soft=False)
+    lock = filelock.FileLock(path, mode=_mode(), blocking=False, fallback_to_soft=False)
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     own = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now}).encode()
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.callback(lock.release)
-            _acquire(lock, path)
+            try:
+                _acquire(lock, path)
+            except PermissionError:
+                if not _remove_left_by_another(path):
+                    raise
+                _acquire(lock, path)
             path.write_bytes(own)
         except filelock.Timeout as error:
             raise UserError(
                 f"{folder} is in use by {_holder(path)}: wait for it or stop it, or choose "
                 "another folder"
+            ) from error
+        except PermissionError as error:
+            raise UserError(
+                f"cannot write to {folder}: {files.reason(error)}{_owner(path)}; choose another "
+                "folder, or have its owner give you the right to write there"
             ) from error
         except OSError as error:
             raise UserError(
@@ -79,6 +90,38 @@ def _acquire(lock: filelock.FileLock, path: pathlib.Path) -> None:
             "the file system of %s has no locks: see to it that one process works there",
             path.parent,
         )
+
+
+def _mode() -> int:
+    """Return the mode of a new lock file: that of any new file, so that a group can share it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _remove_left_by_another(path: pathlib.Path) -> bool:
+    """Remove a lock file that another user's process left; return whether it is gone.
+
+    It cannot be opened for writing then, but the kernel says whether anybody holds it, and who
+    may write to the folder may remove it.
+    """
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except BlockingIOError as error:
+        raise filelock.Timeout(str(path)) from error
+    except OSError:
+        return False
+    return True
+
+
+def _owner(path: pathlib.Path) -> str:
+    """Return `, a file of anna's`; nothing where there is no such file."""
+    try:
+        return f", a file of {path.owner()}'s"
+    except (OSError, KeyError):
+        return ""
 
 
 def _holder(path: pathlib.Path) -> str:

@@ -1,11 +1,15 @@
 """Checks of the values of a config that no single part of a run can check."""
 
 import functools
+import logging
 
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.errors import UserError, short
+from asc_jax.features import filters
 from asc_jax.machine.named_parts import require_section
 from asc_jax.models import precision
+
+log = logging.getLogger("asc_jax")
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
@@ -46,6 +50,24 @@ def check_values(config) -> None:
     for name, holds, expected in expectations:
         if not holds:
             raise UserError(f"config.{name} is {short(_value(config, name))}, expected {expected}")
+    f = config.features
+    _warn_of_empty_bands(f.n_fft, f.n_mels, f.sample_rate, f.f_min, f.f_max)
+
+
+@functools.cache  # once for the seeds of a run
+def _warn_of_empty_bands(n_fft: int, n_mels: int, *rate_and_edges: float) -> None:
+    """Warn of mel bands that no frequency of the FFT falls into, and say what has none."""
+    empty = filters.n_empty_bands(n_fft, n_mels, *rate_and_edges)
+    if not empty:
+        return
+    fitting = (
+        n for n in range(n_mels - 1, 0, -1) if not filters.n_empty_bands(n_fft, n, *rate_and_edges)
+    )
+    log.warning(
+        "%d of the %d mel bands are always silent, since n_fft=%d has no frequency in them; "
+        "--config.features.n_mels=%d has none such, or take a larger --config.features.n_fft",
+        *(empty, n_mels, n_fft, next(fitting, 1)),
+    )
 
 
 def _expectations(config) -> tuple[Expectation, ...]:

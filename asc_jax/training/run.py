@@ -11,7 +11,7 @@ from asc_jax.machine import hosts, replicas
 from asc_jax.training import not_finite
 from asc_jax.training.batches import Call, StepBatches
 from asc_jax.training.state import TrainState, first_layout
-from asc_jax.training.workdir import best, checkpoints, journal, provenance
+from asc_jax.training.workdir import best, checkpoints, journal, provenance, run_config
 
 
 @dataclasses.dataclass
@@ -81,9 +81,11 @@ class Run:
         restored = self.checkpoints.restore(template, mend=True, older=first_layout)
         restored = hosts.from_first(restored, template)
         if restored is None:
+            run_config.keep(self.workdir, self.experiment.config)
             return self.experiment.new_state(self.experiment.variables(), self.tx)
         state, extra, self.step = restored
         provenance.refuse_another_run(extra, self.experiment, self.clips, self.workdir)
+        run_config.keep(self.workdir, self.experiment.config)
         for name, value in extra.get("partial_epoch", {}).items():
             setattr(self._sums, name, value)
         if self.step < self.n_steps:

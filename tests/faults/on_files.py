@@ -17,7 +17,7 @@ from tests.faults.judge import (
 
 DAMAGED_DATA = r"the data set in .* is damaged or incomplete .*; rebuild it with"
 DAMAGED_BEST = r"best/\d+ is damaged: remove .* to go on without"
-NONE_GOOD = r"none of the \d checkpoints in .* can be read. Train again in a new --workdir"
+NONE_GOOD = r"none of the \d checkpoints in .* is sound .*train again in a new --workdir"
 
 
 def checkpoint(hurt, home, rng, folder):

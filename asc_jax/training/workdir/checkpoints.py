@@ -81,7 +81,8 @@ class Checkpoints:
             written.
 
         Raises:
-          UserError: there are checkpoints and none is good; they are left where they are.
+          UserError: there are checkpoints and none is good, or the system does not let them be
+            read; they are left where they are.
         """
         if mend:
             self._remove_unfinished()
@@ -93,6 +94,16 @@ class Checkpoints:
             except MemoryError:
                 raise
             except Exception as error:  # whatever a damaged file makes the reader raise
+                if words := files.system_words(error):
+                    raise UserError(
+                        f"the checkpoint {self.directory}/{step} cannot be read: {words}"
+                    ) from error
+                if other := self._difference(step, like, older):
+                    raise UserError(
+                        f"the checkpoint {self.directory}/{step} holds other arrays than this "
+                        f"network: {other}. Nothing of it is lost: it needs the code, the config "
+                        "and the JAX_… variables that it was written with"
+                    ) from error
                 reason = str(error).splitlines()[0][:200] if str(error) else repr(error)
                 log.warning("the checkpoint of step %d is damaged (%s)", step, reason)
                 damaged.append(step)
@@ -104,9 +115,9 @@ class Checkpoints:
             return state, meta, step
         if steps:
             raise UserError(
-                f"none of the {len(steps)} checkpoints in {self.directory} can be read ({reason}). "
-                "If you changed the code of a part of yours, undo that; otherwise train again in a "
-                "new --workdir"
+                f"none of the {len(steps)} checkpoints in {self.directory} is sound ({reason}): "
+                "put back a copy of the folder if there is one, otherwise train again in a new "
+                "--workdir"
             )
         return None
 
@@ -135,9 +146,7 @@ class Checkpoints:
         self._manager.close()
 
     def _read(self, step: int, like, older: Callable | None):
-        convert = None
-        if older is not None and self._meta(step).get("state_layout", 1) == 1:
-            like, convert = older(like)
+        like, convert = self._layout(step, like, older)
         template = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
         restored = self._manager.restore(
             step,
@@ -152,6 +161,27 @@ class Checkpoints:
             raise ValueError("its arrays are of other shapes or types than this program's")
         state = restored["state"]
         return (convert(state) if convert else state), extra
+
+    def _layout(self, step: int, like, older: Callable | None):
+        """Return `(like, convert)` of a checkpoint's layout; None: it needs no conversion."""
+        if older is not None and self._meta(step).get("state_layout", 1) == 1:
+            return older(like)
+        return like, None
+
+    def _difference(self, step: int, like, older: Callable | None) -> str | None:
+        """Return how a checkpoint that can be read differs from a state; None for other ones."""
+        try:
+            like, _ = self._layout(step, like, older)
+            args = ocp.args.Composite(state=ocp.args.StandardRestore())
+            there = _by_name(self._manager.restore(step, args=args)["state"])
+        except Exception:  # damaged
+            return None
+        here = _by_name(like)
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                absent = "nothing"
+                return f"{name} is {there.get(name, absent)} there, {here.get(name, absent)} here"
+        return None
 
     def _meta(self, step: int) -> dict:
         """Return the metadata of a checkpoint, unchecked."""
@@ -201,6 +231,16 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
     )
+
+
+def _by_name(tree) -> dict[str, str]:
+    """`{"params.b1.kernel": "float32 (3, 3)"}` of a state, or of the plain dicts Orbax reads."""
+    return {
+        re.sub(r"\['([^']*)'\]", r".\1", jax.tree_util.keystr(path)).lstrip("."): (
+            f"{leaf.dtype} {tuple(leaf.shape)}"
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _shapes(tree) -> list:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import ml_collections
@@ -15,6 +16,12 @@ from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.machine.version import code_version
 from asc_jax.training.workdir import upgrade
+
+# What a run may be resumed with that it was not started with: the results are the same.
+FREE = {
+    "data": ("dir",),  # a checkpoint knows its clips
+    "train": ("keep_checkpoints", "checkpoint_every_epochs", "steps_per_call"),
+}
 
 
 def save(
@@ -53,6 +60,25 @@ def save(
         files.write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
+def keep(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
+    """Write into `config.json` what a run is resumed with: where its data lies now, say.
+
+    Without such a file nothing is written.
+
+    Raises:
+      UserError: it cannot be read or written.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.exists() or not _differences(
+        *(_as_json(each.to_dict()) for each in (load(workdir)[1], config))
+    ):
+        return
+    content = files.parse_json(path.read_text("utf-8"))
+    content |= {"config": config.to_dict(), "sha256": _config_sum(config.to_dict())}
+    with files.writing_to(workdir):
+        files.write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
 def check(
     workdir: str | os.PathLike, config: ml_collections.ConfigDict, *, flag: str = "--workdir"
 ) -> None:
@@ -77,7 +103,9 @@ def hold_against(
     flag: str = "--workdir",
 ) -> None:
     """Do what `check` does for a saved config, such as that of a checkpoint."""
-    differing = _differences(*(_as_json(c) for c in (upgrade.upgraded(saved), config.to_dict())))
+    differing = _differences(
+        *(_as_json(_of_results(c)) for c in (upgrade.upgraded(saved), config.to_dict()))
+    )
     if differing:
         raise UserError(
             f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
@@ -101,18 +129,50 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
                 "started with, or train in a new --workdir"
             )
         return content["name"], ml_collections.ConfigDict(upgrade.upgraded(saved)).lock()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"no run in {workdir}: {path.name} is missing. Train first: "
-            f"asc-jax train --config splits/5pct.py --workdir {workdir}"
-        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        folder = pathlib.Path(workdir)
+        raise UserError(f"no run in {folder}: {_advice(folder)}") from error
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _advice(workdir: pathlib.Path) -> str:
+    """Return what to do where there is no run: take one that lies near, or train."""
+    runs = [path.parent for path in sorted(workdir.glob("*/config.json"))]
+    runs = runs or [path for path in [*workdir.parents][:2] if (path / "config.json").is_file()]
+    if runs:
+        many = f"it holds {len(runs)}, " * (len(runs) > 1)
+        return f"{many}did you mean {runs[0]}?"
+    if (workdir / "checkpoints").is_dir():
+        return (
+            "config.json is missing, though checkpoints/ is there: put it back, or start the "
+            "command that trained the run once more, which writes it and loses nothing"
+        )
+    return (
+        "config.json is missing. Train first: "
+        f"asc-jax train --config splits/5pct.py --workdir {workdir}"
+    )
 
 
 def _as_json(config: dict) -> dict:
     """Return a config as it is read back from a file: tuples are lists there."""
     return json.loads(json.dumps(config))
+
+
+def _of_results(config: dict) -> dict:
+    """Return the part of a config that changes results, in which runs must agree."""
+    config = {
+        key: dict(part) if isinstance(part, Mapping) else part for key, part in config.items()
+    }
+    for section, names in FREE.items():
+        for name in names:
+            config.get(section, {}).pop(name, None)
+    train = config.get("train", {})
+    if train.get("resident") in ("auto", "off", "float32"):  # float32 all of them
+        train["resident"] = "float32"
+    if not (train.get("keep_best") or config.get("data", {}).get("validation_locations")):
+        train.pop("eval_every_epochs", None)  # nothing is selected by it
+    return config
 
 
 def _config_sum(config: dict) -> str:

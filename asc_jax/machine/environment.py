@@ -1,0 +1,65 @@
+"""The surroundings that a command starts in: environment variables and standard streams.
+
+Variables are often set for a whole machine, a cluster or a notebook, for other programs than this
+one. Those that would change results, or stop a package that is not even used, get the value that
+every other start has. `docs/robustness.md` lists them.
+"""
+
+import os
+import pathlib
+import sys
+import warnings
+
+from asc_jax.errors import UserError
+
+# Pictures are drawn without a display, and TensorFlow's Keras imports what these two name.
+_ALWAYS = {"MPLBACKEND": "agg", "KERAS_BACKEND": "tensorflow"}
+# Of JAX: each of them changes dtypes or random numbers, and thereby results.
+_PINNED = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+}
+
+
+def settle() -> None:
+    """Give the process the surroundings that every command expects; call it before JAX starts.
+
+    Raises:
+      UserError: the current folder has been removed.
+    """
+    _open_closed_streams()
+    os.environ.update(_ALWAYS)
+    for name, value in _PINNED.items():
+        if os.environ.pop(name.upper(), None) is not None and "jax" in sys.modules:
+            sys.modules["jax"].config.update(name, value)
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and "cpu" not in platforms.split(","):  # recordings are resampled on the CPU
+        os.environ["JAX_PLATFORMS"] = f"{platforms},cpu"
+    # A run may lie where nothing can be written, and needs no compiled programs kept there.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    try:
+        pathlib.Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError("the current folder has been removed: change to one that exists") from error
+
+
+def _open_closed_streams() -> None:
+    """Connect the standard streams that are closed with nothing, and let none stop at a letter.
+
+    The next file that is opened would otherwise take the place of a closed one, and get what
+    native libraries print.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

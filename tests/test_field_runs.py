@@ -1,0 +1,134 @@
+"""Runs that are looked for in the wrong folder, moved, or opened under other settings."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from commands import call
+from loop_runs import N_CLIPS
+from small import small_clips, small_config
+from small_run import write_run
+
+import asc_jax
+from asc_jax.errors import UserError
+from asc_jax.evaluation.evaluate import make_evaluator
+from asc_jax.training import config_checks
+from asc_jax.training.run import Run
+from asc_jax.training.workdir import run_config
+
+MOVED = {
+    "data__dir": "/elsewhere/tau22",
+    "train__resident": "off",
+    "train__keep_checkpoints": 5,
+    "train__checkpoint_every_epochs": 3,
+    "train__eval_every_epochs": 0,
+    "train__steps_per_call": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The workdir of a run."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    write_run(workdir)
+    return workdir
+
+
+def test_b04_run_opens_in_a_process_of_64_bits(run, monkeypatch):
+    """The notebook of somebody who has switched them on for all that they do."""
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
+    expected = asc_jax.load_run(run).predict(waveform, 32_000)
+    with jax.enable_x64(True):
+        opened = asc_jax.load_run(run)
+        given = opened.predict(waveform, 32_000)
+        assert opened.apply(waveform[None]).dtype == np.float32
+    np.testing.assert_array_equal(given.probs, expected.probs)
+
+
+def test_b04_run_of_other_arrays_is_not_called_damaged(run):
+    (run / "checkpoints").is_dir()
+    parts = asc_jax.experiment.make(small_config(model__width=16))
+    expected = (
+        r"checkpoints/7 holds other arrays than this network: \S+ is float32 .* there, float32 .* "
+        "here. Nothing of it is lost"
+    )
+    with pytest.raises(UserError, match=expected):
+        asc_jax.evaluation.evaluate.restore(parts, run)
+    assert (run / "checkpoints/7").is_dir()
+
+
+def test_b18_run_goes_on_with_what_changes_no_result_and_keeps_it(tmp_path):
+    write_run(tmp_path / "run")
+    config = small_config(**MOVED)
+    run_config.save(tmp_path / "run", "small.py", config)
+    assert run_config.load(tmp_path / "run")[1].data.dir != "/elsewhere/tau22"
+    parts = asc_jax.experiment.make(config)
+    run = Run(parts, small_clips(N_CLIPS), None, tmp_path / "run", 3, 2, make_evaluator)
+    run.restore()
+    run.checkpoints.close()
+    assert run_config.load(tmp_path / "run") == ("small.py", config)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"train__resident": "int16"}, "config.train.resident was 'float32', now 'int16'"),
+        ({"data__batch_size": 8}, "config.data.batch_size was 256, now 8"),
+        (
+            {"train__keep_best": True, "train__eval_every_epochs": 1},
+            "config.train.keep_best was False, now True",
+        ),
+    ],
+)
+def test_b18_what_changes_results_is_refused(run, change, named):
+    with pytest.raises(UserError, match=re.escape(named)) as caught:
+        run_config.check(run, small_config(**MOVED | change))
+    assert "elsewhere" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("runs", "run"),
+        ("runs/run/checkpoints", "run"),
+        ("runs/run/checkpoints/7", "run"),
+        ("runs/run/config.json", "run"),
+    ],
+)
+def test_b19_run_that_lies_near_is_named(run, given, meant):
+    parent = run.parent.parent
+    path = str(parent / given.replace("runs", run.parent.name, 1))
+    done = call("predict", "a.wav", "--workdir", path, cwd=parent)
+    assert done.returncode == 2
+    with pytest.raises(UserError, match=f"no run in {path}: did you mean {run}"):
+        run_config.load(path)
+
+
+def test_b19_seeds_are_counted(run, tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"seed{seed}", seed=seed)
+    expected = f"no run in {tmp_path}: it holds 3, did you mean {tmp_path}/seed0"
+    with pytest.raises(UserError, match=expected):
+        run_config.load(tmp_path)
+
+
+def test_b19_run_without_its_config_is_not_to_be_trained_anew(tmp_path):
+    write_run(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="though checkpoints/ is there: put it back, or start the"):
+        run_config.load(tmp_path)
+    with pytest.raises(UserError, match="config.json is missing. Train first"):
+        run_config.load(tmp_path / "nowhere")
+
+
+def test_b23_mel_bands_that_hear_nothing_are_counted(caplog, monkeypatch):
+    monkeypatch.setattr(config_checks.log, "propagate", True)
+    config = small_config(features__n_mels=256, features__n_fft=1024, features__win_length=1024)
+    for _ in range(2):
+        config_checks.check_values(config)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("12 of the 256 mel bands are always silent")
+    assert "--config.features.n_mels=144 has none" in record.getMessage()
+    config_checks.check_values(small_config())
+    assert len(caplog.records) == 1
