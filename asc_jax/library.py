@@ -8,6 +8,8 @@ Example:
     print(run.config.model, run.results["float16"]["macro_accuracy"])
     prediction = run.predict("clip.wav")
     print(prediction.scene, prediction.start_s, prediction.probs)
+
+A run computes in 32 bits, also in a program that has switched on JAX's 64.
 """
 
 import contextlib
@@ -51,7 +53,8 @@ def load_run(
     Raises:
       UserError: there is no such run or checkpoint, or its network is over the budget.
     """
-    opened = evaluate.open_run(workdir, checkpoint=checkpoint, stored=stored)
+    with jax.enable_x64(False):
+        opened = evaluate.open_run(workdir, checkpoint=checkpoint, stored=stored)
     return Run(pathlib.Path(workdir), checkpoint, opened.experiment, opened.variables, opened.step)
 
 
@@ -137,11 +140,12 @@ class Run:
         if is_file != (rate is None):
             raise UserError("a waveform needs its rate in Hz, and a file says it by itself")
         kept = _Kept(len(SCENES), windows=[], notes=[])
-        with (
+        source = (
             recordings.open_recording(recording)
             if is_file
             else contextlib.nullcontext(recordings.read_array(recording, rate))
-        ) as opened:
+        )
+        with jax.enable_x64(False), source as opened:
             predict(self._predictor, opened, kept, hop_s=hop_s)
         start_s, end_s, probs = map(np.array, zip(*kept.windows, strict=True))
         return Prediction(SCENES, start_s, end_s, probs, kept.notes)
@@ -153,7 +157,8 @@ class Run:
           waveform: `[b, n_samples]` float32 in [-1, 1], one-second clips at the rate of
             `config.features.sample_rate`.
         """
-        return np.asarray(self._forward(waveform))
+        with jax.enable_x64(False):
+            return np.asarray(self._forward(waveform))
 
     @functools.cached_property
     def _predictor(self) -> Predictor:

@@ -116,7 +116,7 @@ def write_bad(folder, what):
     [
         ("missing", "bad.wav: cannot be read: No such file or directory"),
         ("text", "bad.wav: not a recording that libsndfile reads: .*Convert it to wav or flac"),
-        ("nothing", "bad.wav: not a recording that libsndfile reads: "),
+        ("nothing", r"bad.wav: is empty \(0 bytes\), expected a recording"),
         ("no samples", "bad.wav: holds no samples"),
         ("nan", r"bad.wav: sample 4,000 \(0.50 s\) is nan, expected a finite number"),
         ("inf", r"bad.wav: sample 4,000 \(0.50 s\) is inf"),
@@ -145,10 +145,12 @@ def test_folders_are_searched_and_files_taken_by_any_name(tmp_path):
     for name in ("b/x.WAV", "b/a/y.flac", "b/notes.txt", "b/._x.wav", "odd.name"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_recordings([tmp_path / "odd.name", tmp_path / "b"])
+    found, others = find_recordings([tmp_path / "odd.name", tmp_path / "b"])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "odd.name", "b/a/y.flac", "b/x.WAV",
     ]  # fmt: skip
+    assert others.startswith("Not looked at: 1 .txt. A file of another name can be given")
+    assert find_recordings([tmp_path / "odd.name"]) == ([tmp_path / "odd.name"], None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: no recording in this folder; looked for \.wav"):
         find_recordings([tmp_path / "empty"])

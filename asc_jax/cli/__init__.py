@@ -38,7 +38,7 @@ VERBS = (  # each is a module of this folder
 STOPPED = "stopped; what was there before still is: run the same command again to continue"
 OVERVIEW = """\
 usage: asc-jax VERB [options]
-       asc-jax VERB --help
+       asc-jax VERB --help, or asc-jax help VERB
 
 Acoustic scene classification with little data on a small model.
 
@@ -65,6 +65,8 @@ def main(verb: str | None = None) -> None:
 def _dispatch(words: Sequence[str]) -> None:
     environment.settle()
     verb, *words = words or ["--help"]
+    if verb == "help" and words:
+        verb, *words = words[0], "--help"
     if verb in ("-h", "--help", "help"):
         sentences = [f"  {name:<14}{_sentence(name)}" for name in VERBS]
         print(OVERVIEW.format("\n".join(sentences)), end="")
@@ -74,7 +76,7 @@ def _dispatch(words: Sequence[str]) -> None:
         return
     verb = verb.replace("_", "-")
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+        near = difflib.get_close_matches(verb.lower(), VERBS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"unknown verb {verb!r}: {hint}Known: {', '.join(VERBS)}")
     if verb in ("train", "eval"):

@@ -95,7 +95,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     except flags.Error as error:
         needs_config = "config" in values and values["config"].value is None
         hint = "--config comes first; " if needs_config and "'config." in str(error) else ""
-        raise UserError(f"{error} ({hint}--help lists the flags)") from error
+        raise UserError(f"{_in_words(error)} ({hint}--help lists the flags)") from error
     except (AttributeError, KeyError) as error:
         raise UserError(_unknown_key(error, argv)) from error
     except RecursionError as error:  # absl looks for a flag of a similar name, letter by letter
@@ -105,6 +105,17 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
         raise UserError(f"the config file cannot be loaded: {error}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"a --config.… value does not fit its key: {error}") from error
+
+
+def _in_words(error: flags.Error) -> str:
+    """Return the message of an error of absl, where its own is none for a person."""
+    text = str(error)
+    if found := re.match(r"flag (--\S+?)=(.*): Failed to parse .* as a ConfigDict", text):
+        return (
+            f"{found[1]} is a section: name the key in it too, for example "
+            f"{found[1]}.name={found[2]}"
+        )
+    return re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false", text)
 
 
 def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
@@ -165,6 +176,11 @@ def _with_moved_keys(argv: list[str]) -> list[str]:
 def _find_config(name: str) -> pathlib.Path:
     for candidate in (pathlib.Path(name), CONFIGS / name, CONFIGS.parent / name):
         if candidate.is_file():
+            if candidate.suffix == ".json":
+                raise UserError(
+                    f"{name} is no Python file, as a config is: the run that it is of is opened by "
+                    f"--workdir {candidate.parent}"
+                )
             return candidate.resolve()
     known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py"))
     near = difflib.get_close_matches(name.removeprefix("configs/"), known, n=1)

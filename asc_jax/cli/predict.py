@@ -5,9 +5,10 @@ usage: asc-jax predict PATH [PATH …] --workdir RUN [options]
 
 PATH is a recording in any format that libsndfile reads, of any rate, number of channels and
 length, or a folder, of which every file is taken that has a suffix of such a format and is not
-hidden; - is a stream of raw samples, predicted as it comes. One-second windows go through the
-deployed network, as in `asc-jax eval`; the scene of a recording is that of their mean
-probabilities. If the last whole window leaves an end, one more is moved back to end there.
+hidden; how many others it holds is said at the end. - is a stream of raw samples without a header,
+predicted as it comes. One-second windows go through the deployed network, as in `asc-jax eval`; the
+scene of a recording is that of their mean probabilities. If the last whole window leaves an end,
+one more is moved back to end there.
 
 examples:
   asc-jax predict clip.wav folder/ --workdir runs/demo
@@ -21,12 +22,13 @@ the others are predicted
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from asc_jax.cli import keep_compiled, run
+from asc_jax.cli import prepare_jax, run
 from asc_jax.cli.shared_flags import define_run_flags
 from asc_jax.data import recordings
 from asc_jax.data.recordings import OpenRecording
@@ -69,11 +71,15 @@ def main(argv: Sequence[str]) -> None:
         )
     _check_values(values, paths)
     streaming = paths == [STDIN]
-    files = [] if streaming else recordings.find_recordings(paths)
+    if streaming and sys.stdin.isatty():
+        raise UserError("'-' is a stream of raw samples, but nothing is piped in")
+    files, not_looked_at = ([], None) if streaming else recordings.find_recordings(paths)
     if values.png is not None and len(files) != 1:
         raise UserError(f"--png draws one recording from a file, not {len(files) or 'a stream'}")
+    if values.png is not None and os.path.realpath(values.png) == os.path.realpath(files[0]):
+        raise UserError(f"--png would overwrite the recording {files[0]}: give another name")
     opened = evaluate.open_run(values.workdir, checkpoint=values.checkpoint, stored=values.stored)
-    keep_compiled(values.workdir)
+    prepare_jax(values.workdir)
     predictor = Predictor(opened.experiment, opened.variables, 1 if streaming else BATCH_SIZE)
     lines = KINDS[values.format](values.top_k, over_budget=not opened.experiment.within_budget)
     say(lines.start())
@@ -84,11 +90,19 @@ def main(argv: Sequence[str]) -> None:
         )
         predict(predictor, stream, lines, hop_s=values.hop_s, show_windows=values.windows)
     else:
-        _predict_files(predictor, files, lines, values)
+        try:
+            failed = _predict_files(predictor, files, lines, values)
+        finally:
+            if not_looked_at:
+                print(not_looked_at, file=sys.stderr)
+        if failed:
+            raise UserError(
+                f"{failed} of {len(files)} recordings could not be predicted, see above"
+            )
 
 
-def _predict_files(predictor, files, lines, values) -> None:
-    """Predict every file; print the error of one, and raise one when the others are done."""
+def _predict_files(predictor, files, lines, values) -> int:
+    """Predict every file; print the errors of several, and return how many there were."""
     failed = 0
     for file in files:
         timeline = None
@@ -107,13 +121,15 @@ def _predict_files(predictor, files, lines, values) -> None:
         if timeline is not None:
             with _writing(values.png):
                 timeline.write(values.png, file.name, mean, over_budget=lines.over_budget)
-    if failed:
-        raise UserError(f"{failed} of {len(files)} recordings could not be predicted, see above")
+    return failed
 
 
 def _timeline(recording: OpenRecording, predictor: Predictor) -> Timeline:
     if not recording.n_samples:
-        raise UserError(f"{recording.name}: --png needs a file that says how long it is")
+        raise UserError(
+            f"{recording.name}: --png needs a file that says how long it is; convert "
+            f"it ({recordings.CONVERT})"
+        )
     return Timeline(recording.n_samples / recording.rate, predictor.features)
 
 
@@ -133,7 +149,9 @@ def _check_values(values, paths: Sequence[str]) -> None:
     if STDIN in paths and len(paths) > 1:
         raise UserError("'-' is a stream of its own: give no other recordings with it")
     if STDIN in paths and values.rate is None:
-        raise UserError("'-' is a stream of raw samples: --rate is needed, for example 48000")
+        raise UserError(
+            "'-' is a stream of raw samples, without a header: --rate is needed, for example 48000"
+        )
     for name in () if STDIN in paths else ("rate", "channels", "sample_format"):
         if values[name].present:
             raise UserError(f"--{name} goes with '-', a stream; a file says it itself")

@@ -17,6 +17,7 @@ from absl import flags
 
 from asc_jax.cli import reject_words, run
 from asc_jax.errors import UserError
+from asc_jax.machine import files
 
 
 def define_flags() -> None:
@@ -35,13 +36,19 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("which folder? For example: asc-jax synthesize --out_dir data/demo/scenes")
     from asc_jax.data.synthetic.scenes import write_dataset  # needs the extra "data"
 
-    out_dir = write_dataset(
-        options.out_dir,
-        seed=options.seed,
-        n_train_segments=options.n_train_segments,
-        n_test_segments=options.n_test_segments,
-        n_workers=options.n_workers,
-    )
+    try:
+        out_dir = write_dataset(
+            options.out_dir,
+            seed=options.seed,
+            n_train_segments=options.n_train_segments,
+            n_test_segments=options.n_test_segments,
+            n_workers=options.n_workers,
+        )
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {options.out_dir}: {files.reason(error)}; mend that, or choose "
+            "another --out_dir"
+        ) from error
     print(f"{out_dir}: synthetic scenes, written")
 
 

@@ -90,6 +90,18 @@ def parse_json(text: str | bytes) -> dict:
     return value
 
 
+def read_text(path: pathlib.Path) -> str:
+    """Return the text of a file; a pipe in its place, which may never end, is an error.
+
+    Raises:
+      OSError: it cannot be read, or is no ordinary file.
+      ValueError: it is not UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    return path.read_text("utf-8")
+
+
 def reason(error: OSError) -> str:
     """Return the system's words, and the file they are about."""
     words = error.strerror or str(error)
@@ -137,6 +149,15 @@ def system_words(error: BaseException | None) -> str | None:
     return system_words(error.__cause__ or error.__context__)
 
 
+def what_to_do(error: OSError) -> str:
+    """Return what helps against an error of writing, as the beginning of a piece of advice."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space, or "
+    if error.errno == errno.EFBIG:
+        return "raise the limit with `ulimit -f unlimited`, or "
+    return ""
+
+
 @contextlib.contextmanager
 def writing_to(workdir: str | os.PathLike) -> Iterator[None]:
     """Raise what goes wrong while a workdir is written as a `UserError`."""
@@ -144,6 +165,6 @@ def writing_to(workdir: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to the workdir {workdir}: {reason(error)}; free some space, or choose "
+            f"cannot write to the workdir {workdir}: {reason(error)}; {what_to_do(error)}choose "
             "another --workdir"
         ) from error

@@ -68,7 +68,7 @@ def held(folder: str | os.PathLike) -> Iterator[None]:
             ) from error
         except OSError as error:
             raise UserError(
-                f"cannot write to {folder}: {files.reason(error)}; free some space, or choose "
+                f"cannot write to {folder}: {files.reason(error)}; {files.what_to_do(error)}choose "
                 "another folder"
             ) from error
         try:

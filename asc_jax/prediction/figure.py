@@ -1,12 +1,13 @@
 """The picture of `asc_jax.cli.predict`: spectrogram and predicted scenes over time."""
 
-import textwrap
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from asc_jax.data.tau.taxonomy import N_SCENES, SCENES
+from asc_jax.errors import printable
 from asc_jax.evaluation.report.figures import BLUE, PALE, draw_log_mel, write_png
 
 MAX_COLUMNS = 1200  # however long the recording: about one per pixel
@@ -58,8 +59,12 @@ class Timeline:
 
         best = SCENES[int(mean.argmax())].replace("_", " ")
         about = f"whole recording: {best}, {100 * mean.max():.1f} % · {self._duration_s:,.2f} s"
-        title = textwrap.shorten(name, 70, placeholder=" …")
-        write_png(path, (10, 6.2), draw, title, about, over_budget=over_budget)
+        title = printable(name)
+        title = title if len(title) <= 70 else f"{title[:55]}…{title[-14:]}"
+        title = title.replace("$", r"\$")  # which would begin a formula
+        with warnings.catch_warnings():  # a letter that the font lacks is a box
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+            write_png(path, (10, 6.2), draw, title, about, over_budget=over_budget)
 
     def _column(self, times_s: np.ndarray) -> np.ndarray:
         n_columns = len(self._log_mel)

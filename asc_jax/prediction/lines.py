@@ -16,6 +16,7 @@ import numpy as np
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import SCENES
+from asc_jax.errors import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Table(Lines):
         return OVER_BUDGET if self.over_budget else None
 
     def head(self, name):
-        return name
+        return printable(name)
 
     def window(self, name, start_s, end_s, probs):
         return f"{start_s:>9.2f} –{end_s:>9.2f} s  {self._scenes(probs)}"
@@ -73,20 +74,25 @@ class Csv(Lines):
     def window(self, name, start_s, end_s, probs, what="window"):
         cells = [cell for scene, p in self.top(probs) for cell in (scene, f"{p:.9g}")]
         stamp = ["over budget"] * self.over_budget
-        return _csv_line([name, what, f"{start_s:.10g}", f"{end_s:.10g}", *cells, *stamp])
+        return _csv_line(
+            [printable(name), what, f"{start_s:.10g}", f"{end_s:.10g}", *cells, *stamp]
+        )
 
     def whole(self, name, duration_s, n_windows, probs, notes):
         return self.window(name, 0, duration_s, probs, what="recording")
 
 
 class Json(Lines):
-    """Format as one object a line, with the most probable scene first in `top`."""
+    """Format as one object a line, with the most probable scene first in `top`.
+
+    All of it is ASCII: whoever reads it has a name back by `json.loads`, even one that is no UTF-8.
+    """
 
     def window(self, name, start_s, end_s, probs, what="window", **more):
         top = [{"scene": scene, "p": float(f"{p:.9g}")} for scene, p in self.top(probs)]
         entry = {"recording": name, "what": what, "start_s": start_s, "end_s": end_s, "top": top}
         stamp = {"over_budget": True} if self.over_budget else {}
-        return json.dumps(entry | more | stamp, ensure_ascii=False)
+        return json.dumps(entry | more | stamp)
 
     def whole(self, name, duration_s, n_windows, probs, notes):
         more = {"n_windows": n_windows, "notes": list(notes)}
@@ -98,7 +104,7 @@ KINDS = {"table": Table, "csv": Csv, "json": Json}
 
 def make_notes(recording: OpenRecording, n_heard: int, peak: float, sample_rate: int) -> list[str]:
     """Return what was done to a recording, and what about it makes its scene doubtful."""
-    rate, notes = recording.rate, []
+    rate, notes = recording.rate, list(recording.notes)
     if recording.n_channels > 1:
         notes.append(f"{recording.n_channels} channels averaged to one")
     if rate != sample_rate:

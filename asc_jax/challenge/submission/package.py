@@ -86,7 +86,7 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     again = f"evaluate it: asc-jax eval --workdir {workdir}"
     path = workdir / "results.json"
     try:
-        results = files.parse_json(path.read_text("utf-8"))
+        results = files.parse_json(files.read_text(path))
         result_files.stored_summary(results)["macro_accuracy"]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {again}") from error

@@ -144,7 +144,7 @@ def read_run(workdir: Path) -> RunResults:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        results = files.parse_json(path.read_text("utf-8"))
+        results = files.parse_json(files.read_text(path))
         _check_types(results, _RUN)
         summary = results.get(results["stored_dtype"])
         _check_types(summary, _SUMMARY)

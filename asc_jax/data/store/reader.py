@@ -76,7 +76,7 @@ def official_splits(folder: Path) -> set[str]:
     """
     try:
         for path in sorted(folder.glob("[0-9]*.[0-9]*.[0-9]*/metadata.json"))[-1:]:
-            official = files.parse_json(path.read_text("utf-8")).get("official")
+            official = files.parse_json(files.read_text(path)).get("official")
             return {split for split in official if isinstance(split, str)}
     except (OSError, ValueError, TypeError) as error:
         if files.system_words(error):

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from asc_jax.data.recordings import native_path
 from asc_jax.errors import UserError
+from asc_jax.machine import files
 from asc_jax.machine.resources import n_cores
 
 WAV_RATE = 44_100  # Hz
@@ -75,7 +77,11 @@ def _read_any(path: str | os.PathLike) -> np.ndarray:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        open(path, "rb").close()  # libsndfile would call anything a "System error"
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {files.reason(error)}") from error
+    try:
+        with soundfile.SoundFile(native_path(path)) as file:
             found = {
                 "format": file.subtype.partition("_")[0],
                 "channels": file.channels,

@@ -44,7 +44,11 @@ class Checkpoints:
         )
         with files.writing_to(workdir):
             self.directory.mkdir(parents=True, exist_ok=True)
+        try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            words = files.system_words(error) or files.reason(error)
+            raise UserError(f"{self.directory} cannot be read: {words}") from error
 
     def save(self, step: int, state, extra: dict | None = None) -> None:
         """Save a pytree of arrays under `step`; what already stands there is kept."""

@@ -73,7 +73,7 @@ def keep(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
         *(_as_json(each.to_dict()) for each in (load(workdir)[1], config))
     ):
         return
-    content = files.parse_json(path.read_text("utf-8"))
+    content = files.parse_json(files.read_text(path))
     content |= {"config": config.to_dict(), "sha256": _config_sum(config.to_dict())}
     with files.writing_to(workdir):
         files.write_atomically(path, json.dumps(content, indent=1) + "\n")
@@ -121,7 +121,7 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
     """
     path = pathlib.Path(workdir) / "config.json"
     try:
-        content = files.parse_json(path.read_text("utf-8"))
+        content = files.parse_json(files.read_text(path))
         saved = content["config"]
         if content.get("sha256", _config_sum(saved)) != _config_sum(saved):  # older ones have none
             raise ValueError(
@@ -132,7 +132,9 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
     except (FileNotFoundError, NotADirectoryError) as error:
         folder = pathlib.Path(workdir)
         raise UserError(f"no run in {folder}: {_advice(folder)}") from error
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
