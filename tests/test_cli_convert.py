@@ -219,7 +219,6 @@ HYPER_PARAMETERS = {
     "truth for a number": {"hop_length": True},
     "multiplier": {"channels_multiplier": float("nan")},
     "expansion": {"expansion_rate": float("inf")},
-    "no rate": {"sample_rate": 0},
 }
 
 
@@ -242,7 +241,7 @@ def spoil(tensors, front_end, what):
     elif what == "budget":
         tensors = {n: v.numpy() for n, v in make_twin(width=40).state_dict().items()}
     elif what == "filterbank":
-        front_end["mel.1.mel_scale.fb"] = filters.mel_filterbank(4096, 256, 32_000, 50.0, 16_000.0)
+        front_end["mel.1.mel_scale.fb"] = front_end["mel.1.mel_scale.fb"] + np.float32(1e-3)
     elif what == "rates":
         front_end["mel.0.kernel"] = front_end["mel.0.kernel"][:160]
     elif what == "window":
@@ -251,7 +250,9 @@ def spoil(tensors, front_end, what):
     elif what == "hyper-parameter":
         hyper_parameters["hop_length"] = "500"
     elif what == "rate":
-        hyper_parameters["sample_rate"], front_end = 44_100, {}
+        hyper_parameters["sample_rate"], front_end = 16_000, {}
+    elif what == "no rate":
+        hyper_parameters["sample_rate"], front_end = 0, {}
     elif what == "prefixed window":
         symmetric = np.hanning(3072).astype(np.float32)
         front_end = {"model.mel.1.spectrogram.window": symmetric}
@@ -271,18 +272,27 @@ def spoil(tensors, front_end, what):
         ("shape", r"misshapen stages.s1.b1.block.1.0.weight: \(63, 1, 3, 3\), expected \(64, 1"),
         ("nan", r"not finite stages.s1.b1.block.1.0.weight: 576 of 576 values are NaN or inf"),
         ("float64", r"params/b1/depthwise/kernel holds values beyond float32's range, 3.4"),
-        ("architecture", r"none of the tensors \(layer1.0.conv1.weight …\) is one of the baseline"),
+        (
+            "architecture",
+            r"no network of the baseline's, .* model: .* it looks like a ResNet",
+        ),
         ("scenes", r"the network tells 9 scenes apart, not 10"),
         ("budget", r"over the limit of 128,000; most go to b6/project"),
         (
             "filterbank",
-            r"another front end: mel.1.mel_scale.fb differs from ours by up to 1 for",
+            r"another front end: mel.1.mel_scale.fb differs from ours by up to 0.001 for",
         ),
         ("rates", r"mel.0.kernel has shape \(160, 1, 459\), expected \(320, 459\)"),
-        ("window", r"mel.1.spectrogram.window differs from ours by up to 0.00078"),
+        (
+            "window",
+            r"spectrogram.window is a symmetric Hann window and .* by up to 0.00078",
+        ),
         ("hyper-parameter", r"the hyper-parameter hop_length is '500', expected int"),
-        ("rate", r"config.features.sample_rate is 44100, expected 32000"),
-        ("prefixed window", r"mel.1.spectrogram.window differs from ours by up to 0.00078"),
+        ("rate", r"config.features.sample_rate is 16000, expected 32000"),
+        (
+            "prefixed window",
+            r"spectrogram.window is a symmetric Hann window and .* by up to 0.00078",
+        ),
         ("empty filterbank", r"mel.1.mel_scale.fb has shape \(0, 0\), expected \(2049, 256\)"),
         ("tiny variance", r"batch_stats/stem1/norm/var: 8 values would become 0 in float32"),
         ("recordings", r"the hyper-parameter orig_sample_rate is 16000, expected 44100: data"),

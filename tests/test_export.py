@@ -9,7 +9,7 @@ import pytest
 from exported import kind_of, kinds, moved_variables, save_run
 from small import noise, small_clips, small_config
 
-from asc_jax import experiment
+from asc_jax import experiment, features
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.export import c_header, check
@@ -17,6 +17,7 @@ from asc_jax.export.graph import ARTEFACTS
 from asc_jax.export.run import KINDS, deploy, export_run, write
 from asc_jax.machine import files
 
+INT8_TOLERANCE = 0.05  # of the range of the logits; measured: 0.017
 FILES = {
     "stablehlo": ["log_mel_to_logits.stablehlo", "waveform_to_probs.stablehlo"],
     "onnx": ["log_mel_to_logits.onnx", "waveform_to_probs.onnx"],
@@ -48,6 +49,34 @@ def test_run_is_exported_and_compared(workdir, tmp_path, kind):
     assert "256 clips, 216 of them synthetic noise" in text  # 40 of the split
     assert text.count("same top scene on 100.00 %") >= 2
     assert "accuracy" in text
+
+
+def test_b24_float32_file_is_quantised_as_it_is_and_float16_says_so(workdir, tmp_path):
+    """The line that is printed names what works."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    runtime = kind_of("onnx") and pytest.importorskip("onnxruntime")
+    lines = export_run(workdir, "onnx", out_dir=tmp_path / "half")
+    assert lines[-1].endswith("write the files with --dtype float32")
+    lines = export_run(workdir, "onnx", out_dir=tmp_path, weights="float32")
+    assert "quantize_dynamic(FILE, NEW_FILE, weight_type=QuantType.QUInt8)" in lines[-1]
+    clips = check.synthetic_noise(np.random.default_rng(0), 32, 32_000)
+    log_mel = experiment_log_mel(clips)
+    for name, batch in (("waveform_to_probs", clips), ("log_mel_to_logits", log_mel)):
+        path, small = tmp_path / f"{name}.onnx", tmp_path / f"{name}.int8.onnx"
+        quantization.quantize_dynamic(path, small, weight_type=quantization.QuantType.QUInt8)
+        results = []
+        for file in (path, small):
+            session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            results.append(session.run(None, {session.get_inputs()[0].name: batch})[0])
+        if name == "waveform_to_probs":
+            results = map(np.log, results)
+        before, after = (logits - logits.mean(1, keepdims=True) for logits in results)
+        difference = np.abs(after - before).max() / np.ptp(before)
+        assert 0 < difference < INT8_TOLERANCE, name
+
+
+def experiment_log_mel(clips):
+    return np.asarray(features.log_mel(clips, **small_config().features))
 
 
 def test_files_go_into_the_workdir_unless_told_otherwise(workdir):

@@ -32,10 +32,10 @@ def path(tmp_path):
     return tmp_path / "model.ckpt"
 
 
-def refusal(path):
+def refusal(path, reader=read):
     """The message, of one line, of a file that is refused."""
     with pytest.raises(UserError) as error:
-        read(path)
+        reader(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     return str(error.value)
@@ -86,7 +86,7 @@ def test_lightning_checkpoint_tells_its_hyper_parameters(path, kind):
     }
     torch.save(content, path)
     file = read(path)
-    assert list(file.state_dict) == ["model.a"]
+    assert list(file.tensors) == ["model.a", "optimizer_states/0/state/0"]
     assert file.hyper_parameters == {"hop_length": 500, "name": "x"}
 
 
@@ -122,11 +122,33 @@ def test_bare_pickle_is_refused_and_does_not_run(path, protocol):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("value", [pathlib.PurePosixPath("x"), np.float64(3), torch.nn.ReLU()])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (pathlib.PosixPath("/x/y"), pathlib.PurePosixPath("/x/y")),
+        (np.float64(3.5), 3.5),
+        (np.float32(0.25), 0.25),
+        (np.int64(-7), -7),
+        (np.bool_(True), True),
+    ],
+)
+def test_paths_and_numbers_among_the_hyper_parameters_are_read(path, value, expected):
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": {"x": value}}, path)
+    assert read(path).hyper_parameters == {"x": expected}
+
+
+def test_numpy_scalar_that_hides_an_object_is_not_unpickled(path):
+    value = np.array(["x"], object)[0:1].astype("S1")[0]
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": {"x": value}}, path)
+    assert "is cut short, damaged or not a file of PyTorch's" in refusal(path)
+
+
+@pytest.mark.parametrize("value", [torch.nn.ReLU(), collections.deque([1]), range(3)])
 def test_harmless_objects_are_named_and_the_way_out_told(path, value):
     torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": {"x": value}}, path)
     message = refusal(path)
     assert "asks for " in message
+    assert "weights_only=False)['state_dict'], 'weights.pt')" in message
     assert "save the weights alone: torch.save(model.state_dict()" in message
 
 
@@ -134,7 +156,8 @@ def test_harmless_objects_are_named_and_the_way_out_told(path, value):
 def test_cut_short_file_is_refused(path, share):
     whole = save_whole(path)
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert "is cut short, damaged or not a file of PyTorch's: copy it again" in refusal(path)
+    n_bytes = path.stat().st_size
+    assert f"is cut short: its end is missing after {n_bytes:,} bytes; copy it" in refusal(path)
 
 
 def test_spoilt_file_is_refused(path):
@@ -169,7 +192,7 @@ def test_hyper_parameters_without_names_are_refused(path, value):
     assert expected in refusal(path)
 
 
-@pytest.mark.parametrize("content", [b"no zip, no pickle\n" * 9, b"PK\x03\x04", b"\x80"])
+@pytest.mark.parametrize("content", [b"no zip, no pickle\n" * 9, b"\x80"])
 def test_other_files_are_refused(path, content):
     path.write_bytes(content)
     assert "not a file of PyTorch's" in refusal(path)
@@ -179,7 +202,7 @@ def test_empty_missing_and_unreadable_files_are_told_apart(path):
     path.touch()
     assert refusal(path).endswith("is empty: copy it again")
     assert "No such file or directory" in refusal(path.with_name("missing.pt"))
-    assert "Is a directory" in refusal(path.parent)
+    assert "is a folder, expected one file" in refusal(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +211,7 @@ def test_empty_missing_and_unreadable_files_are_told_apart(path):
         ([torch.ones(2)], "holds a list, expected a state dict"),
         (torch.ones(2), "holds a Tensor, expected a state dict"),
         ({}, "holds nothing, expected"),
-        ({"a": torch.ones(2), "epoch": 3}, "holds besides tensors epoch, expected"),
+        ({"epoch": 3}, "holds 1 values without a tensor, expected"),
         ({"a": torch.eye(2).to_sparse()}, "a is a torch.float32 tensor that cannot be read"),
         (
             {"a": torch.ones(2).to(torch.float8_e4m3fn)},
@@ -198,7 +221,7 @@ def test_empty_missing_and_unreadable_files_are_told_apart(path):
 )
 def test_other_content_is_refused(path, content, expected):
     torch.save(content, path)
-    assert expected in refusal(path)
+    assert expected in refusal(path, read_state_dict)
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

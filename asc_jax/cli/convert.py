@@ -1,24 +1,28 @@
 """Convert weights from PyTorch and to it, or export a trained run for another runtime.
 
-usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE
+usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE [--part NAME]
+       asc-jax convert --from_torch FILE --list
        asc-jax convert --to_torch FILE --workdir RUN [--checkpoint C] [--dtype D]
        asc-jax convert --to KIND --workdir RUN [--checkpoint C] [--dtype D] [--out DIR]
 
 --from_torch reads a state dict of the official baseline's network (.pt) or a Lightning
 checkpoint (.ckpt) and makes a run that can be evaluated and trained. What the file does not tell
 comes from --config and --config.SECTION.KEY=VALUE. A plain state dict does not tell the hop length,
-so --config is needed for it.
+so --config is needed for it. --list shows which networks a file holds, such as a student and its
+teacher or one for each device, and --part NAME takes one of several.
 
 --to onnx, litert and stablehlo write two files, waveform to probabilities and log-mel to logits;
 --to c writes one header, asc_model.h, which holds data and no functions. PyTorch, ONNX and LiteRT
-are needed for their own formats only: pip install 'asc_jax[interop]'.
+are needed for their own formats only: pip install 'asc_jax[interop]'. To quantise an ONNX file to
+int8 with ONNX Runtime's quantize_dynamic, write it with --dtype float32.
 
 examples:
   asc-jax convert --from_torch model.ckpt --workdir runs/converted --config base.py
+  asc-jax convert --from_torch model.ckpt --list
   asc-jax convert --to_torch model.pt --workdir runs/demo
   asc-jax convert --to onnx --workdir runs/demo --dtype float32
 
-exit status: 0 converted, and an export computes the same as the run; 2 wrong input
+exit status: 0 listed or converted, and an export computes the same as the run; 2 wrong input
 """
 
 from collections.abc import Sequence
@@ -36,7 +40,7 @@ from asc_jax.training.workdir import run_config
 
 # Action → the flags that go with it, besides --workdir.
 ACTIONS = {
-    "from_torch": ("config",),
+    "from_torch": ("config", "part", "list"),
     "to_torch": ("checkpoint", "dtype"),
     "to": ("checkpoint", "dtype", "out", "data_dir"),
 }
@@ -44,6 +48,8 @@ ACTIONS = {
 
 def define_flags() -> None:
     flags.DEFINE_string("from_torch", None, "PyTorch file to make a run of")
+    flags.DEFINE_bool("list", None, "Show what the file of --from_torch holds, and make no run")
+    flags.DEFINE_string("part", None, "Network to take of several in the file of --from_torch")
     flags.DEFINE_string("to_torch", None, "PyTorch file to write")
     flags.DEFINE_enum("to", None, list(KINDS), "Kind of export")
     flags.DEFINE_string("workdir", None, "Folder of the run, a new one for --from_torch (required)")
@@ -71,7 +77,9 @@ def main(argv: Sequence[str]) -> None:
     action = _action(values)
     options = {name: values[name].value for name in ACTIONS[action]}
     options = {name: value for name, value in options.items() if value is not None}
-    if action == "from_torch":
+    if options.pop("list", False):
+        lines = torch_runs.list_torch(values.from_torch)
+    elif action == "from_torch":
         if values.config is not None:
             options["name"] = config_name(values["config"].config_filename)
             options["overrides"] = config_flags.get_override_values(values["config"])
@@ -99,7 +107,8 @@ def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoi
 def _action(values) -> str:
     """Return the one action asked for; every other flag must go with it."""
     asked = [name for name in ACTIONS if values[name].value is not None]
-    if len(asked) != 1 or values.workdir is None:
+    lists = asked == ["from_torch"] and values.list
+    if len(asked) != 1 or (values.workdir is None and not lists):
         raise UserError(
             "one of --from_torch FILE, --to_torch FILE and --to KIND, and --workdir, for example: "
             "asc-jax convert --from_torch model.ckpt --workdir runs/x"

@@ -2,7 +2,7 @@
 
 Channels first, as ONNX convolutions are. Float16 weights are cast to float32 in the graph, which
 ONNX Runtime does once, when it loads the file; it computes the dense mel filterbank from its
-bands then, too.
+bands then, too. Its `quantize_dynamic` does not see weights through a cast: it takes float32 files.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +24,13 @@ from asc_jax.machine.optional_packages import require
 OPSET = 17  # the first with STFT
 IR_VERSION = 8  # that opset's own
 EXTENSION = ".onnx"
+INT8 = {  # by the dtype of the weights: how to quantise the files
+    "float32": (
+        "to quantise to int8 with ONNX Runtime: quantize_dynamic(FILE, NEW_FILE, "
+        "weight_type=QuantType.QUInt8), without quant_pre_process"
+    ),
+    "float16": "to quantise to int8 with ONNX Runtime, write the files with --dtype float32",
+}
 
 
 def build(deployment: Deployment) -> dict[str, bytes]:

@@ -188,6 +188,8 @@ def summary(
     lines.append(f"  as eval.py deploys it, {stored}, not folded: {agreement(check.DEPLOYED)}")
     if tally["n_labelled"]:
         lines.append(f"  the same parameters in JAX: {accuracy(check.OURS)}")
+    if kind == "onnx":
+        lines.append(onnx.INT8[metadata["weights"]])
     if kind == "stablehlo":
         lines.append(stablehlo.PROMISE)
         read = f'bytearray(open("{next(iter(contents))}", "rb").read())'

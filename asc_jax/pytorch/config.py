@@ -7,27 +7,31 @@ import ml_collections
 import numpy as np
 
 from asc_jax.data.tau import taxonomy
-from asc_jax.errors import UserError
-from asc_jax.features import filters
-from asc_jax.pytorch.files import TorchFile
-from asc_jax.pytorch.weights import FRONT_END_BUFFERS, infer_config, plain_names
+from asc_jax.errors import UserError, short
+from asc_jax.models.cp_mobile import BLOCKS
+from asc_jax.pytorch import front_end
+from asc_jax.pytorch.front_end import ORIG_RATE
+from asc_jax.pytorch.weights import infer_config
 
-ORIG_RATE = 44_100  # Hz, of the recordings the baseline reads
-HYPER_PARAMETERS = {  # our key → the name on the baseline's command line
-    "model.width_multiplier": "channels_multiplier",
-    "model.expansion": "expansion_rate",
-    "features.sample_rate": "sample_rate",
-    "features.n_fft": "n_fft",
-    "features.win_length": "window_length",
-    "features.hop_length": "hop_length",
-    "features.n_mels": "n_mels",
-    "features.f_min": "f_min",
-    "features.f_max": "f_max",
+HYPER_PARAMETERS = {  # our key → names on the command lines of the baseline and of its descendants
+    "model.width_multiplier": ("channels_multiplier",),
+    "model.expansion": ("expansion_rate",),
+    "features.sample_rate": ("sample_rate", "resample_rate"),
+    "features.n_fft": ("n_fft",),
+    "features.win_length": ("window_length", "win_length", "window_size"),
+    "features.hop_length": ("hop_length", "hop_size", "hopsize"),
+    "features.n_mels": ("n_mels",),
+    "features.f_min": ("f_min", "fmin"),
+    "features.f_max": ("f_max", "fmax"),
 }
+# Of the front end of 2023's CP-Mobile, of which nothing is stored among the tensors.
+KALDI_PARAMETERS = ("fmin_aug_range", "fmax_aug_range")
 
 
 def infer(
-    file: TorchFile,
+    network: Mapping[str, np.ndarray],
+    constants: Mapping[str, np.ndarray],
+    told: Mapping[str, object],
     config: ml_collections.ConfigDict,
     overrides: Mapping[str, object],
 ) -> tuple[ml_collections.ConfigDict, dict[str, str]]:
@@ -37,7 +41,9 @@ def infer(
     hyper-parameters, then `config`.
 
     Args:
-      file: as `files.read` returns it.
+      network: its tensors by the baseline's names.
+      constants: of its front end, as `front_end.find_constants` names them.
+      told: the file's hyper-parameters.
       config: for all that the file does not tell; `overrides` are already in it.
       overrides: keys that were set explicitly, such as `"features.hop_length"`.
 
@@ -45,32 +51,30 @@ def infer(
       A new locked config, and where in the file each key that it tells was found.
 
     Raises:
-      UserError: an override contradicts the tensors, a hyper-parameter is of another type or
-        of recordings at another rate, or the network has another number of scenes.
+      UserError: an override contradicts the tensors, a hyper-parameter is of another type, of
+        recordings at another rate or of another front end or network, or the network has another
+        number of scenes.
     """
-    rate = file.hyper_parameters.get("orig_sample_rate")
-    if rate is not None and not (isinstance(rate, int | float) and rate == ORIG_RATE):
-        raise UserError(
-            f"the hyper-parameter orig_sample_rate is {rate!r}, expected {ORIG_RATE}: data sets "
-            f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
-            "spectrum than the network was trained on"
-        )
+    _check_hyper_parameters(told)
     config = config.copy_and_resolve_references().unlock()
-    hyper_parameters = {
-        key: file.hyper_parameters[name]
-        for key, name in HYPER_PARAMETERS.items()
-        if file.hyper_parameters.get(name) is not None and key not in overrides
-    }
-    for key, value in hyper_parameters.items():
-        _set(config, key, value, f"the hyper-parameter {HYPER_PARAMETERS[key]}")
-    buffer_sizes = _buffer_sizes(_buffers(file), config.features.n_fft)
+    hyper_parameters = {}
+    for key, names in HYPER_PARAMETERS.items():
+        name = next((name for name in names if told.get(name) is not None), None)
+        if name and key not in overrides:
+            _set(config, key, told[name], f"the hyper-parameter {name}")
+            hyper_parameters[key] = told[name]
+    half = config.features.sample_rate / 2  # what torchaudio takes for None
+    unset = "f_max" in told and told["f_max"] is None and "features.f_max" not in overrides
+    if unset and config.features.f_max != half:
+        config.features.f_max = hyper_parameters["features.f_max"] = half
+    buffers = front_end.settings_of(constants, config.features)
     wanted = {name: config.model[name] for name in ("width_multiplier", "expansion")}
-    network = infer_config(file.state_dict, **wanted)
+    network = infer_config(network, **wanted)
     n_classes = network.pop("n_classes")
     if n_classes != taxonomy.N_SCENES:
         raise UserError(f"the network tells {n_classes} scenes apart, not {taxonomy.N_SCENES}")
     network = {f"model.{name}": value for name, value in network.items()}
-    for key, value in (network | buffer_sizes).items():
+    for key, value in (network | buffers).items():
         if key in overrides and overrides[key] != value:
             raise UserError(
                 f"config.{key} is {overrides[key]!r}, but the tensors in the file say {value!r}: "
@@ -78,45 +82,42 @@ def infer(
             )
         _set(config, key, value, "the file")
     sources = dict.fromkeys(hyper_parameters, "hyper-parameters")
-    sources |= dict.fromkeys(buffer_sizes, "stored buffers")
+    sources |= dict.fromkeys(buffers, "stored buffers")
     sources |= dict.fromkeys(network, "tensor shapes")
     return config.lock(), sources
 
 
-def check_front_end(file: TorchFile, f: ml_collections.ConfigDict) -> None:
-    """Compare the stored constants of a front end with ours for these features.
-
-    Args:
-      file: as `files.read` returns it.
-      f: section `features` of a config that `experiment.make` accepts.
-
-    Raises:
-      UserError: they are those of another front end.
-    """
-    rate = f.sample_rate
-    constants = (  # functions, because a resampling kernel that nobody needs can be gigabytes
-        lambda: filters.resample_kernel(ORIG_RATE, rate),
-        lambda: filters.hann_window(f.win_length),
-        lambda: filters.mel_filterbank(f.n_fft, f.n_mels, rate, f.f_min, f.f_max),
-    )
-    constants = dict(zip(FRONT_END_BUFFERS, constants, strict=True))
-    for name, stored in _buffers(file).items():
-        ours = constants[name]()
-        # Two machines' sines differ in the last bit; 16 bits round to 2⁻⁸ of a value at worst.
-        tolerance = 1e-6 if stored.dtype.itemsize >= 4 else 2**-8
-        theirs = np.asarray(stored, np.float64).reshape(-1)
-        if theirs.size != ours.size:
-            problem = f"has shape {stored.shape}, expected {ours.shape}"
-        else:
-            largest = np.max(np.abs(theirs - ours.reshape(-1)))
-            if largest <= tolerance:
-                continue
-            problem = f"differs from ours by up to {largest:.2g}"
+def _check_hyper_parameters(told: Mapping[str, object]) -> None:
+    """Raise a `UserError` if they are those of what no config of ours describes."""
+    rate = told.get("orig_sample_rate")
+    if rate is not None and not (isinstance(rate, int | float) and rate == ORIG_RATE):
         raise UserError(
-            f"the file was made with another front end: {name} {problem} for {rate} Hz, "
-            f"n_fft {f.n_fft}, win_length {f.win_length}, n_mels {f.n_mels}, {f.f_min:g} to "
-            f"{f.f_max:g} Hz (HTK mel without norm, periodic Hann, resampled from {ORIG_RATE} Hz)"
+            f"the hyper-parameter orig_sample_rate is {rate!r}, expected {ORIG_RATE}: data sets "
+            f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
+            "spectrum than the network was trained on"
         )
+    kaldi = [name for name in KALDI_PARAMETERS if told.get(name) is not None]
+    if kaldi:
+        raise UserError(
+            f"the hyper-parameter {kaldi[0]} is that of another front end (pre-emphasis, Kaldi's "
+            "mel bands, scaled log-mel), which features cannot compute: the network would hear "
+            "what it was not trained on. To train it further, save its weights without "
+            "hyper-parameters: torch.save(checkpoint['state_dict'], 'weights.pt')"
+        )
+    strides = told.get("strides")
+    ours = {f"b{number}": strides for number, (_, strides) in enumerate(BLOCKS, 1)}
+    if isinstance(strides, Mapping):
+        theirs = {block: (1, 1) for block in ours} | {
+            block: tuple(value) if isinstance(value, list | tuple) else (value, value)
+            for block, value in strides.items()
+        }
+        for block, value in theirs.items():
+            if value != ours.get(block):
+                raise UserError(
+                    f"the hyper-parameter strides has {short(value)} for block {block}, and the "
+                    f"baseline's network {ours.get(block, 'no such block')}: a network of other "
+                    "strides cannot be converted yet"
+                )
 
 
 def _set(config, key: str, value, whose: str) -> None:
@@ -131,25 +132,3 @@ def _set(config, key: str, value, whose: str) -> None:
     except (TypeError, ValueError) as error:
         expected = f"a finite {kind.__name__}" if infinite else kind.__name__
         raise UserError(f"{whose} is {value!r}, expected {expected} for config.{key}") from error
-
-
-def _buffers(file: TorchFile) -> dict[str, np.ndarray]:
-    """Return the front end's stored constants by name."""
-    tensors = plain_names(file.state_dict)
-    return {name: tensors[name] for name in FRONT_END_BUFFERS if name in tensors}
-
-
-def _buffer_sizes(buffers: Mapping[str, np.ndarray], n_fft: int) -> dict[str, int]:
-    """Return the lengths of the front end that the shapes of its constants tell.
-
-    An odd and an even n_fft have as many bins; `n_fft` is kept where it has the right number.
-    """
-    sizes = {}
-    window, filterbank = (buffers.get(name, np.zeros(())) for name in FRONT_END_BUFFERS[1:])
-    if window.ndim == 1 and window.size:
-        sizes["features.win_length"] = window.shape[0]
-    if filterbank.ndim == 2 and filterbank.size:
-        n_bins, n_mels = filterbank.shape
-        sizes["features.n_fft"] = n_fft if n_fft // 2 + 1 == n_bins else 2 * (n_bins - 1)
-        sizes["features.n_mels"] = n_mels
-    return sizes

@@ -17,11 +17,15 @@ from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import version
 from asc_jax.machine.files import writing_to
 from asc_jax.models import precision
-from asc_jax.pytorch import weights
-from asc_jax.pytorch.config import check_front_end, infer
+from asc_jax.pytorch import front_end, parts, weights
+from asc_jax.pytorch.config import infer
 from asc_jax.pytorch.files import read, write_state_dict
 from asc_jax.training.workdir import checkpoints, run_config
 
+# What no file tells, so that it has to be said.
+STRIDES = (
+    "the strides are taken to be the baseline's, b3 (1, 2) and b4 (2, 1): tensors do not tell them"
+)
 RUN_PATHS = ("config.json", "checkpoints")  # a workdir with one of them holds a run
 
 
@@ -32,6 +36,7 @@ def run_from_torch(
     name: str | None = None,
     config: ml_collections.ConfigDict | None = None,
     overrides: Mapping[str, object] | None = None,
+    part: str | None = None,
 ) -> list[str]:
     """Make a run, before its first step, of a PyTorch file.
 
@@ -41,6 +46,7 @@ def run_from_torch(
       name: of `config`; None: base.py, provided that the file tells its hop_length.
       config: for the values that the file does not tell.
       overrides: keys of `config` that were set explicitly, with their values.
+      part: network to take, of a file that holds several.
 
     Returns:
       Lines to print: what was read, each value of network and front end and where it comes from.
@@ -54,8 +60,13 @@ def run_from_torch(
         if (workdir / found).exists():
             raise UserError(f"{workdir} already holds a run ({found}): choose another --workdir")
     file = read(path)
-    variables, rounding = _to_float32(weights.from_torch(file.state_dict))
-    config, sources = infer(file, config or _base_config(), overrides)
+    chosen = parts.choose(file, part)
+    network = file.arrays(chosen.names)
+    variables, rounding = _to_float32(weights.from_torch(network))
+    constants = file.arrays(front_end.find_constants(file.tensors, chosen.prefix))
+    config, sources = infer(
+        network, constants, file.hyper_parameters, config or _base_config(), overrides
+    )
     if name is None and "features.hop_length" not in sources:
         raise UserError(
             f"{path} does not tell its hop_length: pass --config base.py for the baseline's 500, "
@@ -64,10 +75,10 @@ def run_from_torch(
         )
     name = name or "base.py"
     experiment = make_experiment(config)
-    check_front_end(file, config.features)
-    extra = _origin(path) | {
+    front_end.check(constants, config.features)
+    extra = _origin(path, chosen.name) | {
         "over_budget": not experiment.within_budget,
-        "batch_counters": weights.read_counters(file.state_dict),
+        "batch_counters": weights.read_counters(network),
     }
     state = experiment.new_state(variables, experiment.tx(1))
     with _removed_on_failure(workdir):
@@ -75,8 +86,18 @@ def run_from_torch(
         with contextlib.closing(checkpoints.Checkpoints(workdir)) as manager:
             manager.save(0, state, extra)
         run_config.save(workdir, name, config, over_budget=not experiment.within_budget)
-    head = f"{path} → {workdir}: {experiment.cost['n_params']:,} parameters, {rounding}"
-    return [head, *_provenance(config, sources, overrides, name)]
+    taken = "" if chosen.name == "." else f" ({chosen.name})"
+    head = f"{path}{taken} → {workdir}: {experiment.cost['n_params']:,} parameters, {rounding}"
+    return [head, *_provenance(config, sources, overrides, name), STRIDES]
+
+
+def list_torch(path: str | os.PathLike) -> list[str]:
+    """Return lines that say what a PyTorch file holds, and what of it can be converted.
+
+    Raises:
+      UserError: as `run_from_torch`, of the file.
+    """
+    return parts.describe(read(path))
 
 
 def run_to_torch(
@@ -163,7 +184,7 @@ def _to_float32(variables) -> tuple[dict, str]:
     return narrow, f"{dtypes} kept exactly in float32"
 
 
-def _origin(path: pathlib.Path) -> dict:
+def _origin(path: pathlib.Path, part: str) -> dict:
     """Return what the checkpoint, and so `results.json`, says about its source."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -171,6 +192,7 @@ def _origin(path: pathlib.Path) -> dict:
         "epoch": 0,
         "code_version": f"converted from {path.name} by {version.code_version()}",
         "converted_from": path.name,
+        "part": part,
         "sha256": digest,
     }
 

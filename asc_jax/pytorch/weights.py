@@ -8,6 +8,7 @@ a state dict: they are taken to be the baseline's.
 
 import collections
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -28,6 +29,27 @@ NORM = {  # PyTorch's name → our collection and name
 }
 # The front end's constants, which a Lightning checkpoint holds beside the network.
 FRONT_END_BUFFERS = ("mel.0.kernel", "mel.1.spectrogram.window", "mel.1.mel_scale.fb")
+# How their names end, whatever the front end is called in a file.
+_BUFFER_NAMES = (
+    r"(^|[./])(mel\.0|\w*resampl\w*)\.kernel$",
+    r"(^|[./])spectrogram\.window$",
+    r"(^|[./])mel_scale\.fb$",
+)
+_FIRST_MODULE = re.compile(r"(?<![^./])(in_c|stages|feed_forward)\.")
+# What the names of tensors contain, and the kind of network that has such.
+_OTHER_NETWORKS = (
+    (r"activation_post_process|_packed_params|fake_quant", "a network quantised by PyTorch"),
+    (r"patch_embed\.", "a transformer of patches, such as PaSST or AST"),
+    (r"encoder\.layers?\.\d+\.", "a transformer, such as BEATs"),
+    (r"weight_ih_l\d", "a network with a recurrent layer, such as a CNN-GRU"),
+    (r"BCBlocks\.", "a BC-ResNet"),
+    (r"(freq|temp)_dw_conv|middle_layers\.", "a TF-SepNet"),
+    (r"(^|[./])stage[123]\.\d", "a CP-ResNet"),
+    (r"(^|[./])features\.\d+\.(block|conv|0)\.", "a MobileNet, such as EfficientAT's"),
+    (r"layer[1-4]\.\d+\.conv\d", "a ResNet"),
+    (r"rbr_|reparam|branch", "a network whose branches are not fused yet"),
+)
+MAX_PROBLEMS = 10  # named in one message
 MAX_COUNT = 2**53  # beyond it not every reader of JSON keeps a whole number
 
 
@@ -80,36 +102,84 @@ def layout(*, grn: bool) -> list[Tensor]:
     return tensors
 
 
+def find_networks(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Find the baseline's networks among tensors by their names.
+
+    A wrapper puts a prefix before the names: `model.` of a Lightning module, `module.` of several
+    GPUs, `_orig_mod.` of a compiled network, and any other, also several of them.
+
+    Args:
+      names: of the tensors, as `files.read` gives them.
+
+    Returns:
+      Prefix → the baseline's own name → name among `names`, of every tensor under the prefix that
+      belongs to no other network and is no constant of a front end. Whether a network is complete
+      is not looked at, but a sixth of its names are there.
+
+    Example:
+      >>> names = [f"student.{name}" for name in [t.name for t in layout(grn=False)]]
+      >>> list(find_networks([*names, "teacher.conv1.weight"]))
+      ['student.']
+    """
+    names = list(names)
+    known = {tensor.name for tensor in layout(grn=True)} | {*counter_names()}
+    counts = collections.Counter()
+    for name in names:
+        for match in _FIRST_MODULE.finditer(name):
+            if name[match.start() :] in known:
+                counts[name[: match.start()]] += 1
+                break
+    prefixes = [prefix for prefix, count in counts.items() if count >= len(known) // 6]
+    networks = {prefix: {} for prefix in prefixes}
+    for name in names:
+        inside = [prefix for prefix in prefixes if name.startswith(prefix)]
+        prefix = max(inside, key=len, default=None)
+        if prefix is not None and "/" not in name[len(prefix) :] and not front_end_part(name):
+            networks[prefix][name.removeprefix(prefix)] = name
+    return networks
+
+
+def front_end_part(name: str) -> str | None:
+    """Return which constant of a front end a tensor is, one of `FRONT_END_BUFFERS`, by its name.
+
+    Example:
+      >>> front_end_part("net.mel.mel_scale.fb")
+      'mel.1.mel_scale.fb'
+    """
+    ends = zip(FRONT_END_BUFFERS, _BUFFER_NAMES, strict=True)
+    return next((buffer for buffer, end in ends if re.search(end, name)), None)
+
+
 def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays by the baseline's own names, without the `model.` of a Lightning module.
+    """Return the arrays of the one network by the baseline's own names, without a prefix.
 
     Raises:
-      UserError: a tensor is there with and without the prefix.
+      UserError: there are several networks.
     """
-    twice = [name for name in state_dict if f"model.{name}" in state_dict]
-    if twice:
-        more = f", and {len(twice) - 1} more such pairs" if len(twice) > 1 else ""
-        raise UserError(
-            f"{twice[0]} and model.{twice[0]} are both there{more}: two networks in one; leave "
-            "one of them out where the file comes from"
-        )
-    return {name.removeprefix("model."): np.asarray(x) for name, x in state_dict.items()}
+    networks = find_networks(state_dict)
+    if len(networks) > 1:
+        found = ", ".join(repr(prefix) for prefix in networks)
+        raise UserError(f"there are {len(networks)} networks, with the prefixes {found}: take one")
+    for names in networks.values():
+        return {name: np.asarray(state_dict[full]) for name, full in names.items()}
+    return {name: np.asarray(x) for name, x in state_dict.items() if not front_end_part(name)}
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
     """Convert the baseline's state dict to `{"params": …, "batch_stats": …}`.
 
     Args:
-      state_dict: tensor name → floating array; a `model.` prefix is accepted. The batch
-        counters and a Lightning checkpoint's three `mel.` buffers are ignored.
+      state_dict: tensor name → floating array; any one prefix is accepted, see `find_networks`.
+        The batch counters, the constants of a front end and what lies outside of the prefix are
+        ignored.
 
     Returns:
       Nested dicts of arrays for `CPMobile.apply`, of the dtypes given.
 
     Raises:
       UserError: a tensor is missing, unknown, not of the shape that the other tensors imply,
-        not floating, not finite or a negative variance (all of them are named), or is there
-        with and without prefix, or no `CPMobile` has such shapes.
+        not floating, not finite or a negative variance (ten of them are named), there are several
+        networks, or no `CPMobile` has such shapes.
     """
     return traverse_util.unflatten_dict(_match(state_dict)[0])
 
@@ -192,17 +262,25 @@ def read_counters(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {name: int(value) for name, value in counters.items()}
 
 
+def looks_like(names: Iterable[str]) -> str:
+    """Return which kind of network has tensors of such names, as the end of a sentence, or ""."""
+    names = list(names)
+    for pattern, kind in _OTHER_NETWORKS:
+        if any(re.search(pattern, name) for name in names):
+            return f"; it looks like {kind}"
+    return ""
+
+
 def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, int]]:
     """Return our values by path, and the channel counts by name."""
     found = plain_names(state_dict)
-    for name in (*FRONT_END_BUFFERS, *counter_names()):
+    for name in counter_names():
         found.pop(name, None)
     tensors = layout(grn=any(".after_block_norm." in name for name in found))
     if not any(tensor.name in found for tensor in tensors):
         raise UserError(
             f"none of the tensors ({', '.join(list(found)[:3]) or 'there are none'} …) is one of "
-            f"the baseline's network ({tensors[0].name}, {tensors[1].name} …)"
-            f"{_prefix_hint(state_dict, tensors[0].name)}"
+            f"the baseline's network ({tensors[0].name}, {tensors[1].name} …){looks_like(found)}"
         )
     sizes = _channel_counts(found, tensors)
     values, problems = {}, []
@@ -216,23 +294,37 @@ def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict
             values[tensor.path] = np.asarray(value, order="C")
     problems += [f"unknown {name} of shape {value.shape}" for name, value in found.items()]
     if problems:
+        n_more = len(problems) - MAX_PROBLEMS
+        more = f"; and {n_more} more" if n_more > 0 else ""
         raise UserError(
-            "this is not a state dict of the baseline's network: " + "; ".join(problems)
+            f"this is not a state dict of the baseline's network{_differences(found, state_dict)}: "
+            + "; ".join(problems[:MAX_PROBLEMS])
+            + more
         )
     _attributes(sizes)  # raises an error if no network has these channel counts
     return values, sizes
 
 
-def _prefix_hint(names: Iterable[str], known: str) -> str:
-    """Return how to remove a wrapper's prefix, if every name has one; "" otherwise."""
-    prefixes = [name.removesuffix(known) for name in names if name.endswith(f".{known}")]
-    if not prefixes:
-        return ""
-    prefix = repr(prefixes[0])
-    return (
-        f". Take {prefix} off where the file comes from: torch.save({{name.removeprefix({prefix}): "
-        "tensor for name, tensor in state_dict.items()}, 'weights.pt')"
-    )
+def _differences(unknown: Mapping[str, np.ndarray], state_dict: Mapping) -> str:
+    """Say in words how a network differs from the baseline's, as far as it can be told."""
+    told, names = [], plain_names(state_dict)
+    blocks = {
+        int(match[1]) for name in names if (match := re.match(r"stages\.s\d+\.b(\d+)\.", name))
+    }
+    if blocks and blocks != {*STAGE_OF_BLOCK}:
+        told.append(f"it has the blocks {', '.join(f'b{b}' for b in sorted(blocks))}, not b1 … b6")
+    for name, value in names.items():
+        is_depthwise = name.endswith(".block.1.0.weight") and value.ndim == 4
+        if is_depthwise and value.shape[2:] != (3, 3):
+            size = " × ".join(map(str, value.shape[2:]))
+            told.append(f"block {name.split('.')[2]} has a depthwise kernel of {size}, not 3 × 3")
+    kernel = names.get("in_c.0.0.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] != 1:
+        told.append(f"it takes {kernel.shape[1]} channels, not one log-mel")
+    if any(name.endswith(".0.bias") for name in unknown):
+        told.append("its convolutions have a bias, as where BatchNorms were folded into them")
+    kinds = looks_like(unknown) if unknown else ""
+    return "".join(f", {each}" for each in told) + kinds.replace("; it", ", it")
 
 
 def _problem(tensor: Tensor, value: np.ndarray | None, shape: tuple[int, ...]) -> str | None:
