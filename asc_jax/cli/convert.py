@@ -96,7 +96,8 @@ def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoi
     """Return the lines of `export_run`, on the run's test clips if they are there."""
     config = run_config.load(workdir)[1]
     try:
-        clips = open_split(data_dir or config.data.dir, config.data.test_split)
+        folder = data_dir or config.data.dir
+        clips = open_split(folder, config.data.test_split, config.features.sample_rate)
     except UserError:
         if data_dir is not None:
             raise

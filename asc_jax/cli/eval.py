@@ -52,7 +52,7 @@ def main(argv) -> None:
     config = experiment.config
     data_dir = flags.FLAGS.data_dir or config.data.dir
     try:
-        clips = open_split(data_dir, config.data.test_split)
+        clips = open_split(data_dir, config.data.test_split, config.features.sample_rate)
     except UserError as error:
         raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
     prepare_jax(workdir)
@@ -109,7 +109,7 @@ def _held_out(experiment, variables, data_dir, extra) -> evaluate.Predictions | 
     data = experiment.config.data
     if not data.validation_locations:
         return None
-    clips = open_split(data_dir, data.train_split)
+    clips = open_split(data_dir, data.train_split, experiment.n_samples)
     trained, clips = held_out.split(clips, data.validation_locations, experiment.config.seed)
     if len(trained) != extra.get("n_train_clips", len(trained)):
         raise UserError(

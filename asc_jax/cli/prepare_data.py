@@ -27,6 +27,7 @@ from asc_jax.data.clips import DATASET
 from asc_jax.data.tau.download import LISTS_SHA256, download
 from asc_jax.data.tau.folder import find_lists, fingerprint, notes, read_recordings
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
+from asc_jax.data.tau.wav import SAMPLE_RATE, STORED_RATES
 from asc_jax.errors import UserError, printable
 from asc_jax.machine import staging
 from asc_jax.machine.progress import Progress
@@ -46,6 +47,7 @@ def prepare(
     *,
     splits: Sequence[str] | None = None,
     overwrite: bool = False,
+    sample_rate: int = SAMPLE_RATE,
 ) -> None:
     """Build the data set in `data_dir` unless it is there; print what was done.
 
@@ -54,6 +56,7 @@ def prepare(
       data_dir: folder for the result.
       splits: names as in `SPLITS`; None takes those the folder has lists for.
       overwrite: build even if a data set is there.
+      sample_rate: that clips are stored at, one of `STORED_RATES`, Hz.
 
     Raises:
       UserError: the folder is not as expected, or `data_dir` holds a data set that was made
@@ -69,6 +72,14 @@ def prepare(
     wanted = {split: fingerprint(clips) for split, clips in recordings.items()}
     built = None if overwrite else dataset.built_inputs(data_dir)
     if built is not None:
+        from asc_jax.data.store import reader
+
+        rate = reader.sample_rate(Path(data_dir) / DATASET)
+        if rate != sample_rate:
+            raise UserError(
+                f"{data_dir} holds clips at {rate} Hz, not {sample_rate}: --overwrite replaces "
+                "them, or choose another --data_dir"
+            )
         if wanted.items() <= built.items():
             staging.remove_left(data_dir, DATASET)
             print(f"{data_dir}: already built from {tau_dir}; --overwrite builds it again")
@@ -87,7 +98,7 @@ def prepare(
         )
     n_clips = sum(map(len, recordings.values()))
     with Progress(total=n_clips, unit=" clips", desc="prepare-data") as bar:
-        folder = dataset.build(recordings, data_dir, bar.update, official)
+        folder = dataset.build(recordings, data_dir, bar.update, official, sample_rate)
     _summarise(folder, {split: len(clips) for split, clips in recordings.items()})
 
 
@@ -159,6 +170,12 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "splits", [], f"Splits to build, some of {','.join(SPLITS)} (default: all with a list)"
     )
+    flags.DEFINE_enum(
+        "sample_rate",
+        str(SAMPLE_RATE),
+        list(map(str, STORED_RATES)),
+        "Rate in Hz to store clips at, config.features.sample_rate of the runs that read them",
+    )
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there")
     flags.DEFINE_bool("check", False, "Only read a data set and check it, clip by clip")
 
@@ -179,6 +196,7 @@ def main(argv: Sequence[str]) -> None:
         options.data_dir,
         splits=options.splits or None,
         overwrite=options.overwrite,
+        sample_rate=int(options.sample_rate),
     )
 
 

@@ -174,7 +174,8 @@ def _print_results(runs: Sequence[EvaluatedRun]) -> None:
 
 def _evaluation_clips(run: EvaluatedRun, data_dir: str | None) -> Clips:
     try:
-        return open_split(data_dir or run.experiment.config.data.dir, "evaluation")
+        config = run.experiment.config
+        return open_split(data_dir or config.data.dir, "evaluation", config.features.sample_rate)
     except UserError as error:
         raise UserError(
             f"{error}. To build the evaluation list by itself, unpack {EVALUATION_FOLDER} beside "

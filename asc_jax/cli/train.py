@@ -49,8 +49,8 @@ def main(argv) -> None:
     name = config_name(flags.FLAGS["config"].config_filename)
     workdir = flags.FLAGS.workdir or f"runs/{pathlib.PurePath(name).with_suffix('')}"
     experiments = [make_experiment(of_seed) for of_seed in by_seed(config)]
-    clips = open_split(config.data.dir, config.data.train_split)
-    test_clips = open_split(config.data.dir, config.data.test_split)
+    clips = open_split(config.data.dir, config.data.train_split, config.features.sample_rate)
+    test_clips = open_split(config.data.dir, config.data.test_split, config.features.sample_rate)
     hosts.require_same(config=config.to_json(), clips=clips.identity)
     options = {"make_evaluator": make_evaluator, **config.train}
     with hosts.own_workdir(workdir) as own, lock.held(own):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asc_jax.errors import UserError
+
 RESERVED = ("mask", "audio_scale", "batch_row", "mel_power", "log_mel")  # columns of the program
 NO_CLIP = np.iinfo(np.int64).min  # in an order: a row that is filled up
 DATASET = "tau22"  # name of tau22.Tau22, whose module imports TensorFlow
@@ -194,23 +196,31 @@ def from_arrays(
     return Clips(len(audio), read).with_columns(**columns)
 
 
-def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
+def open_split(data_dir: str | os.PathLike, split: str, sample_rate: int | None = None) -> Clips:
     """Open a split that `prepare_data` built.
 
     Args:
       data_dir: the folder given to `prepare_data`.
       split: e.g. "train_5pct" or "test".
+      sample_rate: that the clips must have, Hz; None: any.
 
     Returns:
       Its clips, in the order of the split's list.
 
     Raises:
-      UserError: there is no data set, no such split, files of it are missing, or TensorFlow
-        is not installed.
+      UserError: there is no data set, no such split, files of it are missing, its clips are at
+        another rate, or TensorFlow is not installed.
     """
     from asc_jax.data.store import read_ahead
     from asc_jax.data.store import reader as stored
 
+    rate = None if sample_rate is None else stored.sample_rate(Path(data_dir) / DATASET)
+    if rate != sample_rate:
+        raise UserError(
+            f"the clips in {data_dir} are at {rate} Hz, and config.features.sample_rate is "
+            f"{sample_rate}: build them again with `asc-jax prepare-data --sample_rate "
+            f"{sample_rate}`, in another --data_dir"
+        )
     reader = stored.open_reader(Path(data_dir) / DATASET, split)
     return Clips(len(reader), reader.read, read_ahead.map_ahead, reader.identity)
 

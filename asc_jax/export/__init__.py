@@ -2,6 +2,6 @@
 
 `stablehlo`, `onnx`, `litert` and `c_header` are the kinds of files. `build` writes a deployment as
 `{stem: bytes}`, `load` returns what `build` wrote as two functions of numpy arrays, by name:
-`waveform_to_probs`, `[b, 32000]` → `[b, n_classes]`, and `log_mel_to_logits`, `[b, n_mels,
+`waveform_to_probs`, `[b, n_samples]` → `[b, n_classes]`, and `log_mel_to_logits`, `[b, n_mels,
 n_frames, 1]` → `[b, n_classes]`; all float32, any b.
 """

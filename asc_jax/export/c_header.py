@@ -18,7 +18,6 @@ from asc_jax.export.graph import (
     ACTIVATIONS,
     ARTEFACTS,
     INPUT,
-    N_SAMPLES,
     Deployment,
     Operation,
     compute,
@@ -97,7 +96,7 @@ def _lines(deployment: Deployment) -> Iterator[str]:
         yield _comment(f"{name}: {value}")
     yield "*/\n#ifndef ASC_MODEL_H\n#define ASC_MODEL_H\n\n#include <stdint.h>\n"
     yield from (f"#define ASC_{name.upper()} {value!r}" for name, value in f.items())
-    yield f"#define ASC_N_SAMPLES {N_SAMPLES}"
+    yield f"#define ASC_N_SAMPLES {deployment.n_samples}"
     yield f"#define ASC_N_FRAMES {deployment.n_frames}"
     yield f"#define ASC_LOG_OFFSET {features.LOG_OFFSET!r}f"
     scenes = deployment.metadata["scenes"].split()

@@ -21,7 +21,6 @@ from asc_jax.types import Array, Params
 
 ARTEFACTS = ("waveform_to_probs", "log_mel_to_logits")
 INPUT = "log_mel"  # name of the input of the first operation
-N_SAMPLES = 32_000  # of a one-second clip
 ACTIVATIONS = layers.ACTIVATIONS | {"sigmoid": jax.nn.sigmoid}
 # Element by element, with broadcasting: kind → its name in NumPy, JAX and TensorFlow.
 ELEMENTWISE = {
@@ -98,13 +97,18 @@ class Deployment:
     @property
     def n_frames(self) -> int:
         """Return the number of frames of a clip's log-mel."""
-        return features.n_frames(N_SAMPLES, self.features["hop_length"])
+        return features.n_frames(self.n_samples, self.features["hop_length"])
+
+    @property
+    def n_samples(self) -> int:
+        """Return the number of samples of a clip, one second."""
+        return self.features["sample_rate"]
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of one clip's input by artefact."""
         log_mel = self.features["n_mels"], self.n_frames, 1
-        return dict(zip(ARTEFACTS, ((N_SAMPLES,), log_mel), strict=True))
+        return dict(zip(ARTEFACTS, ((self.n_samples,), log_mel), strict=True))
 
     def mel_bands(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the mel filterbank of the front end as 3 values for each bin.

@@ -18,7 +18,6 @@ from asc_jax.errors import UserError
 from asc_jax.export.graph import (
     ELEMENTWISE,
     INPUT,
-    N_SAMPLES,
     REDUCTIONS,
     Deployment,
     Operation,
@@ -110,11 +109,11 @@ def _silent() -> Iterator[None]:
 
 
 def _log_mel(tf, deployment: Deployment, waveform):
-    """Compute the front end, `[b, 32000]` → `[b, n_mels, n_frames, 1]`."""
+    """Compute the front end, `[b, n_samples]` → `[b, n_mels, n_frames, 1]`."""
     n_fft, n_mels, hop_length = (deployment.features[n] for n in ("n_fft", "n_mels", "hop_length"))
     half = n_fft // 2
     padded = tf.pad(waveform, [[0, 0], [half, n_fft - half]], "REFLECT")
-    starts = range(0, N_SAMPLES + 1, hop_length)
+    starts = range(0, deployment.n_samples + 1, hop_length)
     frames = tf.stack([padded[:, start : start + n_fft] for start in starts], 1)
     spectrum = tf.signal.rfft(frames * deployment.window(), [n_fft])
     power = tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2

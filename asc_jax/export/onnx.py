@@ -13,7 +13,6 @@ from asc_jax.export.graph import (
     ARTEFACTS,
     ELEMENTWISE,
     INPUT,
-    N_SAMPLES,
     REDUCTIONS,
     Deployment,
     Operation,
@@ -94,7 +93,7 @@ def _model(deployment: Deployment, artefact: str) -> bytes:
     (n_classes,) = deployment.operations[-1].shape
     n_mels, n_frames = deployment.features["n_mels"], deployment.n_frames
     if artefact == "waveform_to_probs":
-        source, source_shape, result = "waveform", ("b", N_SAMPLES), "probs"
+        source, source_shape, result = "waveform", ("b", deployment.n_samples), "probs"
         w.node("Softmax", _network(w, deployment, _log_mel(w, deployment)), axis=1)
     else:
         source, source_shape, result = INPUT, ("b", n_mels, n_frames, 1), "logits"
@@ -116,7 +115,7 @@ def _model(deployment: Deployment, artefact: str) -> bytes:
 
 
 def _log_mel(w: _Writer, deployment: Deployment) -> str:
-    """Add the front end, `waveform [b, 32000]` → `[b, 1, n_mels, n_frames]`."""
+    """Add the front end, `waveform [b, n_samples]` → `[b, 1, n_mels, n_frames]`."""
     f = deployment.features
     half = f["n_fft"] // 2
     pads = w.constant(np.array([0, half, 0, f["n_fft"] - half]))

@@ -13,7 +13,7 @@ log = logging.getLogger("asc_jax")
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
-SAMPLE_RATE = 32_000  # Hz, what data sets are stored at
+SAMPLE_RATES = (32_000, 44_100)  # Hz, what data sets are stored at
 WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a machine's memory hold
     "seed": (0, 2**62),
     "data.batch_size": (1, 2**16),
@@ -114,7 +114,11 @@ def _of_budget(budget) -> tuple[Expectation, ...]:
 def _of_features(f) -> tuple[Expectation, ...]:
     n_mels, n_fft, nyquist = f.n_mels, f.n_fft, f.sample_rate / 2
     return (
-        ("features.sample_rate", f.sample_rate == SAMPLE_RATE, f"{SAMPLE_RATE}, the data set's"),
+        (
+            "features.sample_rate",
+            f.sample_rate in SAMPLE_RATES,
+            " or ".join(map(str, SAMPLE_RATES)) + ", as data sets are stored",
+        ),
         ("features.hop_length", 1 <= f.hop_length <= nyquist, f"in 1 … {nyquist:g}"),
         ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),
         ("features.n_fft", n_fft < 2 * f.sample_rate, "less than two seconds"),

@@ -33,7 +33,7 @@ from asc_jax.data.tau.folder import (
     require_unchanged,
 )
 from asc_jax.data.tau.taxonomy import SCENES
-from asc_jax.data.tau.wav import N_SAMPLES, read_resampled
+from asc_jax.data.tau.wav import SAMPLE_RATE, read_resampled
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.machine.optional_packages import require_tensorflow
@@ -43,7 +43,7 @@ SHARD_CLIPS = 2048  # 256 MiB
 # Every record is found on its own. Uncompressed ones are written three times faster and, on noise,
 # take 8 % more room.
 RECORDS = "group_size:1,uncompressed"
-CLIP_BYTES = 128_600  # a stored clip with its names, rounded up
+NAMES_BYTES = 600  # of the names of a stored clip, rounded up
 
 
 class Stored(NamedTuple):
@@ -62,9 +62,10 @@ class Tau22(dataset_builder.FileReaderBuilder):
       recordings: in place of `tau_dir`: split name → what `read_recordings` returned.
       official: names of the splits whose lists are the published ones.
       on_clips: called with the number of clips written since its last call.
+      sample_rate: that clips are stored at, one of `wav.STORED_RATES`, Hz.
       **kwargs: tfds' own, e.g. `data_dir`.
 
-    An example holds `audio` float32 [32000] in [-1, 1), `label`, `device_id` and `city_id`
+    An example holds `audio` float32 [sample_rate] in [-1, 1), `label`, `device_id` and `city_id`
     (ids of `taxonomy`, -1 where unknown), `location` ("lisbon-1000"), `segment` ("40000",
     the ten-second recording) and `filename`, in the order of the split's list.
     """
@@ -80,11 +81,12 @@ class Tau22(dataset_builder.FileReaderBuilder):
         recordings: dict[str, list[Recording]] | None = None,
         official: Sequence[str] = (),
         on_clips: Callable[[int], object] = lambda n_clips: None,
+        sample_rate: int = SAMPLE_RATE,
         **kwargs,
     ):
         require_tensorflow()  # or tfds imports it, which would take the GPU
         self._tau_dir, self._recordings, self._on_clips = tau_dir, recordings, on_clips
-        self._official = list(official)
+        self._official, self._sample_rate = list(official), sample_rate
         self.checksums: dict[str, array.array] = {}  # of the clips of each split written
         self._stored: dict[Recording, Stored] = {}
         super().__init__(**{"file_format": "array_record", **kwargs})
@@ -101,12 +103,12 @@ class Tau22(dataset_builder.FileReaderBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="One-second scenes at 32 kHz.",
+            description=f"One-second scenes at {self._sample_rate} Hz.",
             features=tfds.features.FeaturesDict(
                 {
                     # Raw bytes: the form that is read fastest.
                     "audio": tfds.features.Tensor(
-                        shape=(N_SAMPLES,), dtype=np.float32, encoding="bytes"
+                        shape=(self._sample_rate,), dtype=np.float32, encoding="bytes"
                     ),
                     "label": tfds.features.ClassLabel(names=SCENES),
                     "device_id": tfds.features.Scalar(np.int32),
@@ -140,7 +142,7 @@ class Tau22(dataset_builder.FileReaderBuilder):
         sums, n_bytes = array.array("L"), 0
         for number, part in enumerate(parts):
             path = os.fspath(template.sharded_filepath(shard_index=number, num_shards=len(parts)))
-            places = write_shard(path, part, self._stored, self._on_clips)
+            places = write_shard(path, part, self._stored, self._on_clips, self._sample_rate)
             sums.extend(place.checksum for place in places)
             n_bytes += os.stat(path).st_size
             for clip, place in zip(part, places, strict=True):
@@ -159,6 +161,7 @@ def write_shard(
     clips: Sequence[Recording],
     stored: Mapping[Recording, Stored],
     on_clips: Callable[[int], object] = lambda n_clips: None,
+    sample_rate: int = SAMPLE_RATE,
 ) -> list[Stored]:
     """Write one shard into an existing folder.
 
@@ -168,6 +171,7 @@ def write_shard(
       stored: clips of earlier shards, which are copied from there; all others are read from
         their wav files.
       on_clips: called with 1 after each clip.
+      sample_rate: of what is written, Hz.
 
     Returns:
       Where each clip now is.
@@ -176,7 +180,8 @@ def write_shard(
       UserError: a wav file is not as expected, or a shard that is copied from is damaged.
       OSError: the shard cannot be written.
     """
-    waveforms = read_resampled([clip.path for clip in clips if clip not in stored])
+    new = [clip.path for clip in clips if clip not in stored]
+    waveforms = read_resampled(new, rate=sample_rate)
     readers, written = {}, []
     with contextlib.closing(waveforms):
         with _disk_errors():
@@ -200,7 +205,7 @@ def serialise(clip: Recording, waveform: np.ndarray) -> bytes:
 
     Args:
       clip: its names and ids.
-      waveform: `[32000]` float32.
+      waveform: `[sample_rate]` float32.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -268,6 +273,7 @@ def build(
     data_dir: str | os.PathLike,
     on_clips: Callable[[int], object] = lambda n_clips: None,
     official: Sequence[str] = (),
+    sample_rate: int = SAMPLE_RATE,
 ) -> Path:
     """Build the data set beside the one that may be there, then replace that.
 
@@ -278,6 +284,7 @@ def build(
       data_dir: folder that is to hold the data set; made if needed.
       on_clips: called with the number of clips written since its last call.
       official: names of the splits whose lists are the published ones.
+      sample_rate: that clips are stored at, one of `wav.STORED_RATES`, Hz.
 
     Returns:
       The folder of the data set's files.
@@ -288,14 +295,19 @@ def build(
     """
     n_clips = sum(map(len, recordings.values()))
     before = file_stamps(recordings)
-    with replacing(data_dir, Tau22.name, n_clips * CLIP_BYTES) as staging:
+    n_bytes = n_clips * (4 * sample_rate + NAMES_BYTES)
+    with replacing(data_dir, Tau22.name, n_bytes) as staging:
         builder = Tau22(
-            recordings=recordings, official=official, on_clips=on_clips, data_dir=staging
+            recordings=recordings,
+            official=official,
+            on_clips=on_clips,
+            sample_rate=sample_rate,
+            data_dir=staging,
         )
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         tfds.disable_progress_bar()  # it counts shards; on_clips counts clips
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself by print
             builder.download_and_prepare(download_config=config)
-        integrity.record(dataset_folder(staging), builder.checksums)
+        integrity.record(dataset_folder(staging), builder.checksums, sample_rate)
         require_unchanged(before, file_stamps(recordings))
     return dataset_folder(data_dir)

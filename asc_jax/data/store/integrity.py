@@ -15,15 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax.data.tau.wav import N_SAMPLES, RESAMPLER, SAMPLE_RATE
+from asc_jax.data.tau.wav import RESAMPLER, SAMPLE_RATE, STORED_RATES
 from asc_jax.machine import files
 from asc_jax.machine.version import code_version
 
 NAME = "integrity.json"
 SHARD = ".array_record-"  # in the name of every shard
-CLIPS_ARE = {
-    "sample_rate": SAMPLE_RATE, "n_samples": N_SAMPLES, "dtype": "float32", "resampler": RESAMPLER,
-}  # fmt: skip
+CLIPS_ARE = {"dtype": "float32", "resampler": RESAMPLER}
 
 
 def checksum(record: bytes) -> int:
@@ -31,17 +29,20 @@ def checksum(record: bytes) -> int:
     return zlib.crc32(record)
 
 
-def record(folder: Path, checksums: Mapping[str, Sequence[int]]) -> None:
+def record(
+    folder: Path, checksums: Mapping[str, Sequence[int]], sample_rate: int = SAMPLE_RATE
+) -> None:
     """Write what `check` compares the data set with.
 
     Args:
       folder: of a data set just built.
       checksums: split name → the checksum of each of its clips, in stored order.
+      sample_rate: of the clips, Hz.
     """
     for split, sums in checksums.items():
         files.write_atomically(_table(folder, split), np.asarray(sums, "<u4").tobytes())
     content = {
-        "clips_are": CLIPS_ARE,
+        "clips_are": {"sample_rate": sample_rate, "n_samples": sample_rate, **CLIPS_ARE},
         "made_with": {"code": code_version(), "python": platform.python_version()},
         "n_clips": {split: len(sums) for split, sums in checksums.items()},
         "files": {path.name: _facts(path) for path in sorted(folder.iterdir())},
@@ -72,8 +73,11 @@ def check(folder: Path) -> dict:
         raise ValueError(f"{NAME} cannot be read") from error
     if not intact:
         raise ValueError(f"{NAME} was changed")
-    for name, value in CLIPS_ARE.items():
-        found = content["clips_are"].get(name)
+    clips_are = content["clips_are"]
+    rate = clips_are.get("sample_rate")
+    expected = {"sample_rate": rate if rate in STORED_RATES else SAMPLE_RATE, "n_samples": rate}
+    for name, value in {**expected, **CLIPS_ARE}.items():
+        found = clips_are.get(name)
         if found != value:
             raise ValueError(f"made by other code: {name} is {found}, this version has {value}")
     for name, facts in content["files"].items():

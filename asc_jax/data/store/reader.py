@@ -68,6 +68,18 @@ def sizes(folder: Path) -> dict[str, int]:
         raise _unreadable(folder, error) from error
 
 
+def sample_rate(folder: Path) -> int:
+    """Return the rate of the clips of the data set in a folder, Hz.
+
+    Raises:
+      UserError: as `sizes`.
+    """
+    try:
+        return integrity.check(_newest_version(folder))["clips_are"]["sample_rate"]
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+
+
 def official_splits(folder: Path) -> set[str]:
     """Names of the splits that were built from the published lists.
 

@@ -1,4 +1,4 @@
-"""Wav files of one second → waveforms at 32 kHz.
+"""Wav files of one second → waveforms at 32 kHz, or at their own 44.1 kHz.
 
 The real data set has 230,350 clips: threads read and resample them, a few batches ahead of the
 caller and no further, so that memory stays bounded.
@@ -21,8 +21,8 @@ from asc_jax.machine.resources import n_cores
 
 WAV_RATE = 44_100  # Hz
 WAV_SAMPLES = 44_100  # one second
-SAMPLE_RATE = 32_000  # Hz, of what is stored
-N_SAMPLES = 32_000
+SAMPLE_RATE = 32_000  # Hz, of what is stored unless asked otherwise; a clip has as many samples
+STORED_RATES = (SAMPLE_RATE, WAV_RATE)  # Hz; at the recordings' own, nothing is resampled
 RESAMPLER = 1  # goes up when the same file gives other numbers: data sets are then built again
 BATCH = 8  # clips resampled by one call: 0.12 ms a clip; 32 would not fit the cache, 0.19 ms
 
@@ -105,15 +105,18 @@ def _read_any(path: str | os.PathLike) -> np.ndarray:
     return waveform
 
 
-def read_resampled(paths: Sequence[Path], n_threads: int | None = None) -> Iterator[np.ndarray]:
+def read_resampled(
+    paths: Sequence[Path], n_threads: int | None = None, rate: int = SAMPLE_RATE
+) -> Iterator[np.ndarray]:
     """Read clips and resample each once, in order and with bounded memory.
 
     Args:
       paths: wav files as `read_wav` takes them.
       n_threads: None: one per core.
+      rate: one of `STORED_RATES`, Hz.
 
     Yields:
-      `[32000]` float32, one per path.
+      `[rate]` float32, one per path.
 
     Raises:
       UserError: as `read_wav`.
@@ -123,7 +126,7 @@ def read_resampled(paths: Sequence[Path], n_threads: int | None = None) -> Itera
         running = deque()
         try:
             for start in range(0, len(paths), BATCH):
-                running.append(pool.submit(_read_batch, paths[start : start + BATCH]))
+                running.append(pool.submit(_read_batch, paths[start : start + BATCH], rate))
                 if len(running) > 2 * n_threads:
                     yield from running.popleft().result()
             while running:
@@ -132,24 +135,22 @@ def read_resampled(paths: Sequence[Path], n_threads: int | None = None) -> Itera
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read_batch(paths: Sequence[Path]) -> np.ndarray:
-    """Return the resampled clips of at most BATCH files, `[len(paths), 32000]` float32."""
+def _read_batch(paths: Sequence[Path], rate: int) -> np.ndarray:
+    """Return the resampled clips of at most BATCH files, `[len(paths), rate]` float32."""
     # Always BATCH rows, so that one program serves the last batch too.
     waveforms = np.zeros((BATCH, WAV_SAMPLES), np.float32)
     for row, path in zip(waveforms, paths, strict=False):
         read_wav(path, out=row)
-    return np.asarray(_resampler()(waveforms))[: len(paths)]
+    return np.asarray(_resampler(rate)(waveforms))[: len(paths)]
 
 
 @functools.cache
-def _resampler() -> Callable:
-    """Return `[BATCH, 44100]` → `[BATCH, 32000]`, on the CPU so that no GPU changes the bits."""
+def _resampler(rate: int) -> Callable:
+    """Return `[BATCH, 44100]` → `[BATCH, rate]`, on the CPU so that no GPU changes the bits."""
     import jax
 
     from asc_jax import features
 
-    resample = jax.jit(
-        lambda waveform: features.resample(waveform, WAV_RATE, SAMPLE_RATE, banded=True)
-    )
+    resample = jax.jit(lambda waveform: features.resample(waveform, WAV_RATE, rate, banded=True))
     cpu = jax.devices("cpu")[0]
     return lambda waveform: resample(jax.device_put(waveform, cpu))
