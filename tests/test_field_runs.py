@@ -1,5 +1,7 @@
 """Runs that are looked for in the wrong folder, moved, or opened under other settings."""
 
+import errno
+import os
 import re
 
 import jax
@@ -11,8 +13,11 @@ from small import small_clips, small_config
 from small_run import write_run
 
 import asc_jax
+from asc_jax.cli import eval
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import make_evaluator
+from asc_jax.evaluation.report import report
+from asc_jax.machine import files
 from asc_jax.training import config_checks
 from asc_jax.training.run import Run
 from asc_jax.training.workdir import run_config
@@ -132,3 +137,37 @@ def test_b23_mel_bands_that_hear_nothing_are_counted(caplog, monkeypatch):
     assert "--config.features.n_mels=144 has none" in record.getMessage()
     config_checks.check_values(small_config())
     assert len(caplog.records) == 1
+
+
+def test_pipe_in_place_of_a_file_is_named_and_nothing_hangs(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(UserError, match="config.json cannot be read: not an ordinary file"):
+        run_config.load(tmp_path)
+    (tmp_path / "folder/config.json").mkdir(parents=True)
+    with pytest.raises(UserError, match="config.json cannot be read: not an ordinary file"):
+        run_config.load(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space, or choose"),
+        (errno.EFBIG, "raise the limit with `ulimit -f unlimited`, or choose"),
+        (errno.EROFS, "; choose another --workdir"),
+    ],
+)
+def test_advice_fits_what_the_system_says(number, advice):
+    with pytest.raises(UserError, match=advice), files.writing_to("run"):
+        raise OSError(number, os.strerror(number), "run/output.csv")
+
+
+def test_b08_results_on_training_clips_are_marked(monkeypatch, caplog):
+    monkeypatch.setattr(eval.log, "propagate", True)
+    monkeypatch.setattr(eval, "clips_in_both", lambda *_: ["a.wav", "b.wav"])
+    found = eval._in_both(small_config(), "d1")
+    assert found == {"n_clips": 2, "first": "a.wav"}
+    assert "2 clips of test, such as a.wav, are in train_5pct too" in caplog.text
+    words = report.trained_and_tested({"trained_and_tested": found})
+    assert "2 of the test clips, such as a.wav, are training clips too" in words
+    monkeypatch.setattr(eval, "clips_in_both", lambda *_: [])
+    assert eval._in_both(small_config(), "d1") is None

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -319,3 +320,43 @@ def test_warnings_of_our_own_are_shown_by_commands(tmp_path):
     words = ("--config", "splits/5pct.py", "--config.features.n_fft=1000")
     done = call("complexity", *words, "--config.features.win_length=1000", cwd=tmp_path)
     assert done.stderr.startswith("WARNING: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"),
+    [
+        (("help", "config"), 0, "usage: asc-jax config show"),
+        (("prepare_data", "--help"), 0, "usage: asc-jax prepare-data"),
+        (("Train",), 2, "unknown verb 'Train': did you mean train?"),
+    ],
+)
+def test_verbs_as_people_type_them(tmp_path, words, status, expected):
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == status
+    assert expected in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--config", "run/config.json"), "no Python file, as a config is: .*--workdir run$"),
+        (("--config.model=tf_sepnet",), "is a section: .*--config.model.name=tf_sepnet"),
+        (("--config.train.keep_best=yes",), "keep_best=yes: expected true or false"),
+    ],
+)
+def test_values_as_people_type_them(tmp_path, words, expected):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    words = words if "--config" in words else ("--config", "splits/5pct.py", *words)
+    done = call("complexity", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(expected, done.stderr.strip())
+
+
+def test_page_of_robustness_names_tests_that_exist():
+    here = pathlib.Path(__file__).parent
+    page = (here.parent / "docs/robustness.md").read_text("utf-8")
+    named = {*re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)}
+    assert len(named) > 100
+    for file, test in named:
+        assert f"def {test}(" in (here / file).read_text("utf-8"), f"{file}::{test}"
