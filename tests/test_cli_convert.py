@@ -351,7 +351,7 @@ def test_full_disk_is_said_in_one_line(tmp_path, tensors):
     first = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (2**18, 2**18))"
     args = ("--from_torch=m.pt", "--workdir=x", *BASE)
     message = refused(*args, cwd=tmp_path, module=("-c", AFTER.format(first=first)))
-    assert "cannot write to the workdir x: File too large; free some space" in message
+    assert "cannot write to the workdir x: File too large; raise the limit" in message
 
 
 def test_malicious_checkpoint_ends_with_one_line_and_does_not_run(tmp_path):
