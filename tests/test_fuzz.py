@@ -43,6 +43,8 @@ ONCE = [
     ("results", b'{"stored_dtype": "a", "a": {"macro_accuracy": 1.0}, "seed": 0}'),
     ("results", SHORT.replace(b'"accuracy": 1.0', b'"accuracy": ' + b"9" * 400)),
     ("torch_names", bytes([0, 1, 3])),  # a tensor named "\n\0"
+    # A zip archive on several disks, which `zipfile.is_zipfile` does not survive.
+    ("torch_file", b"PK\6\7" + bytes(12) + b"\2\0\0\0" + b"PK\5\6" + bytes(18)),
     ("c_header", b"#define ASC_N_MELS four\n"),
     ("c_header", b"\xff"),
     ("arrays", b"PK\3\4"),

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
@@ -88,6 +89,14 @@ def parse_json(text: str | bytes) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, expected an object")
     return value
+
+
+def is_zip(path: pathlib.Path) -> bool:
+    """Return whether a file is a zip archive that can be opened, whatever was done to it."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # it says that it spans several disks
+        return False
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError, short
-from asc_jax.machine.files import atomic_writer
+from asc_jax.machine.files import atomic_writer, is_zip
 from asc_jax.machine.optional_packages import require
 
 
@@ -178,7 +178,7 @@ def _load(path: pathlib.Path):
             torch.serialization.safe_globals(_harmless()),
             warnings.catch_warnings(action="ignore"),
         ):
-            mmap = zipfile.is_zipfile(path)  # mapped, a large file of something else costs nothing
+            mmap = is_zip(path)  # mapped, a large file of something else costs nothing
             content = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
             if mmap and _is_damaged(path):
                 raise zipfile.BadZipFile
