@@ -92,6 +92,7 @@ def test_nothing_fits_a_budget_of_nothing():
     assert set(solved.values()) == {None}
 
 
+@pytest.mark.nightly
 def test_search_that_ends_before_the_budget_says_so(monkeypatch):
     monkeypatch.setattr(budget, "MAX_WIDTH", 16)
     monkeypatch.setattr(budget, "MAX_EXPANSION", 0.1)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.faults.kinds import KINDS, REAL, a_round
 
-SHORT = ("checkpoint bit-flipped", "disk full", "killed at a file operation")
-LONGER = (*SHORT, "building killed at a file operation", "SIGKILL while saving")
+SHORT = ("checkpoint bit-flipped", "disk full")
+LONGER = (*SHORT, "killed at a file operation", "building killed at a file operation", "SIGKILL while saving")
 ROOT = pathlib.Path(__file__).parent.parent
 
 

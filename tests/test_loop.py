@@ -253,6 +253,8 @@ def test_selection_uses_the_clips_held_out_and_never_the_test_list(parts, tmp_pa
     assert best["macro_accuracy"] == max(found.values())
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
 def test_many_epochs_leak_no_thread_and_no_file(parts, tmp_path, whole):
     """`test_long_run.py` looks at memory too, which takes longer to settle."""
     clips = Watched(small_clips(N_CLIPS))
