@@ -12,7 +12,12 @@ import pytest
 from tests.faults.kinds import KINDS, REAL, a_round
 
 SHORT = ("checkpoint bit-flipped", "disk full")
-LONGER = (*SHORT, "killed at a file operation", "building killed at a file operation", "SIGKILL while saving")
+LONGER = (
+    *SHORT,
+    "killed at a file operation",
+    "building killed at a file operation",
+    "SIGKILL while saving",
+)
 ROOT = pathlib.Path(__file__).parent.parent
 
 
