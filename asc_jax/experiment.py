@@ -141,6 +141,8 @@ def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
     """
     schedule = bind(optim.SCHEDULES, config.schedule, "config.schedule")
     optimiser = bind(optim.OPTIMISERS, config.optim, "config.optim")
+    if config.init.from_run:
+        optimiser = optim.with_factors(optimiser)
     with errors_named("config.schedule"):
         schedule = schedule(n_steps)
         jax.eval_shape(schedule, jax.ShapeDtypeStruct((), int))

@@ -53,6 +53,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.grn = False
     config.model.activation = "relu"
 
+    # evaluation.initial.start: begin with the parameters of another run, "" for none; names of
+    # parameters that begin afresh and that stay as they are, such as "head/*,b6/*"; and the factor
+    # of the learning rate of all that was taken.
+    config.init = ml_collections.ConfigDict()
+    config.init.from_run = ""
+    config.init.checkpoint = "last"
+    config.init.fresh = ""
+    config.init.freeze = ""
+    config.init.rate = 1.0
+
     # training.losses.LOSSES; gamma 0 is cross-entropy.
     config.loss = ml_collections.ConfigDict({"name": "focal", "gamma": 0.0})
 

@@ -9,6 +9,7 @@ RUN/seed0 and so on. `asc-jax config show splits/5pct.py` lists the values of a 
 examples:
   asc-jax train --config splits/5pct.py
   asc-jax train --config demo.py --config.train.n_epochs=3 --workdir runs/short
+  asc-jax train --config demo.py --config.init.from_run=runs/short --workdir runs/further
 
 exit status: 0 trained, 2 wrong input, 3 another process of the run is lost, 128 + its number
 interrupted by a signal with everything saved (130 by Ctrl-C, 143 by SIGTERM; SIGHUP, SIGUSR1,
@@ -26,6 +27,7 @@ from asc_jax.complexity import limits
 from asc_jax.data import held_out
 from asc_jax.data.clips import open_split
 from asc_jax.errors import UserError, printable
+from asc_jax.evaluation import initial
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import hosts, lock
@@ -53,6 +55,8 @@ def main(argv) -> None:
     test_clips = open_split(config.data.dir, config.data.test_split, config.features.sample_rate)
     hosts.require_same(config=config.to_json(), clips=clips.identity)
     options = {"make_evaluator": make_evaluator, **config.train}
+    if config.init.from_run:
+        options["start"] = initial.start
     with hosts.own_workdir(workdir) as own, lock.held(own):
         folders = [pathlib.Path(own, folder(config, each.config.seed)) for each in experiments]
         for experiment, path in zip(experiments, folders, strict=True):

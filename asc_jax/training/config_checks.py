@@ -14,6 +14,7 @@ log = logging.getLogger("asc_jax")
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
 SAMPLE_RATES = (32_000, 44_100)  # Hz, what data sets are stored at
+MAX_RATE = 1000.0  # what `init.rate` may multiply a learning rate by
 WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a machine's memory hold
     "seed": (0, 2**62),
     "data.batch_size": (1, 2**16),
@@ -29,6 +30,7 @@ SECTIONS = [
     "features",
     "augment",
     "model",
+    "init",
     "loss",
     "optim",
     "schedule",
@@ -83,6 +85,7 @@ def _expectations(config) -> tuple[Expectation, ...]:
         ("data.train_split", config.data.train_split != "evaluation", "a split with labels"),
         ("data.test_split", config.data.test_split != "evaluation", "a split with labels"),
         *_of_features(config.features),
+        *_of_init(config.init),
         ("precision.compute", compute in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
         (
             "precision.stored",
@@ -125,6 +128,17 @@ def _of_features(f) -> tuple[Expectation, ...]:
         ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
         ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),
         ("features.f_min", 0 <= f.f_min < f.f_max, "at least 0 and below features.f_max"),
+    )
+
+
+def _of_init(init) -> tuple[Expectation, ...]:
+    return (
+        ("init.checkpoint", init.checkpoint in ("last", "best"), "last or best"),
+        ("init.rate", 0 <= init.rate <= MAX_RATE, f"in 0 … {MAX_RATE:g}"),
+        *(
+            (f"init.{name}", not init[name] or bool(init.from_run), "empty without init.from_run")
+            for name in ("fresh", "freeze")
+        ),
     )
 
 

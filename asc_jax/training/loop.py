@@ -52,6 +52,7 @@ def fit_seeds(
     resident: str = "off",
     n_seeds: int = 1,
     validation_clips=None,
+    start: Callable | None = None,
     together: bool | None = None,
 ) -> list[TrainState]:
     """Train runs that differ in nothing but their seed, as each would be trained alone.
@@ -74,6 +75,7 @@ def fit_seeds(
       n_seeds: not used here; the command makes the experiments.
       validation_clips: of training locations held out; if given, they are evaluated on along
         the way in place of the test clips, and `keep_best` selects by them.
+      start: what a fresh run begins with: see `Run.restore`.
       together: in one program, or one run after the other. None: together on a GPU or TPU,
         which one run does not fill. Runs that stand at different steps are resumed one by one.
 
@@ -102,7 +104,7 @@ def fit_seeds(
     if validation_clips is not None:
         for run in runs:
             run.watch("validation", validation_clips)
-    states = [run.restore() for run in runs]
+    states = [run.restore(start) for run in runs]
     source, held = clips, None
     if any(run.is_unfinished(eval_every_epochs) for run in runs):
         source, held = place_clips(clips, resident)

@@ -5,11 +5,12 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from asc_jax.errors import expect
-from asc_jax.types import Array
+from asc_jax.types import Array, Params
 
 MAX_LR = 1e6
 MAX_WARMUP_STEPS = 10**9  # below what the step's integer holds
@@ -113,6 +114,41 @@ def scheduled(
         return updates, ScheduledState(state.count + 1, rate, inner)
 
     return optax.GradientTransformation(init, update)
+
+
+class FactorsState(NamedTuple):
+    """factors: of each parameter's updates, a pytree like the parameters. inner: the state of the
+    optimiser whose updates they are.
+    """
+
+    factors: Params
+    inner: optax.OptState
+
+
+def with_factors(
+    optimiser: Callable[[Array], optax.GradientTransformation],
+) -> Callable[[Array], optax.GradientTransformation]:
+    """Return an optimiser whose updates are multiplied by a factor for each parameter.
+
+    The factors are part of its state, 1 at first, so that a checkpoint holds them; 0 freezes a
+    parameter, weight decay included.
+    """
+
+    def with_rate(rate: Array) -> optax.GradientTransformation:
+        tx = optimiser(rate)
+
+        def init(params):
+            factors = jax.tree.map(lambda _: jnp.ones((), jnp.float32), params)
+            return FactorsState(factors, tx.init(params))
+
+        def update(updates, state, params=None):
+            updates, inner = tx.update(updates, state.inner, params)
+            updates = jax.tree.map(lambda u, f: u * f.astype(u.dtype), updates, state.factors)
+            return updates, FactorsState(state.factors, inner)
+
+        return optax.GradientTransformation(init, update)
+
+    return with_rate
 
 
 def make_tx(

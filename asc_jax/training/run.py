@@ -1,7 +1,7 @@
 """The place of a run in its training: its counters, figures, checkpoints and journal."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -75,14 +75,17 @@ class Run:
         """Choose the clips to evaluate on along the way; `kind` is "test" or "validation"."""
         self.kind, self.watched = kind, clips
 
-    def restore(self) -> TrainState:
-        """Return the state of the newest sound checkpoint, or a fresh one."""
+    def restore(self, start: Callable | None = None) -> TrainState:
+        """Return the state of the newest sound checkpoint, or a fresh one.
+
+        start: experiment → `initial.Start`, to begin a fresh run with; None: random parameters.
+        """
         template = self.experiment.abstract_state()
         restored = self.checkpoints.restore(template, mend=True, older=first_layout)
         restored = hosts.from_first(restored, template)
         if restored is None:
             run_config.keep(self.workdir, self.experiment.config)
-            return self.experiment.new_state(self.experiment.variables(), self.tx)
+            return self._first_state(start)
         state, extra, self.step = restored
         provenance.refuse_another_run(extra, self.experiment, self.clips, self.workdir)
         run_config.keep(self.workdir, self.experiment.config)
@@ -91,6 +94,15 @@ class Run:
         if self.step < self.n_steps:
             print(f"resuming {self.workdir} at step {self.step} of {self.n_steps}")
         return state
+
+    def _first_state(self, start: Callable | None) -> TrainState:
+        if start is None:
+            return self.experiment.new_state(self.experiment.variables(), self.tx)
+        begin = start(self.experiment)
+        print(*begin.report, sep="\n", flush=True)
+        state = self.experiment.new_state(begin.variables, self.tx)
+        inner = state.opt_state.inner._replace(factors=begin.factors)
+        return state.replace(opt_state=state.opt_state._replace(inner=inner))
 
     def owes_evaluation(self, every_epochs: int) -> bool:
         """Return whether the run was killed after it saved an epoch and before it evaluated it."""
