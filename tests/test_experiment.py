@@ -16,7 +16,7 @@ from asc_jax.errors import UserError
         ("model__width", 0, "config.model.width is 0"),
         ("model__expansion", -1.0, "config.model.expansion is -1.0"),
         ("schedule__peak_lr", -1.0, "config.schedule.peak_lr is -1.0, expected above 0"),
-        ("features__sample_rate", 22_050, "expected 32000 or 44100"),
+        ("features__sample_rate", 16_001, "expected 8000 or 11025 or .* as data sets are stored"),
         ("features__win_length", 5000, r"in 1 … 4096 \(n_fft\)"),
         ("features__f_max", 20_000.0, "at most 16000 Hz"),
         ("features__f_min", 16_000.0, "below features.f_max"),

@@ -12,11 +12,12 @@ import pytest
 from commands import call
 from tau_folder import clip_name, write_list, write_tau
 
+from asc_jax import features
 from asc_jax.cli import prepare_data
 from asc_jax.data import held_out
 from asc_jax.data.clips import DATASET, clips_in_both, open_split
 from asc_jax.data.store import integrity, reader
-from asc_jax.data.tau import download, folder
+from asc_jax.data.tau import download, folder, wav
 from asc_jax.data.tau.folder import find_lists, fingerprint, notes, read_recordings
 from asc_jax.data.tau.table import read_table
 from asc_jax.data.tau.taxonomy import SCENES
@@ -529,3 +530,11 @@ def test_b27_failed_checksum_and_short_file_are_damage(data_dir):
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged or incomplete .*; rebuild it"):
         prepare_data.check(data_dir)
+
+
+def test_clips_are_stored_at_the_rate_of_a_small_machine(good, dataset, tmp_path):
+    prepare_data.prepare(good, tmp_path, splits=["test"], sample_rate=16_000)
+    batch = next(open_split(tmp_path, "test", 16_000).in_order(N_TEST))
+    paths = [each.path for each in read_recordings(good, ["test"])["test"]]
+    expected = features.resample(np.stack([wav.read_wav(p) for p in paths]), 44_100, 16_000)
+    np.testing.assert_allclose(batch["audio"][batch["mask"]], expected, atol=1e-6)

@@ -4,6 +4,7 @@ import functools
 import logging
 
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
+from asc_jax.data.tau.wav import STORED_RATES
 from asc_jax.errors import UserError, short
 from asc_jax.features import filters
 from asc_jax.machine.named_parts import require_section
@@ -13,7 +14,6 @@ log = logging.getLogger("asc_jax")
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
-SAMPLE_RATES = (32_000, 44_100)  # Hz, what data sets are stored at
 MAX_RATE = 1000.0  # what `init.rate` may multiply a learning rate by
 WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a machine's memory hold
     "seed": (0, 2**62),
@@ -119,8 +119,8 @@ def _of_features(f) -> tuple[Expectation, ...]:
     return (
         (
             "features.sample_rate",
-            f.sample_rate in SAMPLE_RATES,
-            " or ".join(map(str, SAMPLE_RATES)) + ", as data sets are stored",
+            f.sample_rate in STORED_RATES,
+            " or ".join(map(str, STORED_RATES)) + ", as data sets are stored",
         ),
         ("features.hop_length", 1 <= f.hop_length <= nyquist, f"in 1 … {nyquist:g}"),
         ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),

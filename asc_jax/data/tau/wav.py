@@ -1,4 +1,4 @@
-"""Wav files of one second → waveforms at 32 kHz, or at their own 44.1 kHz.
+"""Wav files of one second → waveforms at 32 kHz, or at another of `STORED_RATES`.
 
 The real data set has 230,350 clips: threads read and resample them, a few batches ahead of the
 caller and no further, so that memory stays bounded.
@@ -22,7 +22,8 @@ from asc_jax.machine.resources import n_cores
 WAV_RATE = 44_100  # Hz
 WAV_SAMPLES = 44_100  # one second
 SAMPLE_RATE = 32_000  # Hz, of what is stored unless asked otherwise; a clip has as many samples
-STORED_RATES = (SAMPLE_RATE, WAV_RATE)  # Hz; at the recordings' own, nothing is resampled
+# Hz; at 44,100, the recordings' own, nothing is resampled.
+STORED_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, SAMPLE_RATE, WAV_RATE, 48_000)
 RESAMPLER = 1  # goes up when the same file gives other numbers: data sets are then built again
 BATCH = 8  # clips resampled by one call: 0.12 ms a clip; 32 would not fit the cache, 0.19 ms
 
