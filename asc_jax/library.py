@@ -53,7 +53,7 @@ def load_run(
     Raises:
       UserError: there is no such run or checkpoint, or its network is over the budget.
     """
-    with jax.enable_x64(False):
+    with _settled():
         opened = evaluate.open_run(workdir, checkpoint=checkpoint, stored=stored)
     return Run(pathlib.Path(workdir), checkpoint, opened.experiment, opened.variables, opened.step)
 
@@ -145,7 +145,7 @@ class Run:
             if is_file
             else contextlib.nullcontext(recordings.read_array(recording, rate))
         )
-        with jax.enable_x64(False), source as opened:
+        with _settled(), source as opened:
             predict(self._predictor, opened, kept, hop_s=hop_s)
         start_s, end_s, probs = map(np.array, zip(*kept.windows, strict=True))
         return Prediction(SCENES, start_s, end_s, probs, kept.notes)
@@ -156,8 +156,17 @@ class Run:
         Args:
           waveform: `[b, n_samples]` float32 in [-1, 1], one-second clips at the rate of
             `config.features.sample_rate`.
+
+        Raises:
+          UserError: it has another shape.
         """
-        with jax.enable_x64(False):
+        n_samples = self.experiment.n_samples
+        if np.ndim(waveform) != 2 or np.shape(waveform)[1] != n_samples:
+            raise UserError(
+                f"the waveform has the shape {np.shape(waveform)}, expected [b, {n_samples}]: one "
+                f"second at {n_samples} Hz; `predict` takes any length and rate"
+            )
+        with _settled():
             return np.asarray(self._forward(waveform))
 
     @functools.cached_property
@@ -169,6 +178,18 @@ class Run:
         variables = precision.deployed(self.variables, self.config.precision.stored)
         forward = jax.jit(functools.partial(eval_forward, config=self.config))
         return functools.partial(forward, variables)
+
+
+@contextlib.contextmanager
+def _settled():
+    """Compute as a command does, in a program that has set JAX up for its own purposes."""
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.transfer_guard("allow"),
+    ):
+        yield
 
 
 def check_hop(hop_s: float) -> None:

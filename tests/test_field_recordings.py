@@ -332,7 +332,9 @@ def test_picture_does_not_overwrite_its_recording(home, tmp_path):
     data = write(tmp_path / "a.wav").read_bytes()
     done = call("predict", "a.wav", f"--workdir={home}/run", "--png=./a.wav", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --png would overwrite the recording a.wav: give another name\n"
+    assert done.stderr == (
+        "error: --png a.wav: there is a file already that is no PNG picture; give another name\n"
+    )
     assert (tmp_path / "a.wav").read_bytes() == data
 
 

@@ -1,6 +1,8 @@
 """Runs that are looked for in the wrong folder, moved, or opened under other settings."""
 
+import contextlib
 import errno
+import json
 import os
 import re
 
@@ -20,7 +22,7 @@ from asc_jax.evaluation.report import report
 from asc_jax.machine import files
 from asc_jax.training import config_checks
 from asc_jax.training.run import Run
-from asc_jax.training.workdir import run_config
+from asc_jax.training.workdir import checkpoints, provenance, run_config
 
 MOVED = {
     "data__dir": "/elsewhere/tau22",
@@ -171,3 +173,72 @@ def test_b08_results_on_training_clips_are_marked(monkeypatch, caplog):
     assert "2 of the test clips, such as a.wav, are training clips too" in words
     monkeypatch.setattr(eval, "clips_in_both", lambda *_: [])
     assert eval._in_both(small_config(), "d1") is None
+
+
+@pytest.fixture
+def of_today(tmp_path):
+    """The workdir of a run; the newest of its two checkpoints holds its config, as today's do."""
+    write_run(tmp_path / "run")
+    name, config = run_config.load(tmp_path / "run")
+    parts = asc_jax.experiment.make(config)
+    state, _, _ = asc_jax.evaluation.evaluate.restore(parts, tmp_path / "run")
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path / "run")) as manager:
+        manager.save(8, state, {"config": config.to_dict()})
+    return tmp_path / "run"
+
+
+def test_lost_config_is_not_replaced_by_another(of_today):
+    content = (of_today / "config.json").read_text()
+    (of_today / "config.json").unlink()
+    with pytest.raises(UserError, match="config.features.f_max was 16000.0, now 8000.0"):
+        run_config.save(of_today, "small.py", small_config(features__f_max=8000.0))
+    assert not (of_today / "config.json").exists()
+    run_config.save(of_today, "small.py", small_config())
+    assert (
+        json.loads((of_today / "config.json").read_text())["config"]
+        == (json.loads(content)["config"])
+    )
+
+
+def test_config_that_is_not_its_checkpoints_is_noticed_when_a_run_is_opened(of_today):
+    (of_today / "config.json").rename(of_today / "old")
+    (of_today / "checkpoints").rename(of_today / "away")
+    run_config.save(of_today, "small.py", small_config(features__f_max=8000.0))
+    (of_today / "away").rename(of_today / "checkpoints")
+    with pytest.raises(UserError, match="config.features.f_max was 16000.0, now 8000.0"):
+        asc_jax.load_run(of_today)
+
+
+def test_damaged_seal_goes_back_to_the_checkpoint_before(of_today, caplog, monkeypatch):
+    monkeypatch.setattr(checkpoints.log, "propagate", True)
+    path = of_today / "checkpoints/8/metadata"
+    path = path if path.exists() else next((of_today / "checkpoints/8/meta").glob("metadata"))
+    text = path.read_text()
+    assert "state_layout" in text
+    path.write_text(text.replace("state_layout", "state_layouT"))
+    assert asc_jax.load_run(of_today).step == 7
+    assert "the checkpoint of step 8 is damaged" in caplog.text
+
+
+def test_best_epoch_is_chosen_on_the_same_clips_to_the_end(tmp_path):
+    parts = asc_jax.experiment.make(small_config(train__keep_best=True))
+    clips, watched, others = (small_clips(5, seed=seed) for seed in range(3))
+    for number, each in enumerate((clips, watched, others)):
+        each.identity = str(number)
+    extra = provenance.of_run(parts, clips, watched, 1)
+    provenance.refuse_another_run(extra, parts, clips, watched, tmp_path)
+    with pytest.raises(UserError, match="was evaluated on other clips than test now holds"):
+        provenance.refuse_another_run(extra, parts, clips, others, tmp_path)
+
+
+def test_table_is_not_made_of_two_data_sets(run):
+    run_config.check(run, small_config(), same_data=True)
+    with pytest.raises(UserError, match="was trained on the data set in data/tau22, now config"):
+        run_config.check(run, small_config(data__dir="d2"), same_data=True)
+
+
+def test_waveform_of_another_length_is_no_clip(run):
+    opened = asc_jax.load_run(run)
+    for shape in ((1, 16_000), (32_000,)):
+        with pytest.raises(UserError, match=r"expected \[b, 32000\]: one second at 32000 Hz"):
+            opened.apply(np.zeros(shape, np.float32))

@@ -3,24 +3,31 @@
 The names say which report of users of other programs a test stands for.
 """
 
+import contextlib
 import errno
+import fcntl
+import gc
 import io
 import json
+import logging
 import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 
 import filelock
 import jax
 import pytest
-from commands import call
+from absl import logging as absl_logging
+from commands import HANGS_S, call
 
 from asc_jax import cli
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.evaluation.report import figures
 from asc_jax.machine import environment, files, lock, progress, signals, system_errors
 
 COMMAND = (sys.executable, "-m", "asc_jax")
@@ -35,6 +42,21 @@ def shell(line, *args, cwd, **variables):
         text=True,
         capture_output=True,
     )
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before():
+    """Undo what a command does to the loggers and hooks of its process."""
+    log, hook, level = (
+        logging.getLogger("asc_jax"),
+        sys.unraisablehook,
+        absl_logging.get_verbosity(),
+    )
+    handlers, propagate, own = [*log.handlers], log.propagate, log.level
+    yield
+    log.handlers[:], log.propagate, sys.unraisablehook = handlers, propagate, hook
+    log.setLevel(own)
+    absl_logging.set_verbosity(level)
 
 
 @pytest.fixture
@@ -360,3 +382,77 @@ def test_page_of_robustness_names_tests_that_exist():
     assert len(named) > 100
     for file, test in named:
         assert f"def {test}(" in (here / file).read_text("utf-8"), f"{file}::{test}"
+
+
+def test_signal_that_comes_where_nothing_can_be_raised_is_not_lost(monkeypatch, capsys):
+    """A callback of Python's collector, of which JAX has one."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    sent = []
+
+    def send(*_):
+        if not sent:
+            sent.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def work():
+        gc.callbacks.append(send)
+        gc.collect()
+        threading.Event().wait(HANGS_S)
+
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli._guarded(work)
+    finally:
+        gc.callbacks.remove(send)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["2>/dev/full", "2>&1 >/dev/null | true"])
+def test_full_or_closed_standard_error_leaves_the_exit_status(tmp_path, line):
+    done = shell(f'"$@" {line}; echo $?', "nonsense", cwd=tmp_path)
+    assert done.stdout in ("2\n", "0\n")  # 0: that of `true`
+    assert "Traceback" not in done.stderr
+
+
+def test_recording_that_begins_with_a_quote_can_be_given(tmp_path):
+    (tmp_path / "“x”.wav").touch()
+    assert cli._typed("“x”.wav") == "“x”.wav"
+    with contextlib.chdir(tmp_path):
+        (tmp_path / "—a.wav").touch()
+        assert cli._typed("—a.wav") == "—a.wav"
+
+
+@pytest.mark.parametrize("name", ["JAX_TRANSFER_GUARD", "JAX_NUMPY_DTYPE_PROMOTION"])
+def test_variables_that_reject_sound_programs_are_dropped(settled, name):
+    settled(**{name: "strict"})
+    assert name not in os.environ
+
+
+def test_b30_lock_file_that_has_just_taken_its_place_stays(of_another, monkeypatch):
+    path = of_another / lock.NAME
+    flock = fcntl.flock
+
+    def replaced_meanwhile(*args):
+        path.unlink()
+        path.write_text("new")
+        flock(*args)
+
+    monkeypatch.setattr(fcntl, "flock", replaced_meanwhile)
+    assert lock._remove_left_by_another(path)
+    assert path.read_text() == "new"
+
+
+def test_lock_file_that_is_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / lock.NAME)
+    assert lock._remove_left_by_another(tmp_path / lock.NAME) in (True, False)
+
+
+def test_picture_replaces_no_file_but_a_picture(tmp_path):
+    for name, content in (("config.json", b"{}"), ("a.wav", b"RIFF")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: there is a file already that is no PNG"):
+            figures.require_png(tmp_path / name)
+    (tmp_path / "a.png").write_bytes(figures.PNG_SIGNATURE)
+    for name in ("a.png", "none.png"):
+        figures.require_png(tmp_path / name)

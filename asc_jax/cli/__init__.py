@@ -13,8 +13,11 @@ import importlib
 import logging
 import os
 import pathlib
+import re
+import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Collection, Sequence
 
 from absl import flags
@@ -36,6 +39,7 @@ VERBS = (  # each is a module of this folder
     *("convert", "parity", "table1", "submission"),
 )
 STOPPED = "stopped; what was there before still is: run the same command again to continue"
+SEND_AGAIN_S = 0.05  # after a signal that came where nothing can be raised
 OVERVIEW = """\
 usage: asc-jax VERB [options]
        asc-jax VERB --help, or asc-jax help VERB
@@ -99,12 +103,15 @@ def _docstring(file: str | os.PathLike) -> str:
 
 def run(main: Callable[[Sequence[str]], None], define_flags: Callable = lambda: None) -> None:
     """Run one module as a program: parse its flags, call `main(argv)` and end the process."""
-    environment.settle()
-    _guarded(functools.partial(_start, main, define_flags))
+
+    def start():
+        environment.settle()
+        _start(main, define_flags)
+
+    _guarded(start)
 
 
 def _start(main: Callable, define_flags: Callable) -> None:
-    quiet()
     absl_logging.use_absl_handler()  # which holds what other packages log to `quiet`'s level too
     sys.path.append(os.getcwd())  # a config may name a user's own modules
     make_configs_importable()
@@ -127,8 +134,8 @@ def _with_underscores(arg: str) -> str:
 
 
 def _typed(arg: str) -> str:
-    """Return an argument; raise a `UserError` for one with a dash or quote that nobody types."""
-    if arg[:1] in {*"—–−‐‑“”„"}:
+    """Return an argument; raise a `UserError` for a flag with a dash or quote that nobody types."""
+    if re.match("[—–−‐‑]+[a-z]|[“”„]-", arg) and not os.path.lexists(arg):
         raise UserError(
             f"{arg} begins with {arg[0]}, which text programs put in place of -- or of a quote: "
             "type it anew"
@@ -214,8 +221,8 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs tracebacks of what it raises too
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and so does what it is built on
-    if getattr(sys.unraisablehook, "func", None) is not _report_unless_late:
-        sys.unraisablehook = functools.partial(_report_unless_late, sys.unraisablehook)
+    if getattr(sys.unraisablehook, "func", None) is not _report_unraisable:
+        sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
     log = logging.getLogger("asc_jax")
     log.setLevel(logging.WARNING)  # whatever the root logger is set to
     if not log.handlers:
@@ -225,14 +232,23 @@ def quiet() -> None:
         log.propagate = False
 
 
-def _report_unless_late(report: Callable, unraisable) -> None:
-    """Ignore reads that TensorStore continues after one has failed: nobody waits for them."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+def _report_unraisable(report: Callable, unraisable) -> None:
+    """Report what was raised where Python goes on regardless, as in a callback of its collector.
+
+    A signal that came there is sent again, or it would be lost. Reads that TensorStore continues
+    after one has failed are ignored: nobody waits for them.
+    """
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = getattr(error, "signal_number", signal.SIGINT)
+        threading.Timer(SEND_AGAIN_S, os.kill, (os.getpid(), number)).start()  # not in here
+    elif str(error) != "Event loop is closed":
         report(unraisable)
 
 
 def _guarded(start: Callable[[], None]) -> None:
     """Call `start`; turn the errors that a person can fix into a line and an exit status."""
+    quiet()
     before = signals.catch(_stop, signals.BESIDE_CTRL_C)
     try:
         start()
@@ -240,13 +256,13 @@ def _guarded(start: Callable[[], None]) -> None:
     except UserError as error:
         _fail(error)
     except _Stopped as stop:
-        print(stop, file=sys.stderr)
+        _say(stop)
         _end(128 + stop.signal_number)
     except Interrupted as stop:  # by a training, in all its processes together
-        print(stop, file=sys.stderr)
+        _say(stop)
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+        _say(STOPPED)
         _end(130)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
@@ -254,7 +270,7 @@ def _guarded(start: Callable[[], None]) -> None:
         if isinstance(error, ModuleNotFoundError) and optional_packages.extra_of(error.name):
             _fail(optional_packages.missing(error.name, sys.argv[0]))
         if message := _several() and _several().lost_process(error):
-            print(f"error: {message}", file=sys.stderr)
+            _say(f"error: {message}")
             _end(_several().LOST)
         if message := system_errors.explain(error):
             _fail(UserError(message))
@@ -285,8 +301,16 @@ def _end_if_output_failed() -> None:
 
 
 def _fail(error: Exception) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    _say(f"error: {error}")
     _end(2)
+
+
+def _say(words: object) -> None:
+    """Print to standard error; where that is full or closed, the exit status has to do."""
+    try:
+        print(words, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # or it fails at the end
 
 
 def _end(status: int) -> None:

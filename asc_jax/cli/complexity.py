@@ -24,7 +24,7 @@ from asc_jax.cli import align, reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
-from asc_jax.evaluation.report.figures import write_budget_figure
+from asc_jax.evaluation.report.figures import require_png, write_budget_figure
 from asc_jax.models.from_config import log_mel_shape
 from asc_jax.training.config_checks import check_values
 from asc_jax.training.workdir import run_config
@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> None:
 def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) -> bool:
     """Print the table or the JSON object and draw the picture; return True within the budget."""
     check_values(config)
+    if png:
+        require_png(png)
     rows, totals = budget.examine(config)
     solved = budget.solve(config) if solve else None
     if json_only:

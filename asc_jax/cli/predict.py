@@ -22,7 +22,6 @@ the others are predicted
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +34,7 @@ from asc_jax.data.recordings import OpenRecording
 from asc_jax.data.tau.taxonomy import N_SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
+from asc_jax.evaluation.report.figures import require_png
 from asc_jax.library import check_hop
 from asc_jax.prediction.figure import Timeline
 from asc_jax.prediction.lines import KINDS
@@ -76,8 +76,8 @@ def main(argv: Sequence[str]) -> None:
     files, not_looked_at = ([], None) if streaming else recordings.find_recordings(paths)
     if values.png is not None and len(files) != 1:
         raise UserError(f"--png draws one recording from a file, not {len(files) or 'a stream'}")
-    if values.png is not None and os.path.realpath(values.png) == os.path.realpath(files[0]):
-        raise UserError(f"--png would overwrite the recording {files[0]}: give another name")
+    if values.png is not None:
+        require_png(values.png)
     opened = evaluate.open_run(values.workdir, checkpoint=values.checkpoint, stored=values.stored)
     prepare_jax(values.workdir)
     predictor = Predictor(opened.experiment, opened.variables, 1 if streaming else BATCH_SIZE)

@@ -40,6 +40,7 @@ from asc_jax.challenge.submission.package import (
 from asc_jax.cli import prepare_jax, run
 from asc_jax.data.clips import Clips, open_split
 from asc_jax.data.tau.folder import EVALUATION_FOLDER
+from asc_jax.data.tau.wav import SAMPLE_RATE
 from asc_jax.errors import UserError
 from asc_jax.machine.progress import Progress
 
@@ -173,14 +174,16 @@ def _print_results(runs: Sequence[EvaluatedRun]) -> None:
 
 
 def _evaluation_clips(run: EvaluatedRun, data_dir: str | None) -> Clips:
+    config = run.experiment.config
+    other = config.features.sample_rate != SAMPLE_RATE
+    rate = f" --sample_rate {config.features.sample_rate}" if other else ""
     try:
-        config = run.experiment.config
         return open_split(data_dir or config.data.dir, "evaluation", config.features.sample_rate)
     except UserError as error:
         raise UserError(
             f"{error}. To build the evaluation list by itself, unpack {EVALUATION_FOLDER} beside "
-            "TAU's folder, run prepare_data with --splits evaluation --data_dir data/evaluation, "
-            "and give --data_dir data/evaluation here"
+            "TAU's folder, run prepare_data with --splits evaluation --data_dir data/evaluation"
+            f"{rate}, and give --data_dir data/evaluation here"
         ) from error
 
 

@@ -106,7 +106,8 @@ def find_recordings(paths: Sequence[str | os.PathLike]) -> tuple[list[Path], str
             )
         recordings += inside
         others += beside
-    return list(dict.fromkeys(recordings)), _not_looked_at(others)
+    once = {os.path.abspath(path): path for path in reversed(recordings)}
+    return [*reversed(once.values())], _not_looked_at(others)
 
 
 def _search(folder: Path) -> tuple[list[Path], Counter]:

@@ -102,12 +102,14 @@ def open_run(
     """
     if checkpoint not in CHECKPOINTS:
         raise UserError(f"unknown checkpoint {checkpoint!r}; known: {', '.join(CHECKPOINTS)}")
-    name, config = run_config.load(workdir)
+    name, config = saved = run_config.load(workdir)
     if stored is not None:
         config = config.copy_and_resolve_references()
         config.precision.stored = stored
     experiment = make_experiment(config)
     state, extra, step = restore(experiment, workdir, name=CHECKPOINTS[checkpoint])
+    if "config" in extra:
+        run_config.hold_against(extra["config"], saved[1], workdir)
     return OpenRun(name, experiment, state.variables, extra, step)
 
 

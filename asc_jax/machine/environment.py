@@ -14,12 +14,20 @@ from asc_jax.errors import UserError
 
 # Pictures are drawn without a display, and TensorFlow's Keras imports what these two name.
 _ALWAYS = {"MPLBACKEND": "agg", "KERAS_BACKEND": "tensorflow"}
-# Of JAX: each of them changes dtypes or random numbers, and thereby results.
+# Of JAX: these change dtypes or random numbers, and thereby results,
 _PINNED = {
     "jax_enable_x64": False,
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_random_seed_offset": 0,
+    # and these reject what is sound in a program that was not written for them.
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_no_tracing": False,
+    "jax_transfer_guard": "allow",
+    "jax_transfer_guard_host_to_device": "allow",
+    "jax_transfer_guard_device_to_host": "allow",
+    "jax_transfer_guard_device_to_device": "allow",
 }
 
 

@@ -103,16 +103,24 @@ def _remove_left_by_another(path: pathlib.Path) -> bool:
     """Remove a lock file that another user's process left; return whether it is gone.
 
     It cannot be opened for writing then, but the kernel says whether anybody holds it, and who
-    may write to the folder may remove it.
+    may write to the folder may remove it. A file that has just taken its place stays.
     """
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             path.unlink()
     except BlockingIOError as error:
         raise filelock.Timeout(str(path)) from error
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
+    finally:
+        os.close(descriptor)
     return True
 
 

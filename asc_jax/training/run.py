@@ -87,7 +87,9 @@ class Run:
             run_config.keep(self.workdir, self.experiment.config)
             return self._first_state(start)
         state, extra, self.step = restored
-        provenance.refuse_another_run(extra, self.experiment, self.clips, self.workdir)
+        provenance.refuse_another_run(
+            extra, self.experiment, self.clips, self.watched, self.workdir
+        )
         run_config.keep(self.workdir, self.experiment.config)
         for name, value in extra.get("partial_epoch", {}).items():
             setattr(self._sums, name, value)
@@ -172,7 +174,7 @@ class Run:
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
             what = f"the parameters or statistics are not finite after step {self.step}"
             raise self._not_finite(what, self.step)
-        extra = provenance.of_run(self.experiment, self.source, epoch)
+        extra = provenance.of_run(self.experiment, self.source, self.watched, epoch)
         extra["partial_epoch"] = dataclasses.asdict(self._sums)
         self.checkpoints.save(self.step, state, extra)
 
@@ -188,7 +190,7 @@ class Run:
         if accuracy is None:
             raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")
         if keep_best:
-            extra = provenance.of_run(self.experiment, self.source, epoch + 1)
+            extra = provenance.of_run(self.experiment, self.source, self.watched, epoch + 1)
             best.keep(self.workdir, state, extra, step=self.step, kind=self.kind, accuracy=accuracy)
         # Last: a run that was killed before it had all this done finds no entry, and does it again.
         names = ("accuracy", "macro_accuracy", "log_loss")

@@ -26,7 +26,7 @@ from asc_jax.challenge.submission import author
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.data.tau.taxonomy import DEVICES, N_SCENES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError, printable, short
-from asc_jax.machine import lock, staging
+from asc_jax.machine import files, lock, staging
 
 ZIP = "task1.zip"
 ZIP_ERRORS = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -144,6 +144,8 @@ def _check_zip(path: Path, practice: bool) -> list[str]:
                 archive.extractall(scratch, good)
                 return problems + check_folder(Path(scratch), practice=practice)
     except ZIP_ERRORS as error:
+        if words := files.system_words(error):
+            raise UserError(f"cannot unpack {path}: {words}") from error
         return [f"{path}: cannot be unpacked as a zip: {error}; {WRITE_ZIP}"]
 
 

@@ -81,7 +81,7 @@ def unfinished(run: Run) -> str | None:
     """
     if not (run.workdir / "config.json").exists():
         return "not begun"
-    run_config.check(run.workdir, run.config, flag="--out")
+    run_config.check(run.workdir, run.config, flag="--out", same_data=True)
     step = None
     if (run.workdir / "checkpoints").is_dir():
         with contextlib.closing(checkpoints.Checkpoints(run.workdir)) as manager:

@@ -1,5 +1,6 @@
 """Read the files of a built data set at random, as arrays; no batching, no order."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from asc_jax.data.store import integrity
+from asc_jax.data.tau.wav import SAMPLE_RATE, STORED_RATES
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.machine.optional_packages import require, require_tensorflow
@@ -181,5 +183,15 @@ def _damaged(folder: Path, reason: object) -> UserError:
     return UserError(
         f"the data set in {folder} is damaged or incomplete ({reason}); rebuild it with "
         f"`asc-jax prepare-data --tau_dir DIR --data_dir {folder.parent} "
-        "--overwrite`"
+        f"{_rate_flag(folder)}--overwrite`"
     )
+
+
+def _rate_flag(folder: Path) -> str:
+    """Return the flag for the rate that a damaged data set was built at, as far as it says so."""
+    for path in sorted(folder.glob(f"[0-9]*.[0-9]*.[0-9]*/{integrity.NAME}"))[-1:]:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            rate = files.parse_json(files.read_text(path)).get("clips_are").get("sample_rate")
+            if rate in STORED_RATES and rate != SAMPLE_RATE:
+                return f"--sample_rate {rate} "
+    return ""

@@ -17,6 +17,7 @@ import numpy as np
 
 from asc_jax.complexity.budget import LayerCost
 from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
+from asc_jax.errors import UserError
 from asc_jax.evaluation.report.published import comparable
 from asc_jax.evaluation.report.tables import NONE, percent
 from asc_jax.evaluation.result_files import stored_summary
@@ -35,6 +36,7 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GROUPS = {"real": "real", "seen": "simulated, seen", "unseen": "simulated, unseen"}
 
 
@@ -47,6 +49,16 @@ def _style(more: Mapping[str, Any]):
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | more)
         yield
+
+
+def require_png(path: str | Path) -> None:
+    """Raise a `UserError` if a picture written to `path` would replace a file that is none."""
+    path = Path(path)
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_file() and path.stat().st_size and path.read_bytes()[:8] != PNG_SIGNATURE:
+            raise UserError(
+                f"--png {path}: there is a file already that is no PNG picture; give another name"
+            )
 
 
 def write_png(

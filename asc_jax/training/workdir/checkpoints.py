@@ -175,6 +175,7 @@ class Checkpoints:
     def _difference(self, step: int, like, older: Callable | None) -> str | None:
         """Return how a checkpoint that can be read differs from a state; None for other ones."""
         try:
+            _checked(self._meta(step), step)
             like, _ = self._layout(step, like, older)
             args = ocp.args.Composite(state=ocp.args.StandardRestore())
             there = _by_name(self._manager.restore(step, args=args)["state"])

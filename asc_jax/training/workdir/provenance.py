@@ -7,26 +7,30 @@ from asc_jax.machine import version
 from asc_jax.training.workdir import run_config
 
 
-def of_run(experiment, clips, n_epochs: int) -> dict:
+def of_run(experiment, clips, watched, n_epochs: int) -> dict:
     """Return the metadata of a checkpoint.
 
     Args:
       experiment: the `Experiment` of the run.
       clips: it is trained on.
+      watched: clips it is evaluated on along the way, or None.
       n_epochs: whole epochs done.
     """
     return {
         "epoch": n_epochs,
         "n_train_clips": len(clips),
         "train_data": _identity(clips),
+        "watched_data": _identity(watched),
         "config": experiment.config.to_dict(),
         "code_version": version.code_version(),
         "over_budget": not experiment.within_budget,
     }
 
 
-def refuse_another_run(extra: dict, experiment, clips, workdir: pathlib.Path) -> None:
+def refuse_another_run(extra: dict, experiment, clips, watched, workdir: pathlib.Path) -> None:
     """Check that a checkpoint is of this config and these clips, as far as it says so.
+
+    The clips it is evaluated on along the way matter where the best epoch is kept.
 
     Raises:
       UserError: it is of others.
@@ -43,6 +47,13 @@ def refuse_another_run(extra: dict, experiment, clips, workdir: pathlib.Path) ->
         raise UserError(
             f"{workdir} was trained on other clips than the split now holds, though as "
             "many: choose another --workdir, or resume it with the same data set"
+        )
+    before, now = extra.get("watched_data"), _identity(watched)
+    if experiment.config.train.keep_best and None not in (before, now) and before != now:
+        raise UserError(
+            f"{workdir} keeps its best epoch, and was evaluated on other clips than "
+            f"{experiment.config.data.test_split} now holds: choose another --workdir, or resume "
+            "it with the same data set"
         )
 
 

@@ -3,6 +3,7 @@
 The file carries a sum over the config, so that one changed by hand is noticed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import ml_collections
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.machine.version import code_version
-from asc_jax.training.workdir import upgrade
+from asc_jax.training.workdir import checkpoints, upgrade
 
 # What a run may be resumed with that it was not started with: the results are the same.
 FREE = {
@@ -47,6 +48,7 @@ def save(
     if path.exists():
         check(workdir, config)
         return
+    _hold_against_checkpoint(workdir, config)
     content = {
         "name": name,
         "code_version": code_version(),
@@ -58,6 +60,19 @@ def save(
     with files.writing_to(workdir):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def _hold_against_checkpoint(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
+    """Check the config of a run that has lost its `config.json` against its newest checkpoint's."""
+    if not (pathlib.Path(workdir) / "checkpoints").is_dir():
+        return
+    with contextlib.closing(checkpoints.Checkpoints(workdir)) as manager:
+        try:
+            extra = manager.newest_extra() or {}
+        except UserError:  # damaged: the one before it is looked at when the run is resumed
+            return
+    if "config" in extra:
+        hold_against(extra["config"], config, workdir)
 
 
 def keep(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
@@ -80,7 +95,11 @@ def keep(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
 
 
 def check(
-    workdir: str | os.PathLike, config: ml_collections.ConfigDict, *, flag: str = "--workdir"
+    workdir: str | os.PathLike,
+    config: ml_collections.ConfigDict,
+    *,
+    flag: str = "--workdir",
+    same_data: bool = False,
 ) -> None:
     """Compare the config of the run in a workdir with another.
 
@@ -88,11 +107,20 @@ def check(
       workdir: of a run.
       config: what would be run now.
       flag: the command's flag that chooses the workdir.
+      same_data: also reject another `data.dir`, where nothing else tells the clips apart.
 
     Raises:
       UserError: they differ (the values are named), or the run's cannot be read.
     """
-    hold_against(load(workdir)[1].to_dict(), config, workdir, flag=flag)
+    saved = load(workdir)[1].to_dict()
+    hold_against(saved, config, workdir, flag=flag)
+    before = saved["data"]["dir"]
+    if same_data and os.path.realpath(before) != os.path.realpath(config.data.dir):
+        raise UserError(
+            f"{workdir} was trained on the data set in {before}, now config.data.dir is "
+            f"{config.data.dir}: choose another {flag}, or give the data set of the training; if "
+            "it has moved, put a link to it where it was"
+        )
 
 
 def hold_against(
