@@ -85,7 +85,8 @@ def settings_of(path, stored):
     """The features of the baseline, with what a file's constants tell instead."""
     torch.save(stored, path)
     file = read(path)
-    stored = file.arrays(front_end.find_constants(file.tensors))
+    (names,) = front_end.front_ends(file.tensors).values()
+    stored = file.arrays(names)
     features = base.get_config().features.copy_and_resolve_references().unlock()
     told = front_end.settings_of(stored, features)
     features.update({name.removeprefix("features."): value for name, value in told.items()})
@@ -421,6 +422,264 @@ def test_other_strides_and_another_front_end_are_told_by_the_hyper_parameters(pa
     ):
         save(path, prefixed("model.", network), hyper_parameters=HOP | hyper_parameters)
         assert expected in refusal(path)
+
+
+# Hyper-parameters that leave a question.
+
+
+def told(path, network, hyper_parameters, stored=(), **options):
+    """What is printed of a file with these hyper-parameters, and the config."""
+    save(path, dict(stored) | prefixed("model.", network), hyper_parameters=hyper_parameters)
+    return converted(path, **options)
+
+
+def questioned(path, network, hyper_parameters, stored=(), **options):
+    save(path, dict(stored) | prefixed("model.", network), hyper_parameters=hyper_parameters)
+    return refusal(path, **options)
+
+
+def with_override(key, value):
+    """As `--config base.py` with one more flag gives it."""
+    config = base.get_config()
+    section, name = key.split(".")
+    config[section][name] = value
+    return {"name": "base.py", "config": config, "overrides": {key: value}}
+
+
+def test_settings_of_student_and_teacher_are_told_apart(path, network):
+    both = {"student": {"hop_length": 500, "n_mels": 256}, "teacher": {"hop_length": 640}}
+    message = questioned(path, network, both)
+    assert "student.hop_length (500) and teacher.hop_length (640) differ: say which" in message
+    assert "--config base.py --config.features.hop_length=…" in message
+    printed, config = told(path, network, both, **with_override("features.hop_length", 500))
+    assert (config.features.hop_length, config.features.n_mels) == (500, 256)
+    assert re.search(r"features.n_mels +256 +hyper-parameters \(student\)", printed)
+
+
+@pytest.mark.parametrize(
+    ("hyper_parameters", "hop"),
+    [
+        ({"student": {"hop_length": 500}, "teacher": argparse.Namespace(hop_length=500)}, 500),
+        ({"hop_length": 500, "teacher": {"hop_length": 640}}, 500),
+        ({"a": {"hop_length": 500.0}, "b": {"hop_size": 500}}, None),
+    ],
+)
+def test_settings_that_agree_or_stand_above_are_no_question(path, network, hyper_parameters, hop):
+    if hop is None:
+        assert "a.hop_length is 500.0" in questioned(path, network, hyper_parameters)
+    else:
+        assert told(path, network, hyper_parameters)[1].features.hop_length == hop
+
+
+def test_what_only_the_teacher_is_told_is_not_the_networks(path, network):
+    message = questioned(path, network, {"teacher": {"hop_length": 500, "power": 1.0}, "x": {}})
+    assert "does not tell its hop_length" in message
+
+
+@pytest.mark.parametrize(
+    ("hyper_parameters", "expected"),
+    [
+        ({"f_max": 16_000, "fmax": 8000.0}, "f_max (16000) and fmax (8000.0) differ: say which"),
+        ({"f_max": None, "fmax": 8000.0}, "f_max (16000.0) and fmax (8000.0) differ"),
+        ({"hop_size": 320}, "hop_length (500) and hop_size (320) differ"),
+        (
+            {"window_length": 3072, "window_size": 800},
+            "window_length (3072) and window_size (800) differ",
+        ),
+        (
+            {"sample_rate": 16_000, "resample_rate": 32_000},
+            "sample_rate (16000) and resample_rate (32000) differ",
+        ),
+    ],
+)
+def test_two_names_of_one_setting_that_differ_are_both_named(
+    path, network, hyper_parameters, expected
+):
+    assert expected in questioned(path, network, HOP | hyper_parameters)
+
+
+def test_two_names_of_one_setting_may_agree_or_be_settled(path, network):
+    same = {"hop_size": 500, "f_max": None, "fmax": 16_000.0}
+    assert told(path, network, HOP | same)[1].features.f_max == 16_000.0
+    options = with_override("features.f_max", 14_000.0)
+    path = path.with_name("n.ckpt")
+    config = told(path, network, HOP | {"f_max": 16_000, "fmax": 8000.0}, **options)[1]
+    assert config.features.f_max == 14_000.0
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"sample_rate": 44_100, "resample_rate": 32_000},
+        {"orig_sample_rate": 44_100, "sample_rate": 32_000},
+        {"data": {"sample_rate": 44_100}, "model": {"resample_rate": 32_000}},
+        {"sample_rate": 44_100, "model": {"resample_rate": 32_000}},
+    ],
+)
+def test_rate_of_the_recordings_is_not_that_of_the_front_end(path, network, rates):
+    assert told(path, network, HOP | rates)[1].features.sample_rate == 32_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("power", 1.0),
+        ("center", False),
+        ("normalized", True),
+        ("pad_mode", "constant"),
+        ("window_fn", "torch.hamming_window"),
+        ("mel_scale", "slaney"),
+        ("norm", "slaney"),
+        ("mel_norm", "slaney"),
+    ],
+)
+def test_another_front_end_that_leaves_no_tensor_is_refused(path, network, name, value):
+    for hyper_parameters, place in (
+        (HOP | {name: value}, name),
+        ({"front": HOP | {name: value}}, f"front.{name}"),
+    ):
+        message = questioned(path, network, hyper_parameters, constants())
+        assert f"the hyper-parameter {place} is {value!r}, that of another front end" in message
+        assert "without hyper-parameters: torch.save(" in message
+
+
+def test_our_own_front_end_and_settings_of_something_else_are_no_question(path, network):
+    ours = {"power": 2, "center": True, "mel_scale": "HTK", "norm": None, "mel_norm": False}
+    ours |= {"window_fn": "torch.hann_window", "pad_mode": "reflect", "normalized": False}
+    other = {"schedule": {"power": 1.0}, "head": {"norm": "slaney"}, 3: {"power": 1.0}}
+    told(path, network, HOP | ours | other)
+    told(path.with_name("n.ckpt"), network, HOP | {"norm": "batch", "power": "high"})
+
+
+@pytest.mark.parametrize(
+    ("told_as", "ours"),
+    [("nn.ReLU6", "relu6"), ("hard_swish", "hard_swish"), ("Hardswish", "hard_swish"),
+     ("ReLU()", "relu"), ("SiLU", "silu")],
+)  # fmt: skip
+def test_activation_is_taken_from_the_hyper_parameters(path, network, told_as, ours):
+    printed, config = told(path, network, HOP | {"activation": told_as})
+    assert config.model.activation == ours
+    assert re.search(rf"model.activation +{ours} +hyper-parameters", printed)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "leaky_relu", 3])
+def test_activation_that_is_not_ours_is_refused_unless_it_is_said(path, network, activation):
+    hyper_parameters = HOP | {"activation": activation}
+    message = questioned(path, network, hyper_parameters)
+    assert f"the hyper-parameter activation is {activation!r}, expected one of relu" in message
+    options = with_override("model.activation", "gelu")
+    assert told(path, network, hyper_parameters, **options)[1].model.activation == "gelu"
+
+
+STRIDES = [(1, 1), (1, 1), (1, 2), (2, 1), (1, 1), (1, 1)]
+
+
+def test_strides_in_a_list_are_checked_too(path, network):
+    told(path, network, HOP | {"strides": STRIDES})
+    told(path.with_name("n.ckpt"), network, HOP | {"strides": [1, 1, [1, 2], [2, 1], 1, 1]})
+    path = path.with_name("o.ckpt")
+    other = [*STRIDES[:2], (2, 2), (2, 2), *STRIDES[4:]]
+    assert "strides has (2, 2) for block b3" in questioned(path, network, HOP | {"strides": other})
+    message = questioned(path, network, HOP | {"strides": {"b3": torch.ones(2)}})
+    assert "strides has (tensor([1., 1.]), tensor([1., 1.])) for block b3" in message
+    for strides in ([1, 2], 2):
+        message = questioned(path, network, HOP | {"strides": strides})
+        assert f"strides is {strides}, expected those of the blocks b1, b2" in message
+
+
+# Several front ends.
+
+
+def front_end_at(place, *, kernel=False, **settings):
+    tensors = {
+        "1.spectrogram.window": torch.hann_window(3072),
+        "1.mel_scale.fb": filterbank(**settings),
+    }
+    if kernel:
+        kernel = torch.from_numpy(filters.resample_kernel(44_100, 32_000))
+        tensors["0.kernel"] = kernel[:, None]
+    return prefixed(f"{place}.", tensors)
+
+
+TO_8_KHZ = {"f_max": 8000.0}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "own", "other"),
+    [
+        ("net.", "mel", "net_teacher.mel"),
+        ("net.", "net.mel", "mel"),
+        ("net.", "net.front.mel", "teacher.mel"),
+        ("student.net.", "student.mel", "teacher.mel"),
+        ("student.net.", "student.mel", "mel"),
+        ("student.net.", "mel", "teacher.mel"),
+        ("", "mel", "teacher.mel"),
+        ("model.", "melspec", "model_teacher.melspec"),
+    ],
+)
+def test_front_end_beside_the_network_is_taken_whole(path, network, prefix, own, other):
+    for number, stored in enumerate(
+        (
+            front_end_at(other, kernel=True, **TO_8_KHZ) | front_end_at(own),
+            front_end_at(own) | front_end_at(other, kernel=True, **TO_8_KHZ),
+        )
+    ):
+        save(path, stored | prefixed(prefix, network))
+        found = front_end.nearest(front_end.front_ends(read(path).tensors), prefix)
+        assert list(found) == [f"{own}.1"], number
+        assert not any(name.startswith(f"{other}.") for name in found[f"{own}.1"].values())
+    assert converted(path)[1].features.f_max == 16_000.0
+
+
+def test_students_own_rate_is_not_checked_against_the_teachers_kernel(path, network):
+    stored = front_end_at("student.mel", sample_rate=44_100, f_max=22_050.0)
+    stored |= front_end_at("teacher.mel", kernel=True)
+    tensors = stored | prefixed("student.net.", network)
+    save(path, tensors, hyper_parameters={"hop_length": 700})
+    assert converted(path)[1].features.sample_rate == 44_100
+
+
+@pytest.mark.parametrize(
+    ("prefix", "other"),
+    [("model.", "mel_teacher"), ("model.student.", "model.teacher.mel")],
+)
+def test_front_ends_that_may_both_be_the_networks_are_listed(path, network, prefix, other):
+    save(path, front_end_at("mel") | front_end_at(other, **TO_8_KHZ) | prefixed(prefix, network))
+    message = refusal(path)
+    assert "which front end is that of the network" in message
+    assert "mel.1 (f_max 16000.0)" in message
+    assert f"{other}.1 (f_max 8000.0)" in message
+    assert "say it with --config base.py --config.features.f_max=…" in message
+    printed, config = converted(path, **with_override("features.f_max", 16_000.0))
+    assert config.features.f_max == 16_000.0
+
+
+def test_window_of_another_place_is_not_put_beside_the_filterbank(path, network):
+    stored = {"mel.1.mel_scale.fb": filterbank(), "aux.spectrogram.window": torch.hann_window(800)}
+    message = questioned(path, network, HOP, stored)
+    assert "mel.1 (win_length 3072), aux (win_length 800); say it with" in message
+    options = with_override("features.win_length", 3072)
+    assert told(path, network, HOP, stored, **options)[1].features.win_length == 3072
+
+
+def test_equal_front_ends_are_one_and_unlike_ones_are_not(path, network):
+    told(path, network, HOP, front_end_at("mel") | front_end_at("mel_teacher", kernel=True))
+    other = front_end_at("mel_teacher")
+    other["mel_teacher.1.spectrogram.window"] = torch.hamming_window(3072)
+    message = questioned(path.with_name("n.ckpt"), network, HOP, front_end_at("mel") | other)
+    assert "mel.1 (like ours), mel_teacher.1 (unlike); save the file again without" in message
+
+
+def test_front_end_of_the_teacher_alone_is_a_question_where_it_differs(path, network):
+    told(path, network, HOP, front_end_at("teacher.mel"))
+    path = path.with_name("n.ckpt")
+    stored = front_end_at("teacher.mel", **TO_8_KHZ)
+    message = questioned(path, network, HOP, stored)
+    assert "teacher.mel.1 (f_max 8000.0), one that is not stored (f_max 16000.0)" in message
+    for f_max in (8000.0, 16_000.0):
+        options = with_override("features.f_max", f_max)
+        assert told(path, network, HOP, stored, **options)[1].features.f_max == f_max
+        path = path.with_name("o.ckpt")
 
 
 # Files that are no checkpoints.

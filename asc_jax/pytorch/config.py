@@ -1,7 +1,7 @@
 """Infer the config that a PyTorch checkpoint was made with from its file."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import ml_collections
 import numpy as np
@@ -11,7 +11,7 @@ from asc_jax.errors import UserError, short
 from asc_jax.models.cp_mobile import BLOCKS
 from asc_jax.pytorch import front_end
 from asc_jax.pytorch.front_end import ORIG_RATE
-from asc_jax.pytorch.weights import infer_config
+from asc_jax.pytorch.weights import infer_config, of_teacher
 
 HYPER_PARAMETERS = {  # our key → names on the command lines of the baseline and of its descendants
     "model.width_multiplier": ("channels_multiplier",),
@@ -23,7 +23,29 @@ HYPER_PARAMETERS = {  # our key → names on the command lines of the baseline a
     "features.n_mels": ("n_mels",),
     "features.f_min": ("f_min", "fmin"),
     "features.f_max": ("f_max", "fmax"),
+    "model.activation": ("activation",),
 }
+FRONT_END_NAMES = {n for k, names in HYPER_PARAMETERS.items() if k[0] == "f" for n in names}
+ACTIVATIONS = {  # ours → PyTorch's, in small letters without "_". Its gelu is not ours, of tanh.
+    "relu": ("relu",),
+    "relu6": ("relu6",),
+    "hard_swish": ("hardswish",),
+    "silu": ("silu", "swish"),
+}
+OTHER_FRONT_ENDS = {  # name → what is another value than ours, and ours
+    "power": (lambda value: _is_number(value) and value != 2, "2"),
+    "center": (lambda value: value is False, "True"),
+    "normalized": (lambda value: value is True, "False"),
+    "pad_mode": (lambda value: _word(value) not in ("", "reflect"), "'reflect'"),
+    "window_fn": (lambda value: _word(value) and "hann" not in _word(value), "a Hann window"),
+    "mel_scale": (lambda value: _word(value) not in ("", "htk"), "'htk'"),
+    "norm": (lambda value: _word(value) == "slaney", "None"),
+    "mel_norm": (lambda value: _is_number(value) or _word(value) not in ("", "none"), "None"),
+}
+WITHOUT = (
+    "the network would hear what it was not trained on. To train it further, save its weights "
+    "without hyper-parameters: torch.save(checkpoint['state_dict'], 'weights.pt')"
+)
 # Of the front end of 2023's CP-Mobile, of which nothing is stored among the tensors.
 KALDI_PARAMETERS = ("fmin_aug_range", "fmax_aug_range")
 
@@ -42,8 +64,9 @@ def infer(
 
     Args:
       network: its tensors by the baseline's names.
-      constants: of its front end, as `front_end.find_constants` names them.
-      told: the file's hyper-parameters.
+      constants: of its front end, as `front_end.choose` returns them.
+      told: the file's hyper-parameters; a module that was given all of them as one argument has
+        them one level deeper.
       config: for all that the file does not tell; `overrides` are already in it.
       overrides: keys that were set explicitly, such as `"features.hop_length"`.
 
@@ -52,21 +75,26 @@ def infer(
 
     Raises:
       UserError: an override contradicts the tensors, a hyper-parameter is of another type, of
-        recordings at another rate or of another front end or network, or the network has another
-        number of scenes.
+        recordings at another rate or of another front end or network, two of one meaning differ,
+        or the network has another number of scenes.
     """
     _check_hyper_parameters(told)
     config = config.copy_and_resolve_references().unlock()
-    hyper_parameters = {}
+    sources = {}
     for key, names in HYPER_PARAMETERS.items():
-        name = next((name for name in names if told.get(name) is not None), None)
-        if name and key not in overrides:
-            _set(config, key, told[name], f"the hyper-parameter {name}")
-            hyper_parameters[key] = told[name]
-    half = config.features.sample_rate / 2  # what torchaudio takes for None
-    unset = "f_max" in told and told["f_max"] is None and "features.f_max" not in overrides
-    if unset and config.features.f_max != half:
-        config.features.f_max = hyper_parameters["features.f_max"] = half
+        found = {} if key in overrides else _found(told, names)
+        if key == "features.f_max":
+            half = config.features.sample_rate / 2  # what torchaudio takes for None
+            if {*map(type, found.values())} == {type(None)} and config.features.f_max == half:
+                continue
+            found = {place: half if value is None else value for place, value in found.items()}
+        if key == "model.activation":
+            found = {place: _activation(place, value) for place, value in found.items()}
+        place = _agreed(key, found)
+        if place:
+            _set(config, key, found[place], f"the hyper-parameter {place}")
+            outer = place.rpartition(".")[0]
+            sources[key] = f"hyper-parameters ({outer})" if outer else "hyper-parameters"
     buffers = front_end.settings_of(constants, config.features)
     wanted = {name: config.model[name] for name in ("width_multiplier", "expansion")}
     network = infer_config(network, **wanted)
@@ -81,43 +109,127 @@ def infer(
                 "leave it out"
             )
         _set(config, key, value, "the file")
-    sources = dict.fromkeys(hyper_parameters, "hyper-parameters")
     sources |= dict.fromkeys(buffers, "stored buffers")
     sources |= dict.fromkeys(network, "tensor shapes")
     return config.lock(), sources
 
 
+def _found(told: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
+    """Return the values that are set under some names: place, such as `student.n_fft` → value.
+
+    Those one level deeper count where there are none above, but a teacher's alone do not. Where a
+    `resample_rate` is told, a `sample_rate` may be that of the recordings, which does not count.
+    """
+    found = [(name, name, value) for name, value in told.items()]
+    for outer, inner in told.items():
+        if isinstance(outer, str) and isinstance(inner, Mapping):
+            found += [(f"{outer}.{name}", name, value) for name, value in inner.items()]
+    found = [
+        (place, name, value)
+        for place, name, value in found
+        if name in names and (value is not None or name in HYPER_PARAMETERS["features.f_max"])
+    ]
+    if any(name == "resample_rate" and not of_teacher(place) for place, name, _ in found):
+        found = [
+            (place, name, value)
+            for place, name, value in found
+            if not (name == "sample_rate" and _is_number(value) and value == ORIG_RATE)
+        ]
+    above = {place: value for place, name, value in found if place == name}
+    found = above or {place: value for place, _, value in found}
+    return {} if all(map(of_teacher, found)) else found
+
+
+def _agreed(key: str, found: Mapping[str, object]) -> str | None:
+    """Return the place of the value on which all places agree; None: nothing is found."""
+    places = {}
+    for place, value in found.items():
+        places.setdefault(value if _is_number(value) else short(value), place)
+    if len(places) > 1 and key in ("model.width_multiplier", "model.expansion"):
+        return None  # tensor shapes tell them
+    if len(places) > 1:
+        each = " and ".join(f"{place} ({short(found[place])})" for place in places.values())
+        raise UserError(
+            f"the hyper-parameters {each} differ: say which is the network's with "
+            f"--config base.py --config.{key}=…"
+        )
+    return next(iter(places.values()), None)
+
+
+def _activation(place: str, value) -> str:
+    """Return our name of an activation, such as `nn.ReLU`."""
+    word = _word(value).rpartition(".")[2].replace("_", "").removesuffix("()")
+    for ours, names in ACTIVATIONS.items():
+        if word in names:
+            return ours
+    raise UserError(
+        f"the hyper-parameter {place} is {short(value)}, expected one of "
+        f"{', '.join(ACTIVATIONS)}: say with --config base.py --config.model.activation=… which "
+        "is the network's (gelu is the approximation by tanh)"
+    )
+
+
+def _word(value) -> str:
+    return value.lower() if isinstance(value, str) else ""
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_hyper_parameters(told: Mapping[str, object]) -> None:
     """Raise a `UserError` if they are those of what no config of ours describes."""
-    rate = told.get("orig_sample_rate")
-    if rate is not None and not (isinstance(rate, int | float) and rate == ORIG_RATE):
+    told = {
+        name: value
+        for name, value in told.items()
+        if not (isinstance(value, Mapping) and of_teacher(str(name)))
+    }
+    for place, rate in _found(told, ("orig_sample_rate",)).items():
+        if not (_is_number(rate) and rate == ORIG_RATE):
+            raise UserError(
+                f"the hyper-parameter {place} is {short(rate)}, expected {ORIG_RATE}: data sets "
+                f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
+                "spectrum than the network was trained on"
+            )
+    for place in _found(told, KALDI_PARAMETERS):
         raise UserError(
-            f"the hyper-parameter orig_sample_rate is {rate!r}, expected {ORIG_RATE}: data sets "
-            f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
-            "spectrum than the network was trained on"
+            f"the hyper-parameter {place} is that of another front end (pre-emphasis, Kaldi's "
+            f"mel bands, scaled log-mel), which features cannot compute: {WITHOUT}"
         )
-    kaldi = [name for name in KALDI_PARAMETERS if told.get(name) is not None]
-    if kaldi:
-        raise UserError(
-            f"the hyper-parameter {kaldi[0]} is that of another front end (pre-emphasis, Kaldi's "
-            "mel bands, scaled log-mel), which features cannot compute: the network would hear "
-            "what it was not trained on. To train it further, save its weights without "
-            "hyper-parameters: torch.save(checkpoint['state_dict'], 'weights.pt')"
-        )
-    strides = told.get("strides")
-    ours = {f"b{number}": strides for number, (_, strides) in enumerate(BLOCKS, 1)}
-    if isinstance(strides, Mapping):
-        theirs = {block: (1, 1) for block in ours} | {
-            block: tuple(value) if isinstance(value, list | tuple) else (value, value)
-            for block, value in strides.items()
-        }
-        for block, value in theirs.items():
-            if value != ours.get(block):
+    for name, (is_other, ours) in OTHER_FRONT_ENDS.items():
+        for place, value in _found(told, (name,)).items():
+            beside = told if place == name else told[place.removesuffix(f".{name}")]
+            is_clear = place == name or name.startswith("mel_") or FRONT_END_NAMES & {*beside}
+            if is_clear and is_other(value):
                 raise UserError(
-                    f"the hyper-parameter strides has {short(value)} for block {block}, and the "
-                    f"baseline's network {ours.get(block, 'no such block')}: a network of other "
-                    "strides cannot be converted yet"
+                    f"the hyper-parameter {place} is {short(value)}, that of another front end, "
+                    f"and features has {ours}: {WITHOUT}"
                 )
+    for place, strides in _found(told, ("strides",)).items():
+        _check_strides(place, strides)
+
+
+def _check_strides(place: str, strides) -> None:
+    ours = {f"b{number}": strides for number, (_, strides) in enumerate(BLOCKS, 1)}
+    if isinstance(strides, list | tuple) and len(strides) == len(ours):
+        strides = dict(zip(ours, strides, strict=True))
+    if not isinstance(strides, Mapping):
+        raise UserError(
+            f"the hyper-parameter {place} is {short(strides)}, expected those of the blocks "
+            f"{', '.join(ours)}, {short([*ours.values()])}. If they are these, save the weights "
+            "without hyper-parameters: torch.save(checkpoint['state_dict'], 'weights.pt')"
+        )
+    theirs = {block: (1, 1) for block in ours} | {
+        block: tuple(value) if isinstance(value, list | tuple) else (value, value)
+        for block, value in strides.items()
+    }
+    for block, value in theirs.items():
+        if not all(map(_is_number, value)) or value != ours.get(block):
+            raise UserError(
+                f"the hyper-parameter {place} has {short(value)} for block {block}, and the "
+                f"baseline's network {ours.get(block, 'no such block')}: a network of other "
+                "strides cannot be converted yet"
+            )
 
 
 def _set(config, key: str, value, whose: str) -> None:

@@ -23,7 +23,8 @@ class TorchFile(NamedTuple):
 
     path: of the file. tensors: PyTorch's, not copied yet, by name. A dictionary inside a file gives
     its own name and a slash before the names of its tensors, except for a Lightning checkpoint's
-    `state_dict`. hyper_parameters: those that a Lightning checkpoint was made with.
+    `state_dict`. hyper_parameters: those that a Lightning checkpoint was made with; one may be a
+    mapping of more.
     """
 
     path: pathlib.Path
@@ -139,20 +140,14 @@ def _named_tensors(content: Mapping) -> Iterator[tuple]:
 
 
 def _by_name(path, hyper_parameters) -> dict:
-    """Return hyper-parameters, which Lightning keeps in a mapping or a `Namespace`, by name.
-
-    A module that was given all of them as one argument has them one level deeper.
-    """
+    """Return hyper-parameters, kept in mappings or `Namespace`s, by name, in mappings only."""
     hyper_parameters = _plain(hyper_parameters)
     if hyper_parameters is not None and not isinstance(hyper_parameters, Mapping):
         raise UserError(
             f"{path}: hyper_parameters is of type {type(hyper_parameters).__name__}, expected "
             f"values by name; where the file comes from, save the weights alone: {_SAVE}"
         )
-    named = {}
-    for value in map(_plain, (hyper_parameters or {}).values()):
-        named |= value if isinstance(value, Mapping) else {}
-    return named | dict(hyper_parameters or {})
+    return {name: _plain(value) for name, value in (hyper_parameters or {}).items()}
 
 
 def _plain(value):

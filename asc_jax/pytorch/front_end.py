@@ -6,15 +6,16 @@ them by orders of magnitude more.
 """
 
 import math
-import os
+import re
 from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from asc_jax.errors import UserError
 from asc_jax.features import filters
-from asc_jax.pytorch.weights import FRONT_END_BUFFERS, front_end_part
+from asc_jax.pytorch.weights import FRONT_END_BUFFERS, front_end_part, of_teacher
 
 ORIG_RATE = 44_100  # Hz, of the recordings the baseline reads
 RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz, to try
@@ -30,22 +31,111 @@ MEL_SCALES = {
 }
 
 
-def find_constants(names: Iterable[str], network: str = "") -> dict[str, str]:
-    """Return the names in a file of a front end's constants by `FRONT_END_BUFFERS`.
+def front_ends(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the front ends in a file: place → constant, of `FRONT_END_BUFFERS` → name in the file.
 
-    Of several front ends, that which is nearest to the network by its name is taken.
+    A place is the module that holds window and filterbank. A resampling kernel goes with those
+    that the module which holds the resampling holds as well, however deep.
 
     Args:
       names: of the tensors.
-      network: the network's prefix.
+
+    Example:
+      >>> front_ends(["mel.0.kernel", "mel.1.mel_scale.fb", "teacher.mel.1.mel_scale.fb"])["mel.1"]
+      {'mel.0.kernel': 'mel.0.kernel', 'mel.1.mel_scale.fb': 'mel.1.mel_scale.fb'}
     """
-    found = {}
-    by_distance = sorted(names, key=lambda n: (-len(os.path.commonprefix([n, network])), len(n)))
-    for name in by_distance:
+    found, kernels = {}, {}
+    for name in names:
         buffer = front_end_part(name)
         if buffer:
-            found.setdefault(buffer, name)
-    return {buffer: found[buffer] for buffer in FRONT_END_BUFFERS if buffer in found}
+            place = _parts(name)[:-2]
+            if buffer == KERNEL:
+                kernels[name] = place
+            else:
+                found.setdefault(place, {})[buffer] = name
+    unused = dict(kernels)
+    for place, constants in found.items():
+        above = [name for name, holder in kernels.items() if place[: len(holder)] == holder]
+        if above:
+            constants[KERNEL] = max(above, key=lambda name: len(kernels[name]))
+            unused.pop(constants[KERNEL], None)
+    found |= {_parts(name)[:-1]: {KERNEL: name} for name in unused}
+    return {
+        ".".join(place) or ".": {b: constants[b] for b in FRONT_END_BUFFERS if b in constants}
+        for place, constants in found.items()
+    }
+
+
+def nearest(found: Mapping[str, dict[str, str]], network: str) -> dict[str, dict[str, str]]:
+    """Return those of the front ends that may be the network's, by their places.
+
+    These are the ones inside the network, or else beside the network or one of the modules around
+    it, the innermost first. If others stand in the same module, only deeper, or if there are none
+    such, it may be one of these as well.
+
+    Args:
+      found: as `front_ends` returns them.
+      network: the network's prefix.
+    """
+    network = _parts(network)[:-1]
+    beside, elsewhere = {}, {}
+    for name in found:
+        place = tuple(part for part in name.split(".") if part)
+        while place and place[-1].isdigit():  # a module's number in a sequence
+            place = place[:-1]
+        holder = network if network and place[: len(network)] == network else place[:-1]
+        common = next(n for n in range(len(holder), -1, -1) if holder[:n] == network[:n])
+        where = beside if common == len(holder) else elsewhere
+        where.setdefault(common, []).append(name)
+    best = max(beside, default=-1)
+    names = beside.get(best, [])
+    names = names + [name for n in elsewhere for name in elsewhere[n] if n > best]
+    return {name: found[name] for name in names}
+
+
+def choose(
+    near: Mapping[str, Mapping[str, np.ndarray]], network: str, f, overrides: Mapping[str, object]
+) -> Mapping[str, np.ndarray]:
+    """Return the constants of the one front end, by `FRONT_END_BUFFERS`; none if there is none.
+
+    Several that tell the same are one, and so is the only one that agrees with `overrides`.
+
+    Args:
+      near: as `nearest` returns them, with arrays.
+      network: the network's prefix.
+      f: section `features` of a config.
+      overrides: keys that were set explicitly, such as `"features.hop_length"`.
+
+    Raises:
+      UserError: there are several, or the only one is a teacher's; says in what they differ.
+    """
+    if near and not of_teacher(network) and all(map(of_teacher, near)):
+        near = {**near, "one that is not stored": {}}
+    told = {place: settings_of(constants, f) for place, constants in near.items()}
+    agree = [
+        place for place in near if all(overrides.get(k, v) == v for k, v in told[place].items())
+    ]
+    choices = {place: near[place] for place in agree or near}
+    if len(choices) <= 1:
+        return next(iter(choices.values()), {})
+    settings = {
+        place: f.to_dict() | {key.removeprefix("features."): v for key, v in told[place].items()}
+        for place in choices
+    }
+    differ = [key for key in f if len({each[key] for each in settings.values()}) > 1]
+    fit = {place: _fit(near[place], settings[place]) for place in choices}
+    if not differ and len({*fit.values()}) == 1:
+        return max(choices.values(), key=len)
+    texts, advice = [], f"say it with --config base.py --config.features.{(differ or [''])[0]}=…"
+    for place, each in settings.items():
+        what = [f"{key} {each[key]}" for key in differ] or ["like ours" if fit[place] else "unlike"]
+        texts.append(f"{place} ({', '.join(what)})")
+    if not differ:
+        advice = "save the file again without the constants of the others"
+    raise UserError(
+        f"it cannot be told which front end is that of the network {network[:-1] or '.'}: "
+        f"{', '.join(texts)}; {advice}"
+    )
 
 
 @np.errstate(all="ignore")  # a damaged file may hold any number
@@ -100,6 +190,19 @@ def check(constants: Mapping[str, np.ndarray], f) -> None:
                 f"to {f.f_max:g} Hz (HTK mel without norm, periodic Hann, resampled from "
                 f"{ORIG_RATE} Hz)"
             )
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(re.split(r"[./]", name))
+
+
+def _fit(constants: Mapping[str, np.ndarray], features: Mapping[str, object]) -> bool:
+    """Return whether constants are ours for these features."""
+    try:
+        check(constants, ml_collections.ConfigDict(features))
+    except UserError:
+        return False
+    return True
 
 
 def _of_kernel(stored: np.ndarray, f) -> str | None:

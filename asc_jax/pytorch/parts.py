@@ -3,6 +3,7 @@
 import collections
 import math
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from asc_jax.errors import UserError
 from asc_jax.pytorch import weights
 from asc_jax.pytorch.files import TorchFile
-from asc_jax.pytorch.front_end import find_constants
+from asc_jax.pytorch.front_end import front_ends
 
 
 class Part(NamedTuple):
@@ -76,8 +77,8 @@ def describe(file: TorchFile) -> list[str]:
     parts = parts_of(file)
     rows = [(f"--part {part.name}", *_of_part(file, part)) for part in parts]
     rows += [(name, count, text) for name, count, text in _others(file, parts)]
-    constants = find_constants(file.tensors)
-    rows += [(name, _size(file, [name]), "constant of a front end") for name in constants.values()]
+    constants = [name for names in front_ends(file.tensors).values() for name in names.values()]
+    rows += [(n, _size(file, [n]), "constant of a front end") for n in dict.fromkeys(constants)]
     rows += [(name, "", f"hyper-parameter {value!r:.60}") for name, value in _settings(file)]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     head = f"{file.path}: {len(parts)} network{'s' * (len(parts) != 1)} of the baseline's kind"
@@ -122,9 +123,13 @@ def _size(file: TorchFile, names, what: str = "values") -> str:
 
 
 def _settings(file: TorchFile) -> list[tuple]:
-    """Return the hyper-parameters that are single values."""
+    """Return the hyper-parameters that are single values, also one level deeper."""
     plain = bool | int | float | str
-    return [(n, v) for n, v in file.hyper_parameters.items() if isinstance(v, plain)]
+    rows = list(file.hyper_parameters.items())
+    for outer, inner in file.hyper_parameters.items():
+        if isinstance(inner, Mapping):
+            rows += [(f"{outer}.{name}", value) for name, value in inner.items()]
+    return [(name, value) for name, value in rows if isinstance(value, plain)]
 
 
 def _equal(file: TorchFile, one: Part, other: Part) -> bool:

@@ -63,10 +63,11 @@ def run_from_torch(
     chosen = parts.choose(file, part)
     network = file.arrays(chosen.names)
     variables, rounding = _to_float32(weights.from_torch(network))
-    constants = file.arrays(front_end.find_constants(file.tensors, chosen.prefix))
-    config, sources = infer(
-        network, constants, file.hyper_parameters, config or _base_config(), overrides
-    )
+    config = config or _base_config()
+    near = front_end.nearest(front_end.front_ends(file.tensors), chosen.prefix)
+    near = {place: file.arrays(names) for place, names in near.items()}
+    constants = front_end.choose(near, chosen.prefix, config.features, overrides)
+    config, sources = infer(network, constants, file.hyper_parameters, config, overrides)
     if name is None and "features.hop_length" not in sources:
         raise UserError(
             f"{path} does not tell its hop_length: pass --config base.py for the baseline's 500, "

@@ -150,6 +150,16 @@ def front_end_part(name: str) -> str | None:
     return next((buffer for buffer, end in ends if re.search(end, name)), None)
 
 
+def of_teacher(place: str) -> bool:
+    """Return whether the name of a part of a file says that it is a teacher's, not the network's.
+
+    Example:
+      >>> of_teacher("net_teacher.mel")
+      True
+    """
+    return "teacher" in place.lower()
+
+
 def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays of the one network by the baseline's own names, without a prefix.
 
