@@ -124,7 +124,7 @@ def test_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatc
         expected = "No space left on device; free some space, or choose another --out"
     else:
         two.mkdir()
-        expected = "two.onnx is a folder; free some space, or choose another --out"
+        expected = "two.onnx is a folder; choose another --out"
     with pytest.raises(UserError, match=f"^cannot write to {tmp_path}: {expected}"):
         write({one: b"1", two: b"2"})
     assert names_in(tmp_path) == ["one.onnx", "two.onnx"]
@@ -177,7 +177,7 @@ def test_network_unlike_the_evaluated_one_is_refused(n_other, refused):
     if not refused:
         check.require_agreement(tally)
         return
-    with pytest.raises(UserError, match="not the one that eval.py evaluates.* 94.90 % of 1,000"):
+    with pytest.raises(UserError, match="not the one that asc-jax eval evaluates.* 94.90 % of 1,000"):
         check.require_agreement(tally)
 
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -15,11 +16,14 @@ from small import small_clips, small_config
 from small_run import write_run
 
 import asc_jax
+from asc_jax.challenge.submission import author
 from asc_jax.cli import eval
+from asc_jax.data import clips
+from asc_jax.data.tau import table
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.evaluation.report import report
-from asc_jax.machine import files
+from asc_jax.machine import files, lock
 from asc_jax.training import config_checks
 from asc_jax.training.run import Run
 from asc_jax.training.workdir import checkpoints, provenance, run_config
@@ -145,6 +149,9 @@ def test_pipe_in_place_of_a_file_is_named_and_nothing_hangs(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(UserError, match="config.json cannot be read: not an ordinary file"):
         run_config.load(tmp_path)
+    for read in (lambda path: table.read_table(path, ["filename"]), author.read_author):
+        with pytest.raises(UserError, match="not an ordinary file"):
+            read(tmp_path / "config.json")
     (tmp_path / "folder/config.json").mkdir(parents=True)
     with pytest.raises(UserError, match="config.json cannot be read: not an ordinary file"):
         run_config.load(tmp_path / "folder")
@@ -155,6 +162,7 @@ def test_pipe_in_place_of_a_file_is_named_and_nothing_hangs(tmp_path):
     [
         (errno.ENOSPC, "free some space, or choose"),
         (errno.EFBIG, "raise the limit with `ulimit -f unlimited`, or choose"),
+        (errno.EDQUOT, "free some space, or choose"),
         (errno.EROFS, "; choose another --workdir"),
     ],
 )
@@ -242,3 +250,19 @@ def test_waveform_of_another_length_is_no_clip(run):
     for shape in ((1, 16_000), (32_000,)):
         with pytest.raises(UserError, match=r"expected \[b, 32000\]: one second at 32000 Hz"):
             opened.apply(np.zeros(shape, np.float32))
+
+
+def test_folder_whose_name_is_no_utf8_is_told(run, tmp_path):
+    folder = tmp_path / os.fsdecode(b"nu\xe9")
+    shutil.copytree(run, folder / "run")
+    expected = (
+        r"nu\\udce9.*: this name is not UTF-8, and JAX, Orbax and TensorFlow cannot use files"
+    )
+    for open_it in (
+        lambda: asc_jax.load_run(folder / "run"),
+        lambda: lock.held(folder / "new").__enter__(),
+        lambda: clips.open_split(folder, "test"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            open_it()
+    assert (folder / "run/checkpoints/7").is_dir()

@@ -99,7 +99,7 @@ def compare(reference: Callable, functions: Mapping[str, Callable], batches: Bat
     for audio, label, mask in batches:
         log_mel, logits, deployed = map(np.asarray, reference(audio))
         require_finite(logits[mask], "the network to export")
-        require_finite(deployed[mask], "the network as eval.py deploys it")
+        require_finite(deployed[mask], "the network as asc-jax eval deploys it")
         inputs = dict(zip(ARTEFACTS, (audio, log_mel), strict=True))
         results = {name: function(inputs[name]) for name, function in functions.items()}
         results |= {DEPLOYED: deployed, OURS: logits}
@@ -143,9 +143,10 @@ def require_agreement(tally: Mapping) -> None:
     if same < MIN_DEPLOYED_AGREEMENT:
         raise UserError(
             "the network to export, rounded after its BatchNorms are folded, is not the one that "
-            f"eval.py evaluates, rounded before: the top scene is the same on {100 * same:.2f} % "
-            f"{clips} (at least {100 * MIN_DEPLOYED_AGREEMENT:g} % needed). Nothing was written; "
-            "try --dtype float32, and see what rounding costs with eval.py --stored float32"
+            "asc-jax eval evaluates, rounded before: the top scene is the same on "
+            f"{100 * same:.2f} % {clips} (at least "
+            f"{100 * MIN_DEPLOYED_AGREEMENT:g} % needed). Nothing was written; "
+            "try --dtype float32, and see what rounding costs with asc-jax eval --stored float32"
         )
 
 

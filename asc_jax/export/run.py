@@ -152,7 +152,7 @@ def write(contents: Mapping[pathlib.Path, bytes]) -> None:
         files.write_together(contents)
     except OSError as error:
         raise UserError(
-            f"cannot write to {folder}: {error.strerror or error}; free some space, or choose "
+            f"cannot write to {folder}: {error.strerror or error}; {files.what_to_do(error)}choose "
             "another --out"
         ) from error
 
@@ -185,7 +185,7 @@ def summary(
     noise = f", {n_noise:,} of them synthetic noise" if n_noise else ""
     lines.append(f"compared on {tally['n_clips']:,} clips{noise}:")
     lines += [f"  {name} {agreement(name)}" for name in ARTEFACTS]
-    lines.append(f"  as eval.py deploys it, {stored}, not folded: {agreement(check.DEPLOYED)}")
+    lines.append(f"  as asc-jax eval deploys it, {stored}, not folded: {agreement(check.DEPLOYED)}")
     if tally["n_labelled"]:
         lines.append(f"  the same parameters in JAX: {accuracy(check.OURS)}")
     if kind == "onnx":

@@ -42,9 +42,10 @@ def settle() -> None:
     for name, value in _PINNED.items():
         if os.environ.pop(name.upper(), None) is not None and "jax" in sys.modules:
             sys.modules["jax"].config.update(name, value)
-    platforms = os.environ.get("JAX_PLATFORMS")
-    if platforms and "cpu" not in platforms.split(","):  # recordings are resampled on the CPU
-        os.environ["JAX_PLATFORMS"] = f"{platforms},cpu"
+    platforms = os.environ.get("JAX_PLATFORMS", "").lower()
+    if platforms:
+        has_cpu = "cpu" in platforms.split(",")  # where recordings are resampled
+        os.environ["JAX_PLATFORMS"] = platforms if has_cpu else f"{platforms},cpu"
     # A run may lie where nothing can be written, and needs no compiled programs kept there.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     try:

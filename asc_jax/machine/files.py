@@ -106,9 +106,32 @@ def read_text(path: pathlib.Path) -> str:
       OSError: it cannot be read, or is no ordinary file.
       ValueError: it is not UTF-8.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    require_ordinary(path)
     return path.read_text("utf-8")
+
+
+def require_ordinary(path: str | os.PathLike) -> None:
+    """Raise an OSError for a named pipe, a device, a socket or a folder in place of a file.
+
+    What a shell makes of `<(command)` is a pipe that has a writer, and lies in /dev.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file() and not os.fspath(path).startswith("/dev/fd/"):
+        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+
+
+def require_utf8(folder: str | os.PathLike) -> None:
+    """Raise a `UserError` for a folder whose absolute name is not UTF-8.
+
+    JAX's, Orbax's and TensorFlow's own code cannot open files there.
+    """
+    try:
+        os.path.abspath(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{os.path.abspath(folder)}: this name is not UTF-8, and JAX, Orbax and TensorFlow "
+            "cannot use files there; rename the folder"
+        ) from error
 
 
 def reason(error: OSError) -> str:
@@ -158,12 +181,18 @@ def system_words(error: BaseException | None) -> str | None:
     return system_words(error.__cause__ or error.__context__)
 
 
+WRITING = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit with `ulimit -f unlimited`",
+}
+
+
 def what_to_do(error: OSError) -> str:
     """Return what helps against an error of writing, as the beginning of a piece of advice."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space, or "
-    if error.errno == errno.EFBIG:
-        return "raise the limit with `ulimit -f unlimited`, or "
+    for number, advice in WRITING.items():
+        if error.errno == number or os.strerror(number) in str(error):
+            return f"{advice}, or "
     return ""
 
 

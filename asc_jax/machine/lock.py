@@ -39,8 +39,9 @@ def held(folder: str | os.PathLike) -> Iterator[None]:
 
     Raises:
       UserError: another process holds it (host, process and time are named), or the folder
-        cannot be written.
+        cannot be written, or its name is not UTF-8.
     """
+    files.require_utf8(folder)
     path = pathlib.Path(folder) / NAME
     lock = filelock.FileLock(path, mode=_mode(), blocking=False, fallback_to_soft=False)
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")

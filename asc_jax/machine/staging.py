@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asc_jax.errors import UserError
-from asc_jax.machine import lock
+from asc_jax.machine import files, lock
 
 STAGING = ".building"  # the leading dots hide both from readers
 REPLACED = ".replaced"
@@ -42,7 +42,10 @@ def replacing(parent: str | os.PathLike, name: str, n_bytes: int) -> Iterator[Pa
             yield staging
             _swap(staging / name, parent / name, parent / REPLACED)
         except OSError as error:
-            raise UserError(f"cannot write to {parent}: {error}") from error
+            advice = files.what_to_do(error)
+            raise UserError(
+                f"cannot write to {parent}: {error}; {advice}choose another folder"
+            ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -13,7 +13,8 @@ NO_MEMORY = (
 )
 NO_PLATFORM = (
     "JAX cannot use {}: is there such a device, and the jax package for it? What JAX starts on is "
-    "said by JAX_PLATFORMS, JAX_NUM_CPU_DEVICES and XLA_FLAGS; without them it takes what there is"
+    "said by JAX_PLATFORMS, JAX_PLATFORM_NAME, JAX_NUM_CPU_DEVICES and XLA_FLAGS; without them it "
+    "takes what there is"
 )
 
 
@@ -23,8 +24,8 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         wanted = re.search(r"allocat\w+ ([\d.,]+ ?\w+)", text)
         return NO_MEMORY.format(f" ({wanted[1]} were asked for)" if wanted else "")
-    if found := re.search(r"Unable to initialize backend '(\w+)'", text):
-        return NO_PLATFORM.format(found[1])
+    if found := re.search(r"Unable to initialize backend '(\w+)'|Unknown backend:? '(\w+)'", text):
+        return NO_PLATFORM.format(found[1] or found[2])
     if found := re.search(r"Invalid value (.+) for JAX flag (\w+)", text):
         return f"the environment variable {found[2].upper()} is {found[1]}, which JAX rejects"
     if isinstance(error, OSError) and error.errno is not None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError, short
-from asc_jax.machine.files import atomic_writer, is_zip
+from asc_jax.machine.files import atomic_writer, is_zip, require_ordinary
 from asc_jax.machine.optional_packages import require
 
 
@@ -162,6 +162,7 @@ def _load(path: pathlib.Path):
         hint = f": it holds {', '.join(inside[:5])}" if inside else ""
         raise UserError(f"{path} is a folder, expected one file{hint}")
     try:
+        require_ordinary(path)
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:

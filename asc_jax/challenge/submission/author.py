@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from asc_jax.errors import UserError, short
+from asc_jax.machine import files
 
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9-]*_[A-Za-z0-9-]+_task1_[1-4]")
 LABEL_FORM = "<LastName>_<INST>_task1_<1..4>"
@@ -96,6 +97,7 @@ def read_yaml(path: str | os.PathLike) -> Any:
       UserError: why it cannot be read, in one line.
     """
     try:
+        files.require_ordinary(path)
         with Path(path).open("rb") as file:
             return yaml.load(file, _Loader)
     except YAML_ERRORS as error:

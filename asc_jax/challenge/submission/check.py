@@ -48,6 +48,8 @@ def check(path: Path, *, practice: bool = False) -> list[str]:
 
     practice: accept other clips than the challenge's 135,730.
     """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
     if path.is_file():
         problems = _check_zip(path, practice)
     else:

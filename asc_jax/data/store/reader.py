@@ -51,7 +51,7 @@ def open_reader(folder: Path, split: str) -> "Reader":
     if split not in splits:
         raise UserError(
             f"{folder.parent} has no split {split!r}; it has {', '.join(sorted(splits))}. "
-            "prepare_data builds the splits whose lists are in split_setup/"
+            "`asc-jax prepare-data` builds the splits whose lists are in split_setup/"
         )
     if not len(records) == len(checksums) == n_clips[split]:
         raise _damaged(folder, f"{split} has {len(records)} clips, it had {n_clips[split]}")
@@ -137,6 +137,7 @@ class Reader:
 
 
 def _newest_version(folder: Path) -> Path:
+    files.require_utf8(folder)
     try:
         os.scandir(folder).close()  # `glob` takes a folder that may not be read for an empty one
     except OSError as error:

@@ -65,6 +65,7 @@ def read_table(
 
 def _read_text(path: Path) -> str:
     try:
+        files.require_ordinary(path)
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {files.reason(error)}") from error

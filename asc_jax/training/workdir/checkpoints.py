@@ -42,6 +42,7 @@ class Checkpoints:
             create=False,
             multiprocessing_options=_alone(),
         )
+        files.require_utf8(workdir)
         with files.writing_to(workdir):
             self.directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -66,9 +67,10 @@ class Checkpoints:
                 ),
             )
         except (OSError, ValueError) as error:
+            cause = _cause(error)
             raise UserError(
-                f"checkpoint {step} could not be written to {self.directory}: {_cause(error)}; "
-                "free some space, or choose another --workdir"
+                f"checkpoint {step} could not be written to {self.directory}: "
+                f"{cause.strerror or cause}; {files.what_to_do(cause)}choose another --workdir"
             ) from error
 
     def restore(
@@ -211,10 +213,12 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _cause(error: Exception) -> str:
-    """Return the system's message, which Orbax wraps into names of its own files."""
+def _cause(error: Exception) -> OSError:
+    """Return the system's error, which Orbax wraps into names of its own files."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
-    return os.strerror(int(found[1])) if found else str(error)
+    if found:
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    return error if isinstance(error, OSError) else OSError(str(error))
 
 
 def digest(tree) -> str:

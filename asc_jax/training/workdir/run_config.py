@@ -161,15 +161,17 @@ def load(workdir: str | os.PathLike) -> tuple[str, ml_collections.ConfigDict]:
         folder = pathlib.Path(workdir)
         raise UserError(f"no run in {folder}: {_advice(folder)}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        words = files.system_words(error) or error.strerror
+        raise UserError(f"{path} cannot be read: {words}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _advice(workdir: pathlib.Path) -> str:
     """Return what to do where there is no run: take one that lies near, or train."""
-    runs = [path.parent for path in sorted(workdir.glob("*/config.json"))]
-    runs = runs or [path for path in [*workdir.parents][:2] if (path / "config.json").is_file()]
+    inside = [sorted(workdir.glob(pattern)) for pattern in ("*/config.json", "*/*/config.json")]
+    runs = [path.parent for path in inside[0] or inside[1]]
+    runs = runs or [path for path in [*workdir.parents][:3] if (path / "config.json").is_file()]
     if runs:
         many = f"it holds {len(runs)}, " * (len(runs) > 1)
         return f"{many}did you mean {runs[0]}?"
