@@ -145,10 +145,10 @@ def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
         optimiser = optim.with_factors(optimiser)
     with errors_named("config.schedule"):
         schedule = schedule(n_steps)
-        jax.eval_shape(schedule, jax.ShapeDtypeStruct((), int))
+        jax.eval_shape(schedule, _shape((), int))
     with errors_named("config.optim"):
         tx = optim.scheduled(schedule, optimiser)
-        params = {"kernel": jax.ShapeDtypeStruct((1,), float)}
+        params = {"kernel": _shape((1,), float)}
         _, state = jax.eval_shape(lambda p: tx.update(p, tx.init(p), p), params)
         if any(jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) for x in jax.tree.leaves(state)):
             raise TypeError("its state holds a random key, which a checkpoint cannot")
@@ -197,19 +197,24 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
         raise UserError(f"config.model gives {n_classes} logits for a clip, expected {N_SCENES}")
     n_samples, (n_mels, n_frames, _) = config.features.sample_rate, log_mel_shape(config)
     dtypes = {"label": int, "device_id": int, "batch_row": int, "mask": bool}
-    batch = {name: jax.ShapeDtypeStruct((2,), dtype) for name, dtype in dtypes.items()}
+    batch = {name: _shape((2,), dtype) for name, dtype in dtypes.items()}
     shapes = (n_samples,), (n_mels, n_frames), (n_mels, n_frames, 1)
     for stage, name, shape in zip(STAGES, ("audio", *STAGES[1:]), shapes, strict=True):
-        batch[name] = jax.ShapeDtypeStruct((2, *shape), float)
+        batch[name] = _shape((2, *shape), float)
         for each in augmentations:
             if each.stage == stage and each.load_arrays is None:
                 with errors_named(f"config.augment.{each.label}"), contextlib.suppress(KeyError):
                     call = functools.partial(each, context=Context(n_samples))
                     batch = jax.eval_shape(call, jax.random.key(0), batch)
-    logits = jax.ShapeDtypeStruct((2, n_classes), float)
+    logits = _shape((2, n_classes), float)
     with errors_named("config.loss"), contextlib.suppress(KeyError):
         shape = jax.eval_shape(loss_fn, logits, batch).shape
         expect("name", config.loss.name, shape == (2,), f"a value for each clip, not {shape}")
+
+
+def _shape(shape: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
+    """Return the shape of an array of Python's type, in 32 bits or 64 as JAX is set up."""
+    return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype))
 
 
 def train_forward(config, axis_name: str | None = None) -> Callable:
