@@ -6,6 +6,7 @@ JAX_DISABLE_MOST_OPTIMIZATIONS=0. What is compiled is kept for as long as the te
 """
 
 import atexit
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -16,7 +17,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":  # the older code generator is faster, too
+quick = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+if quick and importlib.metadata.version("jaxlib").startswith("0.10."):
+    # The older code generator is faster, too; later versions end at a flag that they do not know.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # as it is in the processes of pytest-xdist
     compiled = tempfile.mkdtemp(prefix="asc_jax_tests_")
