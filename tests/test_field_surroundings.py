@@ -26,6 +26,7 @@ from absl import logging as absl_logging
 from commands import HANGS_S, call
 
 from asc_jax import cli
+from asc_jax.data import clips
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.evaluation.report import figures
 from asc_jax.machine import environment, files, lock, progress, signals, system_errors
@@ -167,6 +168,8 @@ def test_b17_home_folder_is_found_behind_an_equals_sign(tmp_path, monkeypatch):
     assert cli._with_home("--workdir=~nobody_of_that_name/a") == "--workdir=~nobody_of_that_name/a"
     assert cli._with_home("--out=a~b") == "--out=a~b"
     assert not (tmp_path / "~").exists()
+    with pytest.raises(UserError, match=f"no data set in {tmp_path}/home/data"):
+        clips.open_split("~/data", "test")  # as a config file may say
 
 
 @pytest.mark.parametrize("number", signals.STOPPING)

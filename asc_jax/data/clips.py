@@ -196,6 +196,11 @@ def from_arrays(
     return Clips(len(audio), read).with_columns(**columns)
 
 
+def _folder(data_dir: str | os.PathLike) -> Path:
+    """Return the folder of the data set; a config may name the home folder by `~`."""
+    return Path(data_dir).expanduser() / DATASET
+
+
 def open_split(data_dir: str | os.PathLike, split: str, sample_rate: int | None = None) -> Clips:
     """Open a split that `prepare_data` built.
 
@@ -214,14 +219,14 @@ def open_split(data_dir: str | os.PathLike, split: str, sample_rate: int | None 
     from asc_jax.data.store import read_ahead
     from asc_jax.data.store import reader as stored
 
-    rate = None if sample_rate is None else stored.sample_rate(Path(data_dir) / DATASET)
+    rate = None if sample_rate is None else stored.sample_rate(_folder(data_dir))
     if rate != sample_rate:
         raise UserError(
             f"the clips in {data_dir} are at {rate} Hz, and config.features.sample_rate is "
             f"{sample_rate}: build them again with `asc-jax prepare-data --sample_rate "
             f"{sample_rate}`, in another --data_dir"
         )
-    reader = stored.open_reader(Path(data_dir) / DATASET, split)
+    reader = stored.open_reader(_folder(data_dir), split)
     return Clips(len(reader), reader.read, read_ahead.map_ahead, reader.identity)
 
 
@@ -235,7 +240,7 @@ def clips_in_both(data_dir: str | os.PathLike, split: str, other: str) -> list[s
     """
     from asc_jax.data.store import reader as stored
 
-    readers = [stored.open_reader(Path(data_dir) / DATASET, name) for name in (split, other)]
+    readers = [stored.open_reader(_folder(data_dir), name) for name in (split, other)]
     sums = [reader.checksums for reader in readers]
     numbers = [np.flatnonzero(np.isin(sums[i], sums[1 - i])) for i in (0, 1)]
     if not numbers[0].size:
@@ -255,7 +260,7 @@ def official_splits(data_dir: str | os.PathLike) -> set[str]:
     """
     from asc_jax.data.store import reader as stored
 
-    return stored.official_splits(Path(data_dir) / DATASET)
+    return stored.official_splits(_folder(data_dir))
 
 
 def _index_rows(order: Iterable[int], batch_size: int, first: int, n_clips: int) -> np.ndarray:
