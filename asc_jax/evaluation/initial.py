@@ -1,6 +1,7 @@
 """Start a training from the parameters of another run, where names and shapes agree."""
 
 import fnmatch
+import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -39,11 +40,12 @@ def start(experiment: Experiment) -> Start:
       UserError: there is no such run, nothing of it fits, or a pattern fits no parameter.
     """
     init = experiment.config.init
-    other = open_run(init.from_run, checkpoint=init.checkpoint)
+    workdir = pathlib.Path(init.from_run).expanduser()
+    other = open_run(workdir, checkpoint=init.checkpoint)
     there = {"params": other.variables["params"], "batch_stats": other.variables["batch_stats"]}
     arrays = _by_name(there)
     variables = jax.tree.map(np.asarray, experiment.variables())
-    names = [name for name in _by_name({"params": variables["params"]})]
+    names = list(_by_name({"params": variables["params"]}))
     fresh = _chosen("fresh", init.fresh, names)
     frozen = _chosen("freeze", init.freeze, names)
     taken, left = [], []
