@@ -148,7 +148,7 @@ def _floats(tree):
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, pytest.param(False, marks=NIGHTLY)])
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=NIGHTLY if n == "tf_sepnet" else ()) for n in NETWORKS]
+    "name", [pytest.param(n, marks=NIGHTLY if n in MODELS else ()) for n in NETWORKS]
 )
 def test_networks_are_the_same_by_chunks(x64, name, masked):
     variables, clips = started(NETWORKS[name], masked)

@@ -118,7 +118,7 @@ def test_b19_run_that_lies_near_is_named(run, given, meant):
 
 def test_b19_seeds_are_counted(run, tmp_path):
     for seed in range(3):
-        write_run(tmp_path / f"seed{seed}", seed=seed)
+        run_config.save(tmp_path / f"seed{seed}", "small.py", small_config(seed=seed))
     expected = f"no run in {tmp_path}: it holds 3, did you mean {tmp_path}/seed0"
     with pytest.raises(UserError, match=expected):
         run_config.load(tmp_path)

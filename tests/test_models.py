@@ -138,6 +138,8 @@ def test_batch_norm_over_replicas_is_that_of_the_whole_batch(x64):
     np.testing.assert_allclose(gradients.reshape(x.shape), gradient, atol=1e-12)
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_step_holds_little_more_than_its_backward_pass_needs(monkeypatch):
     net, n_clips = CPMobile(width=8), 20
     monkeypatch.setattr(by_chunks, "clips_in_cache", lambda jaxpr, n_clips: 5)

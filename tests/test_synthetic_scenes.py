@@ -95,6 +95,8 @@ def test_devices_are_distributed_as_in_the_challenge(folder):
     assert {test.count(device) for device in DEVICES} == {10 * N_TEST * len(SCENES)}
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_number_of_workers(folder, tmp_path):
     again = write_dataset(tmp_path, n_train_segments=N_TRAIN, n_test_segments=N_TEST, n_workers=1)
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
