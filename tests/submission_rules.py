@@ -98,7 +98,7 @@ def check_made(out_dir, n_clips):
 
 
 def validator_problems(package, n_clips):
-    """What the official tool objects to in a zip, or stumbles over; its messages are not ours.
+    """Return what the official tool objects to in a zip, or stumbles over, in words of our own.
 
     Source: the rules of github.com/toni-heittola/dcase2024_task1_submission_validator (MIT), which
     are: of files with "task1" in their names, reports left out, the first folder is task1 and the

@@ -55,7 +55,7 @@ def sound(kind, subtype=None, **options):
     return file.getvalue()
 
 
-def spoilt_mp3(path):
+def corrupted_mp3(path):
     """An MP3 over whose middle libmpg123 grumbles."""
     data = sound("MP3", seconds=4)
     path.write_bytes(data[: len(data) // 2] + b"\0" * 3000 + data[len(data) // 2 :])
@@ -381,7 +381,7 @@ def same_file(descriptor, status):
 
 
 def test_b38_native_libraries_speak_through_notes_alone(home, tmp_path, capfd):
-    spoilt_mp3(tmp_path / "a.mp3")
+    corrupted_mp3(tmp_path / "a.mp3")
     whole = sound("MP3", seconds=4)
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.mp3").write_text("hello world, " * 50)
@@ -389,8 +389,10 @@ def test_b38_native_libraries_speak_through_notes_alone(home, tmp_path, capfd):
     assert capfd.readouterr() == ("", ""), "what libmpg123 writes to descriptor 2"
     (line,) = map(json.loads, done.stdout.splitlines())
     assert any(re.search(r"samples read, its header says 32,000$", note) for note in line["notes"])
-    spoilt, text, last = done.stderr.replace(f"{tmp_path}/", "").splitlines()
-    assert re.match(r"error: a\.mp3: damaged after .* s: .*; its decoder says: Note: Ill", spoilt)
+    corrupted, text, last = done.stderr.replace(f"{tmp_path}/", "").splitlines()
+    assert re.match(
+        r"error: a\.mp3: damaged after .* s: .*; its decoder says: Note: Ill", corrupted
+    )
     assert re.match(r"error: text\.mp3: not a recording .*: Format not recognised; its dec", text)
     assert "regular file" not in done.stderr
     assert last == "error: 2 of 3 recordings could not be predicted, see above"
@@ -398,7 +400,7 @@ def test_b38_native_libraries_speak_through_notes_alone(home, tmp_path, capfd):
 
 def test_b38_library_is_as_quiet(run, tmp_path, capfd):
     with pytest.raises(UserError, match="its decoder says: Note: Illegal Audio-MPEG-Header"):
-        run.predict(spoilt_mp3(tmp_path / "a.mp3"))
+        run.predict(corrupted_mp3(tmp_path / "a.mp3"))
     assert capfd.readouterr() == ("", "")
 
 
@@ -409,7 +411,7 @@ def test_b38_standard_error_is_itself_again_after_errors_and_in_threads(tmp_path
         1 / (os.write(2, b"ab") - 2)
     assert notes == ["its decoder says: ab"]
     assert same_file(2, before)
-    path, together, seen = spoilt_mp3(tmp_path / "a.mp3"), threading.Barrier(4), []
+    path, together, seen = corrupted_mp3(tmp_path / "a.mp3"), threading.Barrier(4), []
 
     def hear():
         together.wait()

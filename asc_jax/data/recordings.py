@@ -216,7 +216,7 @@ def _reason(error: Exception, notes: Sequence[str]) -> str:
     reason = str(getattr(error, "error_string", error)).rstrip(".")
     if isinstance(error, TypeError):  # asks for the rate of a file named .raw
         reason = NO_HEADER
-    if "does not exist or is not a regular file" in reason:  # said of any spoilt MP3
+    if "does not exist or is not a regular file" in reason:  # said of any corrupted MP3
         reason = "Format not recognised"
     return "; ".join([reason, *notes])
 

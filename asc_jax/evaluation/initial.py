@@ -15,7 +15,7 @@ from asc_jax.types import Params
 
 
 class Start(NamedTuple):
-    """Where a training begins.
+    """Hold where a training begins.
 
     variables: `{"params", "batch_stats"}`. factors: of each parameter's learning rate, a pytree of
     float32 scalars like `variables["params"]`; 0: frozen. report: lines for a person.

@@ -1,4 +1,4 @@
-"""What to tell a person when the machine, not the program, is what fails."""
+"""Say what to do when the machine, not the program, is what fails."""
 
 import re
 

@@ -46,7 +46,7 @@ CHUNK = 1 << 16  # bytes; when a connection breaks, those of the last chunk are 
 
 
 class _WebPage(requests.RequestException):
-    """What was sent is not the file."""
+    """Raised when what was sent is not the file."""
 
 
 def content_length(url: str, *, by_hand: str = "") -> int:
@@ -95,7 +95,7 @@ def fetch(url: str, path: Path, md5: str | None, *, by_hand: str = "") -> None:
         part.unlink()
     raise UserError(
         f"{path.name}: md5 {found}, expected {md5}, downloaded twice ({n_bytes:,} bytes) from "
-        f"{url}; the file there has changed or is damaged, or is broken off on its way. "
+        f"{url}; the file there has changed or is damaged, or the transfer is interrupted. "
         f"{by_hand}".rstrip(". ")
     )
 

@@ -49,7 +49,7 @@ class Recording(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """What `meta.csv` says of a clip."""
+    """Hold what `meta.csv` says of a clip."""
 
     line: int
     scene: str
