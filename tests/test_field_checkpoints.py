@@ -68,7 +68,7 @@ def save(path, state_dict, **content):
 
 
 def converted(path, **options):
-    """What is printed about the run, and its config."""
+    """Return what is printed about the run, and its config."""
     workdir = path.with_suffix("")
     lines = runs.run_from_torch(path, workdir, **options)
     return "\n".join(lines), run_config.load(workdir)[1]
@@ -428,7 +428,7 @@ def test_other_strides_and_another_front_end_are_told_by_the_hyper_parameters(pa
 
 
 def told(path, network, hyper_parameters, stored=(), **options):
-    """What is printed of a file with these hyper-parameters, and the config."""
+    """Return what is printed of a file with these hyper-parameters, and the config."""
     save(path, dict(stored) | prefixed("model.", network), hyper_parameters=hyper_parameters)
     return converted(path, **options)
 
@@ -439,7 +439,7 @@ def questioned(path, network, hyper_parameters, stored=(), **options):
 
 
 def with_override(key, value):
-    """As `--config base.py` with one more flag gives it."""
+    """Return what `--config base.py` gives with one more flag."""
     config = base.get_config()
     section, name = key.split(".")
     config[section][name] = value
@@ -547,8 +547,10 @@ def test_our_own_front_end_and_settings_of_something_else_are_no_question(path, 
     ours = {"power": 2, "center": True, "mel_scale": "HTK", "norm": None, "mel_norm": False}
     ours |= {"window_fn": "torch.hann_window", "pad_mode": "reflect", "normalized": False}
     other = {"schedule": {"power": 1.0}, "head": {"norm": "slaney"}, 3: {"power": 1.0}}
-    told(path, network, HOP | ours | other)
-    told(path.with_name("n.ckpt"), network, HOP | {"norm": "batch", "power": "high"})
+    _, config = told(path, network, HOP | ours | other)
+    again = HOP | {"norm": "batch", "power": "high"}
+    _, same = told(path.with_name("n.ckpt"), network, again)
+    assert config.features.hop_length == same.features.hop_length == HOP["hop_length"]
 
 
 @pytest.mark.parametrize(

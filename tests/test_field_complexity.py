@@ -18,7 +18,7 @@ GRU = 10 * 6 * 64 * 64
 
 
 class Training(nnx.Module):
-    """As made: BatchNorm and Dropout are in training mode, and change when they are called."""
+    """Hold BatchNorm and Dropout, which are in training mode as made and change when called."""
 
     def __init__(self):
         rngs = nnx.Rngs(0)
@@ -177,7 +177,7 @@ def test_mistakes_of_the_function_itself_get_no_note():
 
 
 def test_b31_work_whose_result_is_not_used_counts(variables):
-    """As the docstring says, and as torchinfo counts every module that is called."""
+    """The docstring says so, and torchinfo counts every module that is called, too."""
     apply = TwoHeads().apply
     count = count_macs(lambda variables, x: apply(variables, x)[0], variables, CLIPS)
     assert count.total == 343_680

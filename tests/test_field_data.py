@@ -70,7 +70,7 @@ def _joined(rows, mark):
 
 
 def _indexed(text):
-    """As pandas writes a table with its index."""
+    """Return a table as pandas writes it with its index."""
     return _joined([(str(i - 1) if i else "", *row) for i, row in enumerate(_rows(text))], "\t")
 
 

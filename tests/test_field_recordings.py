@@ -706,7 +706,7 @@ def test_files_of_phones_browsers_and_converters_are_heard_or_named(home, tmp_pa
 @pytest.mark.nightly
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
 def test_way_out_of_a_piped_file_works(home, tmp_path):
-    """What the error says to type, on a file that libsndfile does not read."""
+    """The command that the error says to type works on a file that libsndfile does not read."""
     write(tmp_path / "a.wav", noise(2, 2), 8_000)
     subprocess.run(
         ["ffmpeg", "-v", "error", "-i", "a.wav", "-c:a", "aac", "a.m4a"], cwd=tmp_path, check=True

@@ -1,4 +1,4 @@
-"""What people do to a submission: typed names, editors, file managers, zip programs."""
+"""Submissions as people make them: typed names, editors, file managers, zip programs."""
 
 import json
 import os

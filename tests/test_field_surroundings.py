@@ -1,4 +1,4 @@
-"""Where commands are started: variables, streams, signals, locks, memory, logs.
+"""Commands in the surroundings of others: variables, streams, signals, locks, memory, logs.
 
 The names say which report of users of other programs a test stands for.
 """

@@ -1,4 +1,4 @@
-"""A package passes both sets of rules and our check; what is spoilt is refused by name."""
+"""A package passes both sets of rules and our check; what is corrupted is rejected by name."""
 
 import json
 import re
