@@ -13,7 +13,8 @@ import optax
 from asc_jax import features
 from asc_jax.complexity import limits
 from asc_jax.complexity.measure import measure
-from asc_jax.data.tau.taxonomy import N_SCENES
+from asc_jax.data.clips import labels_of
+from asc_jax.data.labels import Labels, from_dict, id_column
 from asc_jax.errors import UserError, expect
 from asc_jax.features.augmentation import (
     AUGMENTATIONS,
@@ -24,7 +25,7 @@ from asc_jax.features.augmentation import (
 )
 from asc_jax.machine.named_parts import bind, errors_named, find, require_section, takes
 from asc_jax.models import evaluation, training
-from asc_jax.models.from_config import log_mel_shape, model
+from asc_jax.models.from_config import log_mel_shape, model, n_samples
 from asc_jax.training import config_checks, optim, state, steps
 from asc_jax.training.losses import LOSSES
 from asc_jax.types import Array, Params
@@ -47,6 +48,11 @@ class Experiment:
     n_samples: int
     augmentations: tuple[Augmentation, ...]
     loss_fn: Callable
+
+    @property
+    def labels(self) -> Labels:
+        """The names of the run's classes and groups."""
+        return from_dict(self.config.labels.to_dict())
 
     def variables(self) -> Params:
         """Return fresh `{"params", "batch_stats"}`, from the config's seed."""
@@ -105,6 +111,17 @@ class Experiment:
         return functools.partial(steps.train_steps, step=step)
 
 
+def with_labels(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Return a config with the names of classes and groups of its data set.
+
+    Where there is no data set the config stays as it is: opening it says what is wrong.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    with contextlib.suppress(UserError):
+        config.labels = ml_collections.ConfigDict(labels_of(config.data.dir).to_dict())
+    return config.lock()
+
+
 def make(config: ml_collections.ConfigDict) -> Experiment:
     """Check a config and bind its parts; over budget raises before anything is compiled.
 
@@ -130,7 +147,7 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
         max_bytes=cost["max_bytes"],
         enforce=config.budget.enforce,
     )
-    return Experiment(config, cost, within, config.features.sample_rate, augmentations, loss_fn)
+    return Experiment(config, cost, within, n_samples(config), augmentations, loss_fn)
 
 
 def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
@@ -193,18 +210,24 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
     A part that reads a column which only the data knows is left to the first training step.
     """
     model(config, train=True)
-    if n_classes != N_SCENES:
-        raise UserError(f"config.model gives {n_classes} logits for a clip, expected {N_SCENES}")
-    n_samples, (n_mels, n_frames, _) = config.features.sample_rate, log_mel_shape(config)
-    dtypes = {"label": int, "device_id": int, "batch_row": int, "mask": bool}
+    expected = len(config.labels.classes)
+    if n_classes != expected:
+        raise UserError(
+            f"config.model gives {n_classes} logits for a clip, expected {expected}, one for each "
+            "of config.labels.classes"
+        )
+    n_mels, n_frames, _ = log_mel_shape(config)
+    dtypes = {"label": int, "batch_row": int, "mask": bool}
+    dtypes |= {id_column(column): int for column in config.labels.groups}
+    context = Context(config.features.sample_rate)
     batch = {name: _shape((2,), dtype) for name, dtype in dtypes.items()}
-    shapes = (n_samples,), (n_mels, n_frames), (n_mels, n_frames, 1)
+    shapes = (n_samples(config),), (n_mels, n_frames), (n_mels, n_frames, 1)
     for stage, name, shape in zip(STAGES, ("audio", *STAGES[1:]), shapes, strict=True):
         batch[name] = _shape((2, *shape), float)
         for each in augmentations:
             if each.stage == stage and each.load_arrays is None:
                 with errors_named(f"config.augment.{each.label}"), contextlib.suppress(KeyError):
-                    call = functools.partial(each, context=Context(n_samples))
+                    call = functools.partial(each, context=context)
                     batch = jax.eval_shape(call, jax.random.key(0), batch)
     logits = _shape((2, n_classes), float)
     with errors_named("config.loss"), contextlib.suppress(KeyError):

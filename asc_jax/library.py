@@ -7,7 +7,7 @@ Example:
     run = asc_jax.load_run("runs/demo")
     print(run.config.model, run.results["float16"]["macro_accuracy"])
     prediction = run.predict("clip.wav")
-    print(prediction.scene, prediction.start_s, prediction.probs)
+    print(prediction.label, prediction.start_s, prediction.probs)
 
 A run computes in 32 bits, also in a program that has switched on JAX's 64.
 """
@@ -25,9 +25,9 @@ import ml_collections
 import numpy as np
 
 from asc_jax.data import recordings
-from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
+from asc_jax.evaluation.result_files import upgraded
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.machine import files
 from asc_jax.models import precision
@@ -60,11 +60,11 @@ def load_run(
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The scenes of a recording.
+    """The classes of a recording.
 
     classes: names of the columns of `probs`. start_s, end_s: `[n_windows]`, seconds, where each
     window lies. probs: `[n_windows, n_classes]` float64, rows sum to 1. notes: what was done to
-    the recording, and what makes its scene doubtful.
+    the recording, and what makes its class doubtful.
     """
 
     classes: tuple[str, ...]
@@ -79,9 +79,14 @@ class Prediction:
         return self.probs.mean(axis=0)
 
     @property
-    def scene(self) -> str:
-        """The most probable scene of the whole recording."""
+    def label(self) -> str:
+        """The most probable class of the whole recording."""
         return self.classes[self.mean.argmax()]
+
+    @property
+    def scene(self) -> str:
+        """The same as `label`, its name in runs of TAU's scenes."""
+        return self.label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Run:
 
     @property
     def results(self) -> Mapping[str, Any]:
-        """The parsed `results.json` that `asc-jax eval` wrote.
+        """The parsed `results.json` that `asc-jax eval` wrote, an older one under today's keys.
 
         Raises:
           UserError: the run is not evaluated, or the file cannot be read.
@@ -115,31 +120,37 @@ class Run:
         best = " --checkpoint best" if self.checkpoint == "best" else ""
         again = f"evaluate the run with `asc-jax eval --workdir {self.workdir}{best}`"
         try:
-            return files.parse_json(path.read_text("utf-8"))
+            return upgraded(files.parse_json(path.read_text("utf-8")))
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing: {again}") from error
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): {again}") from error
 
     def predict(
-        self, recording: str | os.PathLike | np.ndarray, rate: int | None = None, hop_s: float = 1.0
+        self,
+        recording: str | os.PathLike | np.ndarray,
+        rate: int | None = None,
+        hop_s: float | None = None,
     ) -> Prediction:
-        """Predict the scenes of a recording, with the numbers of `asc-jax predict`.
+        """Predict the classes of a recording, with the numbers of `asc-jax predict`.
 
         Args:
           recording: a file that libsndfile reads, or a waveform, `[n]` or `[n, n_channels]` floats
             in [-1, 1], of any length.
           rate: of a waveform, Hz; a file says its own.
-          hop_s: seconds from the start of a one-second window to that of the next, 0.01 … 3600.
+          hop_s: seconds from the start of a window, as long as `config.data.clip_s`, to that of the
+            next, 0.01 … 3600; None: its length.
 
         Raises:
           UserError: the recording cannot be read, or `rate` or `hop_s` does not fit.
         """
-        check_hop(hop_s)
+        if hop_s is not None:
+            check_hop(hop_s)
+        classes = self.experiment.labels.classes
         is_file = isinstance(recording, str | os.PathLike)
         if is_file != (rate is None):
             raise UserError("a waveform needs its rate in Hz, and a file says it by itself")
-        kept = _Kept(len(SCENES), windows=[], notes=[])
+        kept = _Kept(classes, len(classes), windows=[], notes=[])
         source = (
             recordings.open_recording(recording)
             if is_file
@@ -148,14 +159,14 @@ class Run:
         with _settled(), source as opened:
             predict(self._predictor, opened, kept, hop_s=hop_s)
         start_s, end_s, probs = map(np.array, zip(*kept.windows, strict=True))
-        return Prediction(SCENES, start_s, end_s, probs, kept.notes)
+        return Prediction(classes, start_s, end_s, probs, kept.notes)
 
     def apply(self, waveform: np.ndarray) -> np.ndarray:
         """Return the logits `[b, n_classes]` float32 of the deployed network.
 
         Args:
-          waveform: `[b, n_samples]` float32 in [-1, 1], one-second clips at the rate of
-            `config.features.sample_rate`.
+          waveform: `[b, n_samples]` float32 in [-1, 1], clips of `config.data.clip_s` at the rate
+            of `config.features.sample_rate`.
 
         Raises:
           UserError: it has another shape.
@@ -163,8 +174,9 @@ class Run:
         n_samples = self.experiment.n_samples
         if np.ndim(waveform) != 2 or np.shape(waveform)[1] != n_samples:
             raise UserError(
-                f"the waveform has the shape {np.shape(waveform)}, expected [b, {n_samples}]: one "
-                f"second at {n_samples} Hz; `predict` takes any length and rate"
+                f"the waveform has the shape {np.shape(waveform)}, expected [b, {n_samples}]: "
+                f"{self.config.data.clip_s:g} s at {self.config.features.sample_rate} Hz; "
+                "`predict` takes any length and rate"
             )
         with _settled():
             return np.asarray(self._forward(waveform))

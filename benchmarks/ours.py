@@ -87,14 +87,14 @@ def epoch(spec: Mapping) -> Job:
 def inference(spec: Mapping) -> Job:
     """Evaluation's compiled step, from the waveform or from log-mels."""
     parts, n_clips = _parts(spec), spec["batch"]
-    step = make_eval_step(parts, axis_name=replicas.AXIS)
+    step = make_eval_step(parts)
     audio = inputs.waveforms(n_clips, parts.n_samples)
     if spec["source"] == "log_mel":
         audio = inputs.log_mels(n_clips, *log_mel_shape(parts.config)[:2])[..., None]
         step = ours_network.make_eval_step(parts.config)
     n = min(n_clips, replicas.n_replicas())
     evaluate, variables = replicas.pmap_eval(step, n), parts.variables()
-    batch = replicas.shard({**_batch(audio), "device_id": np.zeros(n_clips, np.int32)}, n)
+    batch = replicas.shard(_batch(audio), n)
     return Job(lambda: jax.block_until_ready(evaluate(variables, batch)), n_clips)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import jax
 
 from asc_jax import experiment
-from asc_jax.evaluation.step import eval_step
 from asc_jax.machine import replicas
 from asc_jax.models import evaluation
 from asc_jax.models.from_config import model
@@ -29,7 +28,7 @@ def train_steps(parts: experiment.Experiment, tx) -> Callable:
 def make_eval_step(config) -> Callable:
     """The evaluation step on log-mels, by all replicas together."""
     forward = functools.partial(_eval_forward, config=config)
-    return functools.partial(eval_step, forward=forward, axis_name=replicas.AXIS)
+    return lambda variables, batch: forward(variables, batch["audio"])
 
 
 def _eval_forward(variables, log_mel, *, config):

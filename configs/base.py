@@ -10,14 +10,20 @@ Any value can be changed on the command line, e.g. `--config.schedule.peak_lr=1e
 
 import ml_collections
 
+from asc_jax.data.tau.taxonomy import LABELS
+
 
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
 
-    # data.clips.open_split; batch_size counts the clips of all replicas together.
+    # data.labels.Labels: names of classes and groups. Training takes those of its data set.
+    config.labels = ml_collections.ConfigDict(LABELS.to_dict())
+
+    # data.clips.open_for; a clip has clip_s seconds; batch_size counts those of all replicas.
     config.data = ml_collections.ConfigDict()
     config.data.dir = "data/tau22"
+    config.data.clip_s = 1.0
     config.data.train_split = "train_5pct"
     config.data.test_split = "test"
     config.data.batch_size = 256

@@ -4,7 +4,7 @@ import numpy as np
 from small import small_config
 
 from asc_jax.challenge.table1.runs import Run
-from asc_jax.data.tau.taxonomy import CITIES, DEVICES, N_DEVICES, N_SCENES, SCENES
+from asc_jax.data.tau.taxonomy import CITIES, DEVICES, LABELS, N_SCENES, SCENES
 from asc_jax.evaluation import metrics, result_files
 from asc_jax.training.workdir import checkpoints, run_config
 
@@ -22,9 +22,16 @@ def plan(out, system, percent, seed):
     """The run as `table1` would plan it; nothing is written."""
     config = small_config(data__train_split=f"train_{percent}pct").unlock()
     config.seed = seed
-    workdir = out / system / f"{percent}pct" / f"seed{seed}"
-    name = f"{system}/{percent}pct.py"
-    return Run(system, percent, seed, name, (), config.lock(), workdir, 20 * percent)
+    return Run(
+        system,
+        percent,
+        seed=seed,
+        config_name=f"{system}/{percent}pct.py",
+        overrides=(),
+        config=config.lock(),
+        workdir=out / system / f"{percent}pct" / f"seed{seed}",
+        n_clips=20 * percent,
+    )
 
 
 def finish(run, skill, **changes):
@@ -47,10 +54,6 @@ def evaluate(run, skill, names=tuple(NAMES), **changes):
     answer = np.where(hard + luck < skill, label, (label + 1) % N_SCENES)
     probs = np.full((len(label), N_SCENES), 0.05)
     probs[range(len(label)), answer] = 0.55
-    confusion = np.zeros((N_DEVICES, N_SCENES, N_SCENES), int)
-    np.add.at(confusion, (device_id, label, answer), 1)
-    log_loss = np.zeros((N_DEVICES, N_SCENES))
-    np.add.at(log_loss, (device_id, label), -np.log(probs[range(len(label)), label]))
     results = {
         "config": run.config_name,
         "split": run.config.data.train_split,
@@ -64,8 +67,9 @@ def evaluate(run, skill, names=tuple(NAMES), **changes):
         "over_budget": False,
         "complexity": {"macs": 29_425_664, "n_params": 61_148, "bytes": 122_296},
         "stored_dtype": "float16",
-        "float16": metrics.summarize({"confusion": confusion, "log_loss": log_loss}),
+        "labels": LABELS.to_dict(),
+        "float16": metrics.summarize(np.log(probs), label, {"device": device_id}, LABELS),
         "checkpoint": "last",
     }
     result_files.write_results(results | changes, run.workdir)
-    result_files.write_output_csv(run.workdir / "output.csv", names, probs)
+    result_files.write_output_csv(run.workdir / "output.csv", names, probs, SCENES)

@@ -91,7 +91,7 @@ int main(void) {
         }
         results[i] = y;
     }
-    for (int c = 0; c < ASC_N_SCENES; c++)
-        printf("%s %.9g\n", ASC_SCENES[c], results[ASC_N_LAYERS - 1].at[c]);
+    for (int c = 0; c < ASC_N_CLASSES; c++)
+        printf("%s\t%.9g\n", ASC_CLASSES[c], results[ASC_N_LAYERS - 1].at[c]);
     return 0;
 }

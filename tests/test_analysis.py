@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asc_jax.data.tau.taxonomy import DEVICES, SCENES
+from asc_jax.data.tau.taxonomy import DEVICES, LABELS, SCENES
 from asc_jax.evaluation import analysis, evaluate
 
 
@@ -18,7 +18,8 @@ def predictions(n=200, seed=0, sharpness=2.0, known=True):
         for i, (s, d, k) in enumerate(zip(label, device_id, segment, strict=True))
     ]
     label = np.where(known | (np.arange(n) < n - 10), label, -1)
-    return evaluate.Predictions({}, names, logits.astype(np.float32), label, device_id)
+    groups = {"device": device_id}
+    return evaluate.Predictions({}, names, logits.astype(np.float32), label, groups, None, LABELS)
 
 
 def test_segments_equal_a_loop_over_recordings():
@@ -74,11 +75,9 @@ def test_most_confused_are_the_surest_mistakes_one_of_a_recording():
     for clip in found:
         i = clip["number"]
         assert clip["filename"] == given.filenames[i]
-        assert (SCENES[given.label[i]], DEVICES[given.device_id[i]]) == (
-            clip["scene"],
-            clip["device"],
-        )
-        assert clip["predicted"] != clip["scene"]
+        assert clip["class"] == SCENES[given.label[i]]
+        assert clip["groups"] == {"device": DEVICES[given.groups["device"][i]]}
+        assert clip["predicted"] != clip["class"]
         assert clip["true_probability"] == pytest.approx(probs[i, given.label[i]])
     assert len({clip["number"] // 10 for clip in found}) == 5
 

@@ -234,7 +234,7 @@ def test_evaluation_writes_its_results(home):
         assert results[dtype]["n_clips"] == 7
         assert 0 <= results[dtype]["accuracy"] <= 1
     assert len((home / "whole" / "output.csv").read_text().splitlines()) == 8
-    for name in ("confusion", "devices", "learning_curve"):
+    for name in ("confusion", "by_device", "learning_curve"):
         assert (home / "whole" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert results["segments"]["n_segments"] == 7  # a clip each
     assert results["calibration"]["temperature"] is None

@@ -235,7 +235,7 @@ def spoil(tensors, front_end, what):
         tensors[kernel] = tensors[kernel] + 1e300
     elif what == "architecture":
         tensors = {"layer1.0.conv1.weight": np.zeros((8, 8, 3, 3), np.float32)}
-    elif what == "scenes":
+    elif what == "classes":
         head = {n: v[:9] for n, v in tensors.items() if n.startswith("feed") and v.shape}
         tensors |= head
     elif what == "budget":
@@ -276,7 +276,7 @@ def spoil(tensors, front_end, what):
             "architecture",
             r"no network of the baseline's, .* model: .* it looks like a ResNet",
         ),
-        ("scenes", r"the network tells 9 scenes apart, not 10"),
+        ("classes", r"the network tells 9 classes apart, and config.labels.classes names 10: name"),
         ("budget", r"over the limit of 128,000; most go to b6/project"),
         (
             "filterbank",
@@ -316,6 +316,17 @@ def test_odd_n_fft_is_kept_where_it_has_the_bins_of_the_filterbank(tmp_path, ten
     told = {"hop_length": 472, "n_fft": 4095}
     write_lightning(tmp_path / "m.ckpt", tensors, {"mel.1.mel_scale.fb": filterbank}, told)
     assert values(run_of(tmp_path / "m.ckpt"))["features.n_fft"] == ("4095", "stored buffers")
+
+
+def test_network_of_other_classes_is_read_where_the_config_names_them(tmp_path, tensors):
+    head = {n: v[:2] for n, v in tensors.items() if n.startswith("feed") and v.shape}
+    write_state_dict(tmp_path / "m.pt", tensors | head)
+    flags = ("--from_torch=m.pt", "--workdir=run", *BASE)
+    message = refused(*flags, cwd=tmp_path)
+    assert "tells 2 classes apart, and config.labels.classes names 10: name them all" in message
+    assert """--config.labels.classes='("a","b")'""" in message
+    converted(*flags, """--config.labels.classes=("Tür zu","auf")""", cwd=tmp_path)
+    assert evaluate.open_run(tmp_path / "run").experiment.labels.classes == ("Tür zu", "auf")
 
 
 @pytest.mark.parametrize("workdir_was_there", [False, True])

@@ -73,7 +73,7 @@ def test_bad_file_in_a_folder_is_named_and_the_others_go_on(of_folder):
         ("sounds/c.flac", "recording", 0.0, 0.375),
     ]  # fmt: skip
     for line in lines:
-        assert sorted(entry["scene"] for entry in line["top"]) == sorted(SCENES)
+        assert sorted(entry["class"] for entry in line["top"]) == sorted(SCENES)
         assert [entry["p"] for entry in line["top"]] == sorted(
             (entry["p"] for entry in line["top"]), reverse=True
         )
@@ -88,7 +88,7 @@ def test_bad_file_in_a_folder_is_named_and_the_others_go_on(of_folder):
 
 def test_recording_is_the_mean_of_its_windows(of_folder):
     lines = [json.loads(line) for line in of_folder.stdout.splitlines()]
-    tables = [{entry["scene"]: entry["p"] for entry in line["top"]} for line in lines[:4]]
+    tables = [{entry["class"]: entry["p"] for entry in line["top"]} for line in lines[:4]]
     for scene in SCENES:
         assert tables[3][scene] == pytest.approx(np.mean([t[scene] for t in tables[:3]]), abs=1e-8)
 
@@ -101,14 +101,14 @@ def test_stream_is_predicted_as_its_file(home, of_folder):
     assert (done.returncode, done.stderr) == (0, "")
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert list(rows[0]) == [
-        "recording", "what", "start_s", "end_s", "scene_1", "p_1", "scene_2", "p_2",
+        "recording", "what", "start_s", "end_s", "class_1", "p_1", "class_2", "p_2",
     ]  # fmt: skip
     lines = [json.loads(line) for line in of_folder.stdout.splitlines()]
     for row, line in zip(rows, lines[:4], strict=True):
         assert (row["recording"], row["what"]) == ("stdin", line["what"])
         assert [float(row[at]) for at in ("start_s", "end_s")] == [line["start_s"], line["end_s"]]
         for rank in (1, 2):
-            assert row[f"scene_{rank}"] == line["top"][rank - 1]["scene"]
+            assert row[f"class_{rank}"] == line["top"][rank - 1]["class"]
             assert float(row[f"p_{rank}"]) == pytest.approx(line["top"][rank - 1]["p"], abs=1e-5)
 
 
@@ -132,6 +132,7 @@ def test_table_is_aligned_and_has_a_picture(home):
         (("sounds/a.wav", "--workdir=no"), "no run in no: config.json is missing"),
         (("sounds", "--workdir=run", "--png=a.png"), "--png draws one recording from a file"),
         (("-", "--workdir=run"), "--rate is needed, for example 48000"),
+        (("sounds", "--workdir=run", "--top_k=11"), "--top_k is 11, and the run has 10 classes"),
     ],
 )
 def test_wrong_command_line_ends_with_2_and_one_line(home, args, message):
@@ -154,7 +155,7 @@ class Given(dict):
 @pytest.mark.parametrize(
     ("change", "paths", "message"),
     [
-        ({"top_k": 0}, ["a"], "--top_k is 0, expected 1 … 10"),
+        ({"top_k": 0}, ["a"], "--top_k is 0, expected at least 1"),
         ({"hop_s": 0.0}, ["a"], "hop_s is 0, expected 0.01 … 3600 seconds"),
         ({"hop_s": float("nan")}, ["a"], "hop_s is nan, expected 0.01 … 3600 seconds"),
         ({"rate": 48_000}, ["a"], "--rate goes with '-', a stream"),
@@ -183,7 +184,7 @@ def test_silence_excess_and_a_wrong_header_are_noted():
 
 def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
     for kind, stamp in (("table", "over budget"), ("csv", "over budget"), ("json", "over_budget")):
-        lines = KINDS[kind](2, over_budget=True)
+        lines = KINDS[kind](SCENES, 2, over_budget=True)
         print(lines.start() or "")
         print_prediction(loaded, recording_of(np.ones(8_000)), lines, hop_s=1.0)
         out = capsys.readouterr().out.lower()
@@ -195,15 +196,17 @@ def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):
 def test_sound_too_loud_for_the_network_is_refused(capsys, loaded):
     loud = recording_of(np.full(8_000, 4e36, np.float32))
     with pytest.raises(UserError, match="too loud to be predicted: the loudest sample is 4e.36"):
-        print_prediction(loaded, loud, KINDS["json"](1), hop_s=1.0)
+        print_prediction(loaded, loud, KINDS["json"](SCENES, 1), hop_s=1.0)
     assert capsys.readouterr().out == ""
 
 
 def test_without_windows_only_recordings_are_printed(capsys, home, loaded):
     with open_recording(home / "sounds" / "a.wav") as recording:
-        mean = print_prediction(loaded, recording, KINDS["json"](1), hop_s=1.0, show_windows=False)
+        mean = print_prediction(
+            loaded, recording, KINDS["json"](SCENES, 1), hop_s=1.0, show_windows=False
+        )
     (line,) = capsys.readouterr().out.splitlines()
-    assert json.loads(line)["top"][0]["scene"] == SCENES[mean.argmax()]
+    assert json.loads(line)["top"][0]["class"] == SCENES[mean.argmax()]
 
 
 @pytest.mark.parametrize("duration_s", [0.4, 2.5, 86_400.0])
@@ -212,7 +215,7 @@ def test_picture_of_any_length_takes_the_same_room(tmp_path, duration_s):
     features = {
         "hop_length": 2000, "sample_rate": 32_000, "n_mels": 32, "f_min": 0.0, "f_max": 16_000.0,
     }  # fmt: skip
-    timeline = Timeline(duration_s, features)
+    timeline = Timeline(duration_s, features, SCENES)
     starts = np.array([0.0, max(0, duration_s - 1)])
     timeline.add(starts, np.random.default_rng(0).normal(size=(2, 32, 17)), np.full((2, 10), 0.1))
     assert len(timeline._log_mel) <= MAX_COLUMNS

@@ -18,10 +18,10 @@ from finished_runs import finish, plan
 from small import SMALL_FLAGS
 from table1_data import write_data
 
-from asc_jax.challenge.table1 import campaign
 from asc_jax.challenge.table1.runs import Run
-from asc_jax.cli import table1
+from asc_jax.cli import campaign_flags, table1
 from asc_jax.errors import Interrupted, UserError
+from asc_jax.evaluation.campaign import processes
 from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_refused(tmp_path, monkeypatch, words, collect_on
         collect_only=collect_only,
     )
     monkeypatch.setattr(table1, "flags", types.SimpleNamespace(FLAGS=given))
-    monkeypatch.setattr(table1, "_keep_accelerator_free", lambda: None)
+    monkeypatch.setattr(table1, "keep_accelerator_free", lambda: None)
     with pytest.raises(UserError, match=expected):
         table1.main(["table1", *words], [f"--config.data.dir={tmp_path}"])
     assert list(tmp_path.iterdir()) == []
@@ -145,7 +145,7 @@ def test_what_cannot_be_done_is_refused(tmp_path, monkeypatch, words, collect_on
 )
 def test_unknown_and_doubled_values_are_refused(flag, values, known, expected):
     with pytest.raises(UserError) as error:
-        table1._numbers(flag, values, known)
+        campaign_flags.numbers(flag, values, known)
     assert str(error.value) == expected
 
 
@@ -160,14 +160,14 @@ def test_unknown_and_doubled_values_are_refused(flag, values, known, expected):
 )
 def test_overrides_that_cannot_apply_to_all_runs_are_refused(given, expected):
     with pytest.raises(UserError, match=expected):
-        table1._check_overrides([given])
+        campaign_flags.check_overrides([given], table1.CHOSEN)
 
 
 def test_crash_of_one_run_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10, 25)]
     finish(runs[2], 0.5)
-    monkeypatch.setattr(campaign, "COMMAND", [sys.executable, str(tmp_path / "none.py")])
-    failed = campaign.carry_out(runs, tmp_path / "cache")
+    monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(tmp_path / "none.py")])
+    failed = processes.carry_out(runs, tmp_path / "cache")
     assert list(failed) == ["report, 5 %, seed 0", "report, 10 %, seed 0"]
     for reason in failed.values():
         assert reason.startswith("train ended with status 2; its last line: ")
@@ -182,7 +182,7 @@ def sleeping(tmp_path, monkeypatch):
     (tmp_path / "sleep.py").write_text(
         "import time\nprint('sleeping', flush=True)\ntime.sleep(600)"
     )
-    monkeypatch.setattr(campaign, "COMMAND", [sys.executable, str(tmp_path / "sleep.py")])
+    monkeypatch.setattr(processes, "COMMAND", [sys.executable, str(tmp_path / "sleep.py")])
     return [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]
 
 
@@ -198,7 +198,7 @@ def meanwhile(monkeypatch):
                 done.append(True)
             time_sleep(min(seconds, 0.01))
 
-        monkeypatch.setattr(campaign.time, "sleep", sleep)
+        monkeypatch.setattr(processes.time, "sleep", sleep)
 
     time_sleep = time.sleep
     return call
@@ -213,7 +213,7 @@ def test_stop_signal_reaches_the_run_and_ends_the_command(tmp_path, sleeping, me
 
     meanwhile(stop_once_it_sleeps)
     with pytest.raises(Interrupted, match="run the same command again to resume") as error:
-        campaign.carry_out(sleeping, tmp_path / "cache")
+        processes.carry_out(sleeping, tmp_path / "cache")
     assert error.value.signal_number == signal.SIGTERM
     log = pathlib.Path(f"{sleeping[0].workdir}.log")
     with log.open("ab") as file:
@@ -235,7 +235,7 @@ def test_run_that_another_process_works_on_is_waited_for(tmp_path, sleeping, mea
             return True
 
         meanwhile(done)
-        assert campaign.carry_out([run], tmp_path / "cache") == {}
+        assert processes.carry_out([run], tmp_path / "cache") == {}
     assert f"waiting: another process still works on {run.workdir}" in capsys.readouterr().out
     assert log.read_text() == ""
 
@@ -246,7 +246,7 @@ def test_nothing_runs_when_one_workdir_belongs_to_another_config(tmp_path):
     before = (runs[1].workdir / "config.json").read_bytes()
     runs[1].config.unlock().schedule.peak_lr = 0.01
     with pytest.raises(UserError, match=r"peak_lr was 0.005, now 0.01. Choose another --out"):
-        campaign.carry_out(runs, tmp_path / "cache")
+        processes.carry_out(runs, tmp_path / "cache")
     assert not runs[0].workdir.exists()
     assert (runs[1].workdir / "config.json").read_bytes() == before
 
@@ -254,8 +254,8 @@ def test_nothing_runs_when_one_workdir_belongs_to_another_config(tmp_path):
 def test_progress_counts_clips_and_tells_the_time_left(tmp_path, monkeypatch):
     runs = [plan(tmp_path, "report", percent, 0) for percent in (5, 10)]  # 100 and 200 clips
     clock = iter([0.0, 60.0])
-    monkeypatch.setattr("asc_jax.challenge.table1.campaign.time.monotonic", lambda: next(clock))
-    with campaign.Progress(runs, set()) as progress:
+    monkeypatch.setattr("asc_jax.evaluation.campaign.processes.time.monotonic", lambda: next(clock))
+    with processes.Progress(runs, set()) as progress:
         assert progress.left() == ""
         progress.end(runs[0])
         assert progress.left() == ", about 2 min left"
@@ -322,12 +322,13 @@ def test_seeds_together_are_trained_in_one_call(tmp_path):
     def run(percent, seed, *changes):
         given = ("--config.train.n_epochs=1", *changes, f"--config.seed={seed}")
         workdir = tmp_path / "report" / f"{percent}pct" / f"seed{seed}"
-        return Run("report", percent, seed, "x.py", given, None, workdir, 10)
+        parts = {"config_name": "x.py", "overrides": given, "config": None, "workdir": workdir}
+        return Run("report", percent, seed=seed, n_clips=10, **parts)
 
     runs = [run(5, 0), run(10, 0), run(5, 1), run(5, 3), run(5, 2, "--config.schedule.peak_lr=1")]
-    (group,) = campaign.seed_groups(runs)
+    (group,) = processes.seed_groups(runs)
     assert group == [run(5, 0), run(5, 1)]
-    command = campaign.train_seeds(group)
+    command = processes.train_seeds(group)
     assert command[-3:] == [
         "--config.seed=0",
         "--config.train.n_seeds=2",

@@ -47,7 +47,7 @@ def test_run_is_exported_and_compared(workdir, tmp_path, kind):
         size = (tmp_path / "out" / name).stat().st_size
         assert f"{tmp_path / 'out' / name}: {size:,} bytes" in text
     assert "256 clips, 216 of them synthetic noise" in text  # 40 of the split
-    assert text.count("same top scene on 100.00 %") >= 2
+    assert text.count("same top class on 100.00 %") >= 2
     assert "accuracy" in text
 
 
@@ -195,7 +195,7 @@ def test_results_that_are_no_numbers_are_refused(spoil):
         check.require_agreement(tally)
 
 
-def test_another_top_scene_is_refused_even_where_logits_are_near():
+def test_another_top_class_is_refused_even_where_logits_are_near():
     logits = np.zeros((1000, 10), np.float32)
     logits[:, 4] = 1e-5
     other = logits.copy()

@@ -98,7 +98,7 @@ def test_own_network_predicts_and_is_converted(trained):
         "waveform_to_probs.stablehlo",
         "log_mel_to_logits.stablehlo",
     }
-    assert any("same top scene on 100.00 %" in line for line in lines)
+    assert any("same top class on 100.00 %" in line for line in lines)
     with pytest.raises(UserError, match="primitive transpose in RNN_0 has no export rule where"):
         export_run(workdir, "onnx")
 

@@ -11,12 +11,13 @@ from exported import kind_of
 from tau_folder import write_tau
 
 from asc_jax.cli import prepare_data
-from asc_jax.data.clips import open_split
+from asc_jax.data.clips import open_for, open_split
 from asc_jax.data.tau.folder import read_recordings
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.features import filters
 from asc_jax.pytorch.twin import make_twin
+from configs import base
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensorflow_datasets")
@@ -64,7 +65,7 @@ def probs_of_pytorch(twin, path):
 
 def test_b37_clips_are_stored_and_recordings_predicted_as_pytorch_hears_them(home):
     folder, twin = home
-    clips = open_split(folder / "data", "test", 44_100)
+    clips = open_split(folder / "data", "test")
     recordings = read_recordings(folder / "tau")["test"]
     audio = np.concatenate([batch["audio"] for batch in clips.in_order(7)])
     wav = np.stack([soundfile.read(each.path, dtype="float32")[0] for each in recordings])
@@ -76,7 +77,7 @@ def test_b37_clips_are_stored_and_recordings_predicted_as_pytorch_hears_them(hom
     last = json.loads(done.stdout.splitlines()[-1])
     expected = dict(zip(SCENES, probs_of_pytorch(twin, recordings[0].path), strict=True))
     for row in last["top"]:  # the weights are deployed in float16
-        assert row["p"] == pytest.approx(float(expected[row["scene"]]), abs=2e-3)
+        assert row["p"] == pytest.approx(float(expected[row["class"]]), abs=2e-3)
 
 
 @pytest.mark.slow
@@ -102,6 +103,6 @@ def test_b37_run_at_44100_is_exported(home, kind):
 def test_b37_clips_at_another_rate_are_refused_with_the_command(home):
     folder, _ = home
     with pytest.raises(UserError, match="are at 44100 Hz, and config.features.sample_rate is 3200"):
-        open_split(folder / "data", "test", 32_000)
+        open_for(base.get_config(), "test", folder / "data")
     with pytest.raises(UserError, match="holds clips at 44100 Hz, not 32000: --overwrite replaces"):
         prepare_data.prepare(folder / "tau", folder / "data")

@@ -17,9 +17,9 @@ from asc_jax.cli import prepare_data
 from asc_jax.data import held_out
 from asc_jax.data.clips import DATASET, clips_in_both, open_split
 from asc_jax.data.store import integrity, reader
+from asc_jax.data.table import read_table
 from asc_jax.data.tau import download, folder, wav
 from asc_jax.data.tau.folder import find_lists, fingerprint, notes, read_recordings
-from asc_jax.data.tau.table import read_table
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 
@@ -305,12 +305,20 @@ def test_b35_unknown_city_and_device_are_stored_with_a_note(tau, tmp_path, capsy
     prepare_data.prepare(tau, tmp_path / "data", splits=["5", "100", "test"])
     said = capsys.readouterr().out
     assert "note: cities that TAU does not have are stored as unknown: berlin" in said
-    assert "note: 1 training clips are of devices that TAU does not have" in said
+    assert "note: 1 clips are of devices that TAU does not have" in said
     clips = open_split(tmp_path / "data", "train_100pct")
     batch = next(clips.in_order(N_TRAIN))
     assert batch["device_id"].tolist() == [-1, 1, 2, 3, 4, 5, 6, 7]
     assert batch["city_id"].tolist() == [-1, 1, 2, 3, 4, 5, 6, 7]
     assert batch["label"].tolist() == list(range(N_TRAIN))
+
+
+def test_b35_unknown_device_is_tested_on(tau, tmp_path, capsys, dataset):
+    _change(tau / "meta.csv", lambda text: text.replace("1009\ta", "1009\td"))
+    prepare_data.prepare(tau, tmp_path / "data", splits=["test"])
+    assert "note: 1 clips are of devices that TAU does not have" in capsys.readouterr().out
+    batch = next(open_split(tmp_path / "data", "test").in_order(N_TEST))
+    assert batch["device_id"].tolist() == [8, -1, 1]
 
 
 def test_b35_own_city_can_be_held_out(tau, tmp_path, dataset):
@@ -534,7 +542,7 @@ def test_b27_failed_checksum_and_short_file_are_damage(data_dir):
 
 def test_clips_are_stored_at_the_rate_of_a_small_machine(good, dataset, tmp_path):
     prepare_data.prepare(good, tmp_path, splits=["test"], sample_rate=16_000)
-    batch = next(open_split(tmp_path, "test", 16_000).in_order(N_TEST))
+    batch = next(open_split(tmp_path, "test").in_order(N_TEST))
     paths = [each.path for each in read_recordings(good, ["test"])["test"]]
     expected = features.resample(np.stack([wav.read_wav(p) for p in paths]), 44_100, 16_000)
     np.testing.assert_allclose(batch["audio"][batch["mask"]], expected, atol=1e-6)

@@ -352,7 +352,7 @@ def test_b21_picture_is_headed_by_any_name(tmp_path, monkeypatch, name, title):
     features = {
         "hop_length": 2000, "sample_rate": 32_000, "n_mels": 8, "f_min": 0.0, "f_max": 16_000.0,
     }  # fmt: skip
-    timeline = Timeline(1.0, features)
+    timeline = Timeline(1.0, features, ("a",) * 10)
     timeline.add(np.zeros(1), np.ones((1, 8, 17)), np.full((1, 10), 0.1))
     titles = []
     drawn = figure.write_png

@@ -18,8 +18,7 @@ from small_run import write_run
 import asc_jax
 from asc_jax.challenge.submission import author
 from asc_jax.cli import eval
-from asc_jax.data import clips
-from asc_jax.data.tau import table
+from asc_jax.data import clips, table
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.evaluation.report import report

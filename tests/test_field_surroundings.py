@@ -165,8 +165,8 @@ def test_b17_home_folder_is_found_behind_an_equals_sign(tmp_path, monkeypatch):
     for words in (("--workdir=~/a",), ("--workdir", "~/a")):
         message = call("eval", *words, cwd=tmp_path).stderr
         assert f"no run in {tmp_path}/home/a: " in message
-    assert cli._with_home("--workdir=~nobody_of_that_name/a") == "--workdir=~nobody_of_that_name/a"
-    assert cli._with_home("--out=a~b") == "--out=a~b"
+    assert cli.with_home("--workdir=~nobody_of_that_name/a") == "--workdir=~nobody_of_that_name/a"
+    assert cli.with_home("--out=a~b") == "--out=a~b"
     assert not (tmp_path / "~").exists()
     with pytest.raises(UserError, match=f"no data set in {tmp_path}/home/data"):
         clips.open_split("~/data", "test")  # as a config file may say

@@ -2,11 +2,11 @@
 
 import json
 
+import counted
 import numpy as np
 import pytest
 
-from asc_jax.data.tau.taxonomy import N_DEVICES, N_SCENES
-from asc_jax.evaluation import metrics
+from asc_jax.data.tau.taxonomy import LABELS, N_DEVICES, N_SCENES
 from asc_jax.evaluation.report import figures
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -15,7 +15,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def make_summary(clips_per_cell=3):
     shape = (N_DEVICES, N_SCENES, N_SCENES)
     confusion = np.random.default_rng(0).poisson(clips_per_cell, shape)
-    return metrics.summarize({"confusion": confusion, "log_loss": confusion.sum(2)})
+    return counted.summarize(confusion, confusion.sum(2))
 
 
 def make_results(**changes):
@@ -24,6 +24,7 @@ def make_results(**changes):
         "split": "train_5pct",
         "official_lists": True,
         "over_budget": False,
+        "labels": LABELS.to_dict(),
         "stored_dtype": "float16",
         "float16": make_summary(),
     } | changes
@@ -53,7 +54,7 @@ BEST = {"checkpoint": "best", "selection": "selected on training locations held 
 def test_figures_are_pngs(tmp_path, changes, kind):
     log = write_log(tmp_path / "metrics.jsonl", kind=kind)
     paths = figures.write_figures(make_results(**changes), log, tmp_path / "figures")
-    names = ["confusion.png", "devices.png", "learning_curve.png"]
+    names = ["by_device.png", "confusion.png", "learning_curve.png"]
     assert sorted(path.name for path in paths) == names
     for path in paths:
         content = path.read_bytes()
@@ -63,7 +64,7 @@ def test_figures_are_pngs(tmp_path, changes, kind):
 
 def test_figures_without_a_log_leave_out_the_learning_curve(tmp_path):
     paths = figures.write_figures(make_results(), tmp_path / "none.jsonl", tmp_path)
-    assert [path.name for path in paths] == ["confusion.png", "devices.png"]
+    assert [path.name for path in paths] == ["confusion.png", "by_device.png"]
 
 
 def test_figures_of_one_epoch_without_a_test(tmp_path):

@@ -92,7 +92,7 @@ def test_a_location_with_several_scenes_is_not_cut():
 
 
 def test_what_cannot_be_held_out_is_refused():
-    with pytest.raises(UserError, match="no scene has a training location to spare"):
+    with pytest.raises(UserError, match="no class has a training location to spare"):
         held_out.split(clips_of(1), 0.5, seed=0)
     with pytest.raises(UserError, match="'0' is not named <scene>-<city>"):
         held_out.split(small_clips(4), 0.5, seed=0)

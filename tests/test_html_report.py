@@ -77,7 +77,7 @@ def test_page_says_what_results_json_says():
         results["float16"]["macro_accuracy"],
         results["segments"]["macro_accuracy"],
         results["calibration"]["as_trained"]["ece"],
-        results["float16"]["devices"]["s4"]["accuracy"],
+        results["float16"]["groups"]["device"]["values"]["s4"]["accuracy"],
     ):
         assert f"{100 * figure:.2f}" in said
     assert "Evaluation of splits/5pct.py" in said
@@ -218,11 +218,11 @@ def test_keyboard_reaches_links_and_scrolls_wide_tables(browser, fullest):
             "[document.activeElement.tagName, getComputedStyle(document.activeElement)"
             ".outlineStyle, document.activeElement.getAttribute('aria-labelledby')]"
         ))  # fmt: skip
-        if seen[-1][2] == "by-scenes":
+        if seen[-1][2] == "by-classes":
             break
     assert {"A", "DIV"} <= {tag for tag, _, _ in seen}
     assert {outline for _, outline, _ in seen} == {"solid"}
-    assert seen[-1][2] == "by-scenes"
+    assert seen[-1][2] == "by-classes"
     for _ in range(3):
         page.press("ArrowRight")
     scrolled = "new Promise(r => setTimeout(() => r(document.activeElement.scrollLeft), 500))"

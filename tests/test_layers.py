@@ -18,7 +18,7 @@ LAYERS = (
     "training",
     "experiment",
     "evaluation",
-    "export pytorch prediction challenge",
+    "export pytorch prediction challenge crossval",
     "library",
     "cli",
     "__main__",

@@ -63,15 +63,15 @@ def test_prediction_has_the_numbers_of_the_command(home, run, capsys):
     prediction = run.predict(waveform, 8_000, hop_s=0.8)
     opened = library.recordings.read_array(waveform, 8_000)
     print_lines(library.Predictor(run.experiment, run.variables, predict.BATCH_SIZE), opened,
-                KINDS["json"](10), hop_s=0.8)  # fmt: skip
+                KINDS["json"](SCENES, 10), hop_s=0.8)  # fmt: skip
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert prediction.classes == SCENES
     assert [line["start_s"] for line in lines[:-1]] == prediction.start_s.tolist() == [0, 0.8, 1.5]
     assert [line["end_s"] for line in lines[:-1]] == prediction.end_s.tolist()
     for line, probs in zip(lines, [*prediction.probs, prediction.mean], strict=True):
-        told = {entry["scene"]: entry["p"] for entry in line["top"]}
+        told = {entry["class"]: entry["p"] for entry in line["top"]}
         np.testing.assert_allclose([told[name] for name in prediction.classes], probs, atol=1e-8)
-    assert lines[-1]["top"][0]["scene"] == prediction.scene
+    assert lines[-1]["top"][0]["class"] == prediction.label == prediction.scene
     assert lines[-1]["notes"] == list(prediction.notes)
 
 

@@ -3,11 +3,12 @@
 import csv
 import json
 
+import counted
 import numpy as np
 import pytest
 
-from asc_jax.data.tau.taxonomy import N_DEVICES, N_SCENES, SCENES
-from asc_jax.evaluation import metrics, result_files
+from asc_jax.data.tau.taxonomy import LABELS, N_DEVICES, N_SCENES, SCENES
+from asc_jax.evaluation import result_files
 from asc_jax.evaluation.report import report
 
 
@@ -16,7 +17,7 @@ def make_summary(diagonal=0.5, devices=range(N_DEVICES)):
     n = round(9 * diagonal / (1 - diagonal))
     confusion[:, range(N_SCENES), range(N_SCENES)] = n
     confusion[[i for i in range(N_DEVICES) if i not in devices]] = 0
-    return metrics.summarize({"confusion": confusion, "log_loss": 1.25 * confusion.sum(2)})
+    return counted.summarize(confusion, 1.25 * confusion.sum(2))
 
 
 def make_format(n_bytes, changed, max_relative=0.0, n_subnormal=0, n_zero=0):
@@ -53,6 +54,7 @@ def make_results(**changes):
             "bytes_with_statistics": 127_712,
             "max_bytes": 128_000,
         },
+        "labels": LABELS.to_dict(),
         "stored_dtype": "float16",
         "float32": make_summary(0.5),
         "bfloat16": make_summary(0.3),
@@ -75,10 +77,10 @@ def test_table_shows_ours_beside_the_published():
     table = report.results_table(make_results())
     ours = make_results()
     full, small = (f"{100 * ours[k]['macro_accuracy']:.2f}" for k in ("float32", "float16"))
-    cells = row(table, "macro average of scenes")
+    cells = row(table, "macro average of classes")
     assert cells[1:] == [full, small, "1.250", "44.28", "42.40", "±", "0.42"]
-    assert row(table, "metro station")[1:] == [full, small, "1.250", "45.79", "40.03"]
-    assert row(table, "S6")[-2:] == ["–", "33.58"]
+    assert row(table, "metro_station")[1:] == [full, small, "1.250", "45.79", "40.03"]
+    assert row(table, "s6")[-2:] == ["–", "33.58"]
     assert row(table, "all clips")[-2:] == ["–", "–"]
     assert "122,296 of 128,000" in table
     assert "29,425,664 of 30,000,000" in table
@@ -103,8 +105,8 @@ def test_table_leaves_the_published_out_when_lists_are_not_official(split):
     assert "published, on TAU 2022 Mobile" not in table
     assert "note:" not in table
     assert row(table, "clips") == ["float32", "float16", "log", "loss"]
-    assert len(row(table, "macro average of scenes")) == 4  # clips, two dtypes, log loss
-    assert len(row(table, "S6")) == 4
+    assert len(row(table, "macro average of classes")) == 4  # clips, two dtypes, log loss
+    assert len(row(table, "s6")) == 4
 
 
 def test_table_has_no_published_columns_for_other_splits():
@@ -141,8 +143,8 @@ def test_table_stored_in_float32_has_one_column_of_ours():
 def test_table_marks_what_has_no_clips():
     summary = make_summary(devices=[0])
     table = report.results_table(make_results(float32=summary, float16=summary))
-    assert row(table, "S1") == ["0", "–", "–", "–", "–", "39.66"]
-    assert row(table, "unseen (S4 S5 S6)")[:4] == ["0", "–", "–", "–"]
+    assert row(table, "s1") == ["0", "–", "–", "–", "–", "39.66"]
+    assert row(table, "unseen (s4, s5, s6)")[:4] == ["0", "–", "–", "–"]
 
 
 RELIABILITY = {"ece": 0.2, "log_loss": 1.25, "confidence": 0.6, "accuracy": 0.55}
@@ -157,7 +159,7 @@ def test_table_has_segments_and_calibration():
         "why_not": None,
     }
     table = report.results_table(make_results(segments=segments, calibration=calibration))
-    assert row(table, "segments") == ["270", "75.00", "70.00", "1.000"]
+    assert row(table, "recordings") == ["270", "75.00", "70.00", "1.000"]
     assert row(table, "as trained") == ["20.00", "1.250", "60.00", "55.00"]
     assert row(table, "with temperature 0.500") == ["10.00", "1.250", "60.00", "55.00"]
     assert "no temperature" not in table
@@ -166,7 +168,7 @@ def test_table_has_segments_and_calibration():
 def test_table_says_why_there_are_no_segments_and_no_temperature():
     segments = {"missing": "the clip '0.wav' is not named " + "<field>-" * 12}
     table = report.results_table(make_results(segments=segments, calibration=CALIBRATION))
-    assert "no segments: the clip '0.wav'" in table
+    assert "no whole recordings: the clip '0.wav'" in table
     assert "no temperature: no clips" in table
     assert max(map(len, table.splitlines())) <= 92
 
@@ -183,7 +185,7 @@ def test_table_says_what_was_held_out_and_what_selected(checkpoint):
 def test_results_json_reads_back(tmp_path):
     path = result_files.write_results(make_results(), tmp_path / "run")
     assert path == tmp_path / "run" / "results.json"
-    assert json.loads(path.read_text("utf-8")) == make_results()
+    assert json.loads(path.read_text("utf-8")) == json.loads(json.dumps(make_results()))
     assert [p.name for p in path.parent.iterdir()] == ["results.json"]
 
 
@@ -209,7 +211,7 @@ def make_probs(n):
 def test_output_csv_has_the_challenges_columns(tmp_path):
     probs = make_probs(5)
     names = [f"audio/airport-lisbon-1000-40000-{i}-a.wav" for i in range(5)]
-    result_files.write_output_csv(tmp_path / "deep" / "output.csv", names, probs)
+    result_files.write_output_csv(tmp_path / "deep" / "output.csv", names, probs, SCENES)
     with open(tmp_path / "deep" / "output.csv", newline="") as file:
         header, *lines = csv.reader(file, delimiter="\t")
     assert header == ["filename", "scene_label", *SCENES]
@@ -222,7 +224,7 @@ def test_output_csv_has_the_challenges_columns(tmp_path):
 
 def test_output_csv_of_an_over_budget_network_is_stamped_on_every_line(tmp_path):
     path = tmp_path / "output.csv"
-    result_files.write_output_csv(path, ["a.wav", "b.wav"], make_probs(2), over_budget=True)
+    result_files.write_output_csv(path, ["a.wav", "b.wav"], make_probs(2), SCENES, over_budget=True)
     header, *lines = path.read_text().splitlines()
     assert header.split("\t")[-1] == "budget"
     assert [line.split("\t")[-1] for line in lines] == ["over budget"] * 2
@@ -230,8 +232,8 @@ def test_output_csv_of_an_over_budget_network_is_stamped_on_every_line(tmp_path)
 
 def test_output_csv_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match="shape"):
-        result_files.write_output_csv(tmp_path / "o.csv", ["a.wav"], make_probs(2))
+        result_files.write_output_csv(tmp_path / "o.csv", ["a.wav"], make_probs(2), SCENES)
     probs = make_probs(2) * np.array([[1], [2]])
     with pytest.raises(ValueError, match="b.wav miss a sum of 1"):
-        result_files.write_output_csv(tmp_path / "o.csv", ["a.wav", "b.wav"], probs)
+        result_files.write_output_csv(tmp_path / "o.csv", ["a.wav", "b.wav"], probs, SCENES)
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asc_jax.data import clip_names
+from asc_jax.data.tau import clip_names
 from asc_jax.errors import UserError
 
 

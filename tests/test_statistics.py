@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from asc_jax.challenge.table1 import bootstrap
+from asc_jax.evaluation.campaign import bootstrap
 
 N_SCENES, N_SEGMENTS, N_CUTS = 5, 12, 10
 GAP = 0.05  # between the two synthetic systems
@@ -116,6 +116,19 @@ def test_figures_do_not_depend_on_the_order_of_clips_and_are_repeatable():
     b = bootstrap.cluster_totals(right[:, order], scene[order], segment[order])
     for function in (bootstrap.confidence_interval, bootstrap.paired_test):
         assert function(a, 2, **REPLICATES) == function(b, 2, **REPLICATES)
+
+
+def test_intervals_stay_within_what_averages_and_differences_can_be():
+    """Few clusters make wide intervals, whose ends would be below 0 and above 1."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        right = rng.random((2, 12)) < [[0.1], [0.9]]
+        totals = bootstrap.cluster_totals(right, np.repeat([0, 1], 6), np.repeat(np.arange(4), 3))
+        for run in (0, 1):
+            interval = bootstrap.confidence_interval(only(totals, [run]), **REPLICATES)
+            assert 0 <= interval["low"] <= interval["high"] <= 1
+        interval = bootstrap.confidence_interval(totals, 1, **REPLICATES)
+        assert -1 <= interval["low"] <= interval["high"] <= 1
 
 
 def test_interval_of_a_scene_with_one_cluster_is_none():

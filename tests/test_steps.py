@@ -12,7 +12,8 @@ from small import small_config
 from tiny import tiny_config
 
 from asc_jax import experiment, features
-from asc_jax.evaluation.evaluate import make_eval_step
+from asc_jax.data.clips import from_arrays
+from asc_jax.evaluation import evaluate
 from asc_jax.features.augmentation import training_input
 from asc_jax.machine import replicas
 from asc_jax.models import CPMobile, training
@@ -314,9 +315,12 @@ def test_bfloat16_compute_trains_and_keeps_float32_state(compiled_fast):
     assert {x.dtype.name for x in jax.tree.leaves((final.params, final.batch_stats))} == {"float32"}
 
 
-def test_eval_step_gives_sums_that_padding_does_not_move():
+def test_evaluator_counts_each_clip_once_however_the_last_batch_is_filled(monkeypatch):
+    monkeypatch.setattr(evaluate, "BATCH_SIZE", 4)
     parts = experiment.make(small_config())
-    batch = make_batches(1, 6, 4)[0] | {"device_id": np.zeros(6, np.int32)}
-    sums, logits = make_eval_step(parts)(parts.variables(), batch)
-    assert logits.shape == (6, 10)
-    assert int(sums["confusion"].sum()) == 4
+    batch = make_batches(1, 6, 6)[0]
+    clips = from_arrays(batch["audio"], batch["label"])
+    found = evaluate.make_evaluator(parts)(parts.variables(), clips)
+    assert found.logits.shape == (6, 10)
+    assert sum(map(sum, found.summary["confusion"])) == found.summary["n_clips"] == 6
+    assert found.summary["groups"]["device"]["values"]["unknown"]["n_clips"] == 6

@@ -81,10 +81,16 @@ def test_meta_file_says_what_the_runs_say(made):
     for given, entry in [
         (split["overall"]["accuracy"], 100 * summary["macro_accuracy"]),
         (split["overall"]["logloss"], summary["macro_log_loss"]),
-        (split["class_wise"]["metro"]["accuracy"], 100 * summary["scenes"]["metro"]["accuracy"]),
-        (split["class_wise"]["tram"]["logloss"], summary["scenes"]["tram"]["log_loss"]),
-        (split["device_wise"]["s6"]["accuracy"], 100 * summary["devices"]["s6"]["accuracy"]),
-        (split["device_wise"]["a"]["logloss"], summary["devices"]["a"]["log_loss"]),
+        (split["class_wise"]["metro"]["accuracy"], 100 * summary["classes"]["metro"]["accuracy"]),
+        (split["class_wise"]["tram"]["logloss"], summary["classes"]["tram"]["log_loss"]),
+        (
+            split["device_wise"]["s6"]["accuracy"],
+            100 * summary["groups"]["device"]["values"]["s6"]["accuracy"],
+        ),
+        (
+            split["device_wise"]["a"]["logloss"],
+            summary["groups"]["device"]["values"]["a"]["log_loss"],
+        ),
     ]:
         assert given == pytest.approx(entry, abs=1e-4)
     assert rank_score(runs) == pytest.approx(summary["macro_accuracy"])

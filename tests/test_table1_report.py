@@ -13,9 +13,9 @@ from finished_runs import NAMES, STEP, evaluate, finish, plan
 
 from asc_jax.challenge.table1 import report as table1_report
 from asc_jax.challenge.table1.collect import collect
-from asc_jax.challenge.table1.runs import unfinished
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
+from asc_jax.evaluation.campaign.runs import unfinished
 
 SKILL = {"report": 0.6, "baseline": 0.5, "ablation_loss": 0.55}
 LABELS = {"report": "Gao & Lee", "baseline": "official baseline", "ablation_loss": "b + loss"}

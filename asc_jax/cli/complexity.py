@@ -25,6 +25,7 @@ from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
 from asc_jax.errors import UserError
 from asc_jax.evaluation.report.figures import require_png, write_budget_figure
+from asc_jax.experiment import with_labels
 from asc_jax.models.from_config import log_mel_shape
 from asc_jax.training.config_checks import check_values
 from asc_jax.training.workdir import run_config
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
         )
     if options.workdir is None:
         name = config_name(options["config"].config_filename)
-        config = options.config.copy_and_resolve_references()
+        config = with_labels(options.config)
     else:
         name, config = run_config.load(options.workdir)
     within = show(name, config, solve=options.solve, json_only=options.json, png=options.png)

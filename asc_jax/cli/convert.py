@@ -32,7 +32,7 @@ from ml_collections import config_flags
 
 from asc_jax.cli import reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
-from asc_jax.data.clips import open_split
+from asc_jax.data.clips import open_for
 from asc_jax.errors import UserError
 from asc_jax.export.run import KINDS, export_run
 from asc_jax.pytorch import runs as torch_runs
@@ -97,7 +97,7 @@ def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoi
     config = run_config.load(workdir)[1]
     try:
         folder = data_dir or config.data.dir
-        clips = open_split(folder, config.data.test_split, config.features.sample_rate)
+        clips = open_for(config, config.data.test_split, folder)
     except UserError:
         if data_dir is not None:
             raise

@@ -2,7 +2,7 @@
 
 usage: asc-jax eval --workdir RUN [options]
 
-Prints the run's row of Table 1 and writes results.json, output.csv, three pictures and
+Prints accuracy and log loss and writes results.json, output.csv, truth.csv, pictures and
 report.html, which has it all, into RUN, or into RUN/best_checkpoint.
 
 examples:
@@ -22,7 +22,7 @@ from asc_jax import features
 from asc_jax.cli import prepare_jax, reject_words, run
 from asc_jax.cli.shared_flags import define_replica_flags, define_run_flags, start_replicas
 from asc_jax.data import held_out
-from asc_jax.data.clips import clips_in_both, official_splits, open_split
+from asc_jax.data.clips import clips_in_both, official_splits, open_for
 from asc_jax.errors import UserError, printable
 from asc_jax.evaluation import analysis, evaluate, result_files
 from asc_jax.evaluation.report import figures, report
@@ -52,7 +52,7 @@ def main(argv) -> None:
     config = experiment.config
     data_dir = flags.FLAGS.data_dir or config.data.dir
     try:
-        clips = open_split(data_dir, config.data.test_split, config.features.sample_rate)
+        clips = open_for(config, config.data.test_split, data_dir)
     except UserError as error:
         raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
     prepare_jax(workdir)
@@ -79,13 +79,15 @@ def main(argv) -> None:
         over = results["over_budget"]
         probs = evaluate.softmax(predictions.logits)
         path = out / "output.csv"
-        result_files.write_output_csv(path, predictions.filenames, probs, over_budget=over)
+        classes = predictions.labels.classes
+        result_files.write_output_csv(path, predictions.filenames, probs, classes, over_budget=over)
+        result_files.write_truth_csv(out / "truth.csv", analysis.truth(predictions))
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
         curve = next((path for path in pictures if path.stem == "learning_curve"), None)
         _write_report(results, config, clips, workdir, out, curve)
         result_files.write_results(results, out)  # last: where it is, all the rest is
     names = " ".join(path.name for path in pictures)
-    print(f"\nwritten to {out}: results.json output.csv {names} report.html")
+    print(f"\nwritten to {out}: results.json output.csv truth.csv {names} report.html")
 
 
 def _in_both(config, data_dir) -> dict | None:
@@ -109,7 +111,7 @@ def _held_out(experiment, variables, data_dir, extra) -> evaluate.Predictions | 
     data = experiment.config.data
     if not data.validation_locations:
         return None
-    clips = open_split(data_dir, data.train_split, experiment.n_samples)
+    clips = open_for(experiment.config, data.train_split, data_dir)
     trained, clips = held_out.split(clips, data.validation_locations, experiment.config.seed)
     if len(trained) != extra.get("n_train_clips", len(trained)):
         raise UserError(
@@ -129,7 +131,11 @@ def _write_report(results, config, clips, workdir, out, curve) -> None:
     content = report.as_html(
         results,
         log_mels,
-        {"duration_s": 1.0, "f_min": config.features.f_min, "f_max": config.features.f_max},
+        {
+            "duration_s": config.data.clip_s,
+            "f_min": config.features.f_min,
+            "f_max": config.features.f_max,
+        },
         metrics_jsonl_path=workdir / "metrics.jsonl",
         learning_curve=curve,
     )

@@ -1,4 +1,4 @@
-"""Predict the acoustic scene of recordings, for every second and as a whole.
+"""Predict the class of recordings, window by window and as a whole.
 
 usage: asc-jax predict PATH [PATH …] --workdir RUN [options]
        asc-jax predict - --rate HZ --workdir RUN [options]
@@ -6,9 +6,9 @@ usage: asc-jax predict PATH [PATH …] --workdir RUN [options]
 PATH is a recording in any format that libsndfile reads, of any rate, number of channels and
 length, or a folder, of which every file is taken that has a suffix of such a format and is not
 hidden; how many others it holds is said at the end. - is a stream of raw samples without a header,
-predicted as it comes. One-second windows go through the deployed network, as in `asc-jax eval`; the
-scene of a recording is that of their mean probabilities. If the last whole window leaves an end,
-one more is moved back to end there.
+predicted as it comes. Windows, as long as the clips of the run, go through the deployed network, as
+in `asc-jax eval`; the class of a recording is that of their mean probabilities. If the last whole
+window leaves an end, one more is moved back to end there.
 
 examples:
   asc-jax predict clip.wav folder/ --workdir runs/demo
@@ -31,7 +31,6 @@ from asc_jax.cli import prepare_jax, run
 from asc_jax.cli.shared_flags import define_run_flags
 from asc_jax.data import recordings
 from asc_jax.data.recordings import OpenRecording
-from asc_jax.data.tau.taxonomy import N_SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.evaluation.report.figures import require_png
@@ -46,11 +45,15 @@ BATCH_SIZE = 16  # windows computed together
 
 def define_flags() -> None:
     define_run_flags()
-    flags.DEFINE_float("hop_s", 1.0, "Seconds from the start of a window to that of the next")
-    flags.DEFINE_integer("top_k", 3, "Number of scenes in a line, the most probable first")
+    flags.DEFINE_float(
+        "hop_s",
+        None,
+        "Seconds from the start of a window to that of the next (default: the length of a window)",
+    )
+    flags.DEFINE_integer("top_k", None, "Classes in a line, the most probable first (default: 3)")
     flags.DEFINE_enum("format", "table", list(KINDS), "Form of the lines")
     flags.DEFINE_bool("windows", True, "Print every window, not only the whole recordings")
-    flags.DEFINE_string("png", None, "File for a picture: spectrogram and scenes over time")
+    flags.DEFINE_string("png", None, "File for a picture: spectrogram and classes over time")
     flags.DEFINE_integer("rate", None, "Sample rate of a stream, Hz (required with -)")
     flags.DEFINE_integer("channels", 1, "Channels of a stream")
     flags.DEFINE_enum(
@@ -79,9 +82,11 @@ def main(argv: Sequence[str]) -> None:
     if values.png is not None:
         require_png(values.png)
     opened = evaluate.open_run(values.workdir, checkpoint=values.checkpoint, stored=values.stored)
+    top_k = _top_k(values.top_k, opened.experiment.labels.n_classes)
     prepare_jax(values.workdir)
     predictor = Predictor(opened.experiment, opened.variables, 1 if streaming else BATCH_SIZE)
-    lines = KINDS[values.format](values.top_k, over_budget=not opened.experiment.within_budget)
+    within = opened.experiment.within_budget
+    lines = KINDS[values.format](predictor.classes, top_k, over_budget=not within)
     say(lines.start())
     if streaming:
         options = {"rate": values.rate, "n_channels": values.channels}
@@ -130,7 +135,8 @@ def _timeline(recording: OpenRecording, predictor: Predictor) -> Timeline:
             f"{recording.name}: --png needs a file that says how long it is; convert "
             f"it ({recordings.CONVERT})"
         )
-    return Timeline(recording.n_samples / recording.rate, predictor.features)
+    duration_s = recording.n_samples / recording.rate
+    return Timeline(duration_s, predictor.features, predictor.classes, predictor.clip_s)
 
 
 @contextlib.contextmanager
@@ -141,11 +147,21 @@ def _writing(path: str):
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _top_k(asked: int | None, n_classes: int) -> int:
+    """Return how many classes a line has; a `UserError` if the run has not so many."""
+    if asked is None:
+        return min(3, n_classes)
+    if asked > n_classes:
+        raise UserError(f"--top_k is {asked}, and the run has {n_classes} classes")
+    return asked
+
+
 def _check_values(values, paths: Sequence[str]) -> None:
     """Raise a `UserError` for a flag out of range, or for one of a stream without a stream."""
-    if not 1 <= values.top_k <= N_SCENES:
-        raise UserError(f"--top_k is {values.top_k}, expected 1 … {N_SCENES}")
-    check_hop(values.hop_s)
+    if values.top_k is not None and values.top_k < 1:
+        raise UserError(f"--top_k is {values.top_k}, expected at least 1")
+    if values.hop_s is not None:
+        check_hop(values.hop_s)
     if STDIN in paths and len(paths) > 1:
         raise UserError("'-' is a stream of its own: give no other recordings with it")
     if STDIN in paths and values.rate is None:

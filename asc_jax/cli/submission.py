@@ -38,9 +38,10 @@ from asc_jax.challenge.submission.package import (
     write_zip,
 )
 from asc_jax.cli import prepare_jax, run
-from asc_jax.data.clips import Clips, open_split
+from asc_jax.data.clips import Clips, open_for
+from asc_jax.data.labels import Labels
+from asc_jax.data.resampling import SAMPLE_RATE
 from asc_jax.data.tau.folder import EVALUATION_FOLDER
-from asc_jax.data.tau.wav import SAMPLE_RATE
 from asc_jax.errors import UserError
 from asc_jax.machine.progress import Progress
 
@@ -156,6 +157,10 @@ class _Counted:
     clips: Clips
     bar: Progress
 
+    @property
+    def labels(self) -> Labels | None:
+        return self.clips.labels
+
     def __len__(self) -> int:
         return len(self.clips)
 
@@ -178,7 +183,7 @@ def _evaluation_clips(run: EvaluatedRun, data_dir: str | None) -> Clips:
     other = config.features.sample_rate != SAMPLE_RATE
     rate = f" --sample_rate {config.features.sample_rate}" if other else ""
     try:
-        return open_split(data_dir or config.data.dir, "evaluation", config.features.sample_rate)
+        return open_for(config, "evaluation", data_dir)
     except UserError as error:
         raise UserError(
             f"{error}. To build the evaluation list by itself, unpack {EVALUATION_FOLDER} beside "

@@ -17,20 +17,27 @@ exit status: 0 done, 1 some runs failed and are missing in the table, 2 wrong in
 
 import functools
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from asc_jax.challenge.table1 import campaign
 from asc_jax.challenge.table1 import report as table1_report
 from asc_jax.challenge.table1.collect import collect
 from asc_jax.challenge.table1.runs import Run
 from asc_jax.cli import reject_words, run
+from asc_jax.cli.campaign_flags import (
+    check_overrides,
+    end_if_failed,
+    keep_accelerator_free,
+    numbers,
+    some_of,
+    take_overrides,
+)
 from asc_jax.cli.config_flag import read_config
 from asc_jax.data.clips import n_batches, open_split
 from asc_jax.data.tau.taxonomy import TRAIN_PERCENTS
 from asc_jax.errors import UserError
+from asc_jax.evaluation.campaign import processes
 
 CONFIGS = {"report": "splits/{}pct.py", "baseline": "baseline/{}pct.py"}
 # From the baseline to the report's system: name → what it changes beside those before it.
@@ -47,6 +54,12 @@ LABELS = {
     "ablation_hop": "baseline + loss, hop length",
     "ablation_batch": "baseline + loss, hop length, batch and rate",
 }
+# What the command sets itself: key → what to do instead.
+CHOSEN = {
+    "seed": "differs from run to run: choose with --seeds",
+    "data.train_split": "differs from run to run: choose with --splits",
+    "train.n_seeds": "is not for a run: choose with --seeds; --seeds_together trains them at once",
+}
 OVERRIDES: list[str] = []  # the words --config.… of the command line
 
 
@@ -62,24 +75,22 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("ablation", False, "Also run the systems between baseline and report")
     flags.DEFINE_bool("collect_only", False, "Run nothing: write the table of what is done")
-    # These are flags of the runs, not of this command.
-    OVERRIDES.extend(arg for arg in sys.argv[1:] if arg.lstrip("-").startswith("config."))
-    sys.argv = [arg for arg in sys.argv if arg not in OVERRIDES]
+    OVERRIDES.extend(take_overrides())
 
 
 def main(argv: Sequence[str], overrides: Sequence[str] = OVERRIDES) -> None:
     """Run what is missing, then write the table."""
     values = flags.FLAGS
     reject_words(argv[1:])
-    percents = _numbers("splits", values.splits, TRAIN_PERCENTS)
-    seeds = _numbers("seeds", values.seeds)
-    systems = _known("systems", values.systems, CONFIGS)
+    percents = numbers("splits", values.splits, TRAIN_PERCENTS)
+    seeds = numbers("seeds", values.seeds)
+    systems = some_of("systems", values.systems, CONFIGS)
     if values.ablation:
         if values["systems"].present:
             raise UserError("--ablation has systems of its own: leave --systems out")
         systems = ["baseline", *STEPS]
-    _check_overrides(overrides)
-    _keep_accelerator_free()
+    check_overrides(overrides, CHOSEN)
+    keep_accelerator_free()
     out = pathlib.Path(values.out)
     runs = [
         plan(out, system, percent, seed, overrides, counted=not values.collect_only)
@@ -90,7 +101,7 @@ def main(argv: Sequence[str], overrides: Sequence[str] = OVERRIDES) -> None:
     failed = (
         {}
         if values.collect_only
-        else campaign.carry_out(runs, out / ".jax_cache", together=values.seeds_together)
+        else processes.carry_out(runs, out / ".jax_cache", together=values.seeds_together)
     )
     comparisons = [("report", "baseline")] if {"report", "baseline"} <= {*systems} else []
     steps = list(zip(STEPS.values(), STEPS, ["baseline", *STEPS][:-1], strict=True))
@@ -98,10 +109,7 @@ def main(argv: Sequence[str], overrides: Sequence[str] = OVERRIDES) -> None:
     paths = table1_report.write(table, out)
     print(table1_report.as_words(table, "txt"))
     print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
-    if failed:
-        for title, reason in failed.items():
-            print(f"failed: {title}: {reason}", file=sys.stderr)
-        sys.exit(1)
+    end_if_failed(failed)
 
 
 def plan(
@@ -122,7 +130,16 @@ def plan(
     changes = [] if system in CONFIGS else _changes(system, percent, overrides, n_clips)
     words = (*overrides, *changes, f"--config.seed={seed}")
     workdir = out / system / f"{percent}pct" / f"seed{seed}"
-    return Run(system, percent, seed, name, words, read_config(name, words), workdir, n_clips)
+    return Run(
+        system,
+        percent,
+        seed=seed,
+        config_name=name,
+        overrides=words,
+        config=read_config(name, words),
+        workdir=workdir,
+        n_clips=n_clips,
+    )
 
 
 @functools.cache
@@ -152,43 +169,6 @@ def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) 
             f"--config.schedule.warmup_steps={warmup_steps}",
         ]
     return out
-
-
-def _keep_accelerator_free() -> None:
-    """Compute on the CPU: this process only reads files, and the runs need the accelerator."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
-
-
-def _known(flag: str, values: Sequence[str], known: Sequence[str]) -> list[str]:
-    unknown = [value for value in values if value not in known]
-    if unknown or not values or len({*values}) < len(values):
-        raise UserError(
-            f"--{flag}={','.join(values)}: expected some of {','.join(known)}, each once"
-        )
-    return list(values)
-
-
-def _numbers(flag: str, values: Sequence[str], known: Sequence[int] | None = None) -> list[int]:
-    if known is not None:
-        return [int(value) for value in _known(flag, values, [str(k) for k in known])]
-    if not values or not all(value.isdecimal() for value in values):
-        raise UserError(f"--{flag}={','.join(values)}: expected whole numbers from 0, with commas")
-    return [int(value) for value in _known(flag, values, sorted({*values}))]
-
-
-def _check_overrides(overrides: Sequence[str]) -> None:
-    """Raise a `UserError` for an override without a value, or that this command sets itself."""
-    for arg in overrides:
-        key, equals, _ = arg.lstrip("-").partition("=")
-        if not equals:
-            raise UserError(f"{arg}: expected --{key}=value, in one word")
-        if key in ("config.seed", "config.data.train_split"):
-            flag = "seeds" if key == "config.seed" else "splits"
-            raise UserError(f"--{key} differs from run to run: choose with --{flag}")
-        if key == "config.train.n_seeds":
-            raise UserError(f"--{key}: choose with --seeds; --seeds_together trains them at once")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ interrupted by a signal with everything saved (130 by Ctrl-C, 143 by SIGTERM; SI
 SIGUSR2 and SIGXCPU alike)
 """
 
+import logging
 import pathlib
 
 from absl import flags
@@ -25,14 +26,17 @@ from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.shared_flags import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.complexity import limits
 from asc_jax.data import held_out
-from asc_jax.data.clips import open_split
+from asc_jax.data.clips import open_for
 from asc_jax.errors import UserError, printable
 from asc_jax.evaluation import initial
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.experiment import make as make_experiment
+from asc_jax.experiment import with_labels
 from asc_jax.machine import hosts, lock
 from asc_jax.training import config_checks, loop
 from asc_jax.training.workdir import run_config
+
+log = logging.getLogger("asc_jax")
 
 
 def define_flags() -> None:
@@ -50,9 +54,12 @@ def main(argv) -> None:
     config = flags.FLAGS.config.copy_and_resolve_references()
     name = config_name(flags.FLAGS["config"].config_filename)
     workdir = flags.FLAGS.workdir or f"runs/{pathlib.PurePath(name).with_suffix('')}"
+    config = with_labels(config)
     experiments = [make_experiment(of_seed) for of_seed in by_seed(config)]
-    clips = open_split(config.data.dir, config.data.train_split, config.features.sample_rate)
-    test_clips = open_split(config.data.dir, config.data.test_split, config.features.sample_rate)
+    clips, test_clips = (
+        open_for(config, split) for split in (config.data.train_split, config.data.test_split)
+    )
+    _warn_of_shared_splits(config.data.train_split, config.data.test_split)
     hosts.require_same(config=config.to_json(), clips=clips.identity)
     options = {"make_evaluator": make_evaluator, **config.train}
     if config.init.from_run:
@@ -92,6 +99,16 @@ def by_seed(config) -> list:
 def folder(config, seed: int) -> str:
     """Return the folder, inside the workdir, of the run of a seed."""
     return f"seed{seed}" if config.train.n_seeds > 1 else "."
+
+
+def _warn_of_shared_splits(train_split: str, test_split: str) -> None:
+    """Warn of splits that are both trained and tested on."""
+    if both := {*train_split.split("+")} & {*test_split.split("+")}:
+        log.warning(
+            "%s is in config.data.train_split and in config.data.test_split: the results will be "
+            "better than those on other clips would be",
+            ", ".join(sorted(both)),
+        )
 
 
 def announce(name: str, experiment, clips, workdir, validation_clips=None) -> None:

@@ -14,7 +14,7 @@ from asc_jax import features
 from asc_jax.complexity.count import torchinfo_macs
 from asc_jax.complexity.measure import measure
 from asc_jax.models import precision
-from asc_jax.models.from_config import log_mel_shape, model
+from asc_jax.models.from_config import log_mel_shape, model, n_samples
 from asc_jax.types import Params
 
 MAX_WIDTH = 4096  # where the searches give up: far above any network within a task's limits
@@ -111,17 +111,17 @@ def solve(config: ml_collections.ConfigDict) -> dict:
       `expansion`, the largest in steps of 0.01. None where even the smallest is over.
       `at_least`: names of those where the search ended before the budget did.
     """
-    rate = config.features.sample_rate
+    length = n_samples(config)
 
     def with_frames(n_frames):
-        smallest_hop = rate // n_frames + 1  # of those that give at most so many
+        smallest_hop = length // n_frames + 1  # of those that give at most so many
         return _changed(config, "features", hop_length=smallest_hop)
 
     n_frames = _largest(2, MAX_FRAMES, lambda n: _within(with_frames(n)))
     hops = None
     if n_frames is not None:
         n_frames = log_mel_shape(with_frames(n_frames))[1]
-        hops = [h for h in range(1, rate + 1) if features.n_frames(rate, h) == n_frames]
+        hops = [h for h in range(1, length + 1) if features.n_frames(length, h) == n_frames]
     widest = _largest_attribute(config, "width", 8, MAX_WIDTH)
     expansion = _largest_attribute(config, "expansion", 0.01, MAX_EXPANSION)
     ends = {

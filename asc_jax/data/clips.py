@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax.errors import UserError
+from asc_jax.data.labels import Labels
+from asc_jax.errors import UserError, short
 
 RESERVED = ("mask", "audio_scale", "batch_row", "mel_power", "log_mel")  # columns of the program
 NO_CLIP = np.iinfo(np.int64).min  # in an order: a row that is filled up
-DATASET = "tau22"  # name of tau22.Tau22, whose module imports TensorFlow
+# Names of the folders of data sets: TAU's, and those of any other recordings.
+DATASET, OWN_DATASET = "tau22", "clips"
 
 ReadBatch = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -68,11 +70,12 @@ class Clips:
 
     Args:
       n_clips: number of clips.
-      read: clip numbers `[n]` → columns: audio `[n, n_samples]` float32, label and device_id
-        `[n]` int32, filename `[n]` str, and any others `[n, …]`, of which the numeric ones
-        travel to the training step.
+      read: clip numbers `[n]` → columns: audio `[n, n_samples]` float32, label `[n]` int32,
+        filename `[n]` str, and any others `[n, …]`, of which the numeric ones travel to the
+        training step, such as `device_id` of the group column device.
       stream: `map`, or a function like it that works ahead.
       identity: hash of all the clips' content, in order; None where it is not known.
+      labels: names of classes and groups; None where only a config has them.
     """
 
     def __init__(
@@ -81,9 +84,10 @@ class Clips:
         read: ReadBatch,
         stream: Callable = map,
         identity: str | None = None,
+        labels: Labels | None = None,
     ):
         self._n_clips, self._read, self._stream = n_clips, read, stream
-        self.identity = identity
+        self.identity, self.labels = identity, labels
 
     def __len__(self) -> int:
         return self._n_clips
@@ -99,9 +103,9 @@ class Clips:
           first: number of the first batch to yield; those before it are not read.
 
         Returns:
-          Iterator of dicts: `audio` `[b, n_samples]` float32 in [-1, 1), `label` and
-          `device_id` `[b]` int32 (−1 where unknown), `mask` `[b]` bool, `filename` `[b]`
-          str, and every other column. Rows that fill up have mask False, zeros and "".
+          Iterator of dicts: `audio` `[b, n_samples]` float32 in [-1, 1), `label` `[b]` int32
+          (−1 where unknown), `mask` `[b]` bool, `filename` `[b]` str, and every other column.
+          Rows that fill up have mask False, zeros and "".
 
         Raises:
           ValueError: an argument is out of range.
@@ -146,21 +150,25 @@ class Clips:
             return self._read(numbers) | {name: rows[numbers] for name, rows in arrays.items()}
 
         identity = self.identity and sha.hexdigest()
-        return Clips(len(self), read, self._stream, identity)
+        return Clips(len(self), read, self._stream, identity, self.labels)
 
     def subset(self, numbers: np.ndarray) -> "Clips":
         """Only the clips of these numbers `[n]`, each in [0, len(self)), in this order."""
         of = f"{self.identity} {numbers.tolist()}".encode()
         identity = self.identity and hashlib.sha256(of).hexdigest()
         return Clips(
-            len(numbers), lambda indices: self._read(numbers[indices]), self._stream, identity
+            len(numbers),
+            lambda indices: self._read(numbers[indices]),
+            self._stream,
+            identity,
+            self.labels,
         )
 
 
 def from_arrays(
     audio: np.ndarray,
     label: np.ndarray,
-    device_id: np.ndarray,
+    device_id: np.ndarray | None = None,
     filenames: Iterable[str] | None = None,
     **columns: np.ndarray,
 ) -> Clips:
@@ -169,7 +177,7 @@ def from_arrays(
     Args:
       audio: `[n, n_samples]` float32 in [-1, 1).
       label: `[n]` int.
-      device_id: `[n]` int.
+      device_id: `[n]` int, numbers of values of the group column device; None: no such column.
       filenames: n names; None numbers them.
       **columns: further columns, `[n, …]` each.
 
@@ -181,9 +189,10 @@ def from_arrays(
     arrays = {
         "audio": audio,
         "label": np.asarray(label, np.int32),
-        "device_id": np.asarray(device_id, np.int32),
         "filename": np.array(list(names), dtype=str),
     }
+    if device_id is not None:
+        arrays["device_id"] = np.asarray(device_id, np.int32)
     for name, array in arrays.items():
         if array.ndim != 1 + (name == "audio") or len(array) != len(audio):
             raise ValueError(f"{name} has shape {array.shape}, audio {audio.shape}")
@@ -196,38 +205,84 @@ def from_arrays(
     return Clips(len(audio), read).with_columns(**columns)
 
 
-def _folder(data_dir: str | os.PathLike) -> Path:
-    """Return the folder of the data set; a config may name the home folder by `~`."""
-    return Path(data_dir).expanduser() / DATASET
+def dataset_folder(data_dir: str | os.PathLike) -> Path:
+    """Return the folder of the data set in `data_dir`, which may begin with `~`."""
+    parent = Path(data_dir).expanduser()
+    return parent / (OWN_DATASET if (parent / OWN_DATASET).is_dir() else DATASET)
 
 
-def open_split(data_dir: str | os.PathLike, split: str, sample_rate: int | None = None) -> Clips:
-    """Open a split that `prepare_data` built.
+def open_split(data_dir: str | os.PathLike, split: str) -> Clips:
+    """Open a split that `prepare_data` built, or several, one after the other.
 
     Args:
       data_dir: the folder given to `prepare_data`.
-      split: e.g. "train_5pct" or "test".
-      sample_rate: that the clips must have, Hz; None: any.
+      split: such as "train_5pct" or "test", or several with "+" between: "fold1+fold2".
 
     Returns:
-      Its clips, in the order of the split's list.
+      Its clips, in stored order.
 
     Raises:
-      UserError: there is no data set, no such split, files of it are missing, its clips are at
-        another rate, or TensorFlow is not installed.
+      UserError: there is no data set, no such split, files of it are missing, or TensorFlow is not
+        installed.
     """
     from asc_jax.data.store import read_ahead
     from asc_jax.data.store import reader as stored
 
-    rate = None if sample_rate is None else stored.sample_rate(_folder(data_dir))
-    if rate != sample_rate:
+    folder = dataset_folder(data_dir)
+    reader = stored.open_reader(folder, split)
+    labels = stored.labels(folder)
+    return Clips(len(reader), reader.read, read_ahead.map_ahead, reader.identity, labels)
+
+
+def open_for(config, split: str, data_dir: str | os.PathLike | None = None) -> Clips:
+    """Open a split for a run.
+
+    Args:
+      config: of the run.
+      split: see `open_split`.
+      data_dir: where the data set is now; None: `config.data.dir`.
+
+    Raises:
+      UserError: as `open_split`, or the clips are of another rate, length or classes than those
+        of the run.
+    """
+    from asc_jax.data.store import reader as stored
+
+    data_dir = data_dir or config.data.dir
+    rate, length = stored.rate_and_length(dataset_folder(data_dir))
+    wanted = config.features.sample_rate, round(config.data.clip_s * config.features.sample_rate)
+    if rate != wanted[0]:
         raise UserError(
             f"the clips in {data_dir} are at {rate} Hz, and config.features.sample_rate is "
-            f"{sample_rate}: build them again with `asc-jax prepare-data --sample_rate "
-            f"{sample_rate}`, in another --data_dir"
+            f"{wanted[0]}: build them again with `asc-jax prepare-data --sample_rate "
+            f"{wanted[0]}`, in another --data_dir, or set the section features for {rate} Hz"
         )
-    reader = stored.open_reader(_folder(data_dir), split)
-    return Clips(len(reader), reader.read, read_ahead.map_ahead, reader.identity)
+    if length != wanted[1]:
+        raise UserError(
+            f"the clips in {data_dir} have {length / rate:g} seconds, and config.data.clip_s is "
+            f"{config.data.clip_s:g}: give --config.data.clip_s={length / rate:g} in training, or "
+            f"build them again with `asc-jax prepare-data --clip_s {config.data.clip_s:g}`"
+        )
+    clips = open_split(data_dir, split)
+    there, here = clips.labels.classes, tuple(config.labels.classes)
+    if there != here:
+        differing = [name for name in (*here, *there) if (name in here) != (name in there)]
+        raise UserError(
+            f"the data set in {data_dir} has the classes {short(list(there))}, and the run "
+            f"{short(list(here))}: they differ in {short(differing or 'their order')}"
+        )
+    return clips
+
+
+def labels_of(data_dir: str | os.PathLike) -> Labels:
+    """Return the labels of the data set in a folder.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    from asc_jax.data.store import reader as stored
+
+    return stored.labels(dataset_folder(data_dir))
 
 
 def clips_in_both(data_dir: str | os.PathLike, split: str, other: str) -> list[str]:
@@ -240,7 +295,7 @@ def clips_in_both(data_dir: str | os.PathLike, split: str, other: str) -> list[s
     """
     from asc_jax.data.store import reader as stored
 
-    readers = [stored.open_reader(_folder(data_dir), name) for name in (split, other)]
+    readers = [stored.open_reader(dataset_folder(data_dir), name) for name in (split, other)]
     sums = [reader.checksums for reader in readers]
     numbers = [np.flatnonzero(np.isin(sums[i], sums[1 - i])) for i in (0, 1)]
     if not numbers[0].size:
@@ -260,7 +315,7 @@ def official_splits(data_dir: str | os.PathLike) -> set[str]:
     """
     from asc_jax.data.store import reader as stored
 
-    return stored.official_splits(_folder(data_dir))
+    return stored.official_splits(dataset_folder(data_dir))
 
 
 def _index_rows(order: Iterable[int], batch_size: int, first: int, n_clips: int) -> np.ndarray:

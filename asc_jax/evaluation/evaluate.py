@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from asc_jax.data.labels import UNKNOWN, Labels, id_column
 from asc_jax.errors import UserError
 from asc_jax.evaluation import calibration, metrics
-from asc_jax.evaluation.step import eval_step
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import replicas, version
@@ -43,20 +43,24 @@ class Predictions(NamedTuple):
     """A network's predictions for the clips of a split.
 
     summary: `metrics.summarize`. filenames: `[n_clips]`, in the split's order; in the same
-    order logits: `[n_clips, n_scenes]` float32, label, device_id: `[n_clips]` int, -1 unknown.
+    order logits: `[n_clips, n_classes]` float32, label: `[n_clips]` int, groups: column →
+    `[n_clips]` int, -1 where unknown; recordings: `[n_clips]` str, what each clip was cut from,
+    None where only the clips' names say it. labels: the names of all these numbers.
     """
 
     summary: dict[str, Any]
     filenames: list[str]
     logits: np.ndarray
     label: np.ndarray
-    device_id: np.ndarray
+    groups: dict[str, np.ndarray]
+    recordings: np.ndarray | None
+    labels: Labels
 
 
-def make_eval_step(experiment: Experiment, axis_name: str | None = None) -> Callable:
-    """Return `(variables, batch) -> (sums, logits)` of an experiment's network."""
+def make_eval_step(experiment: Experiment) -> Callable:
+    """Return `(variables, batch) -> logits [b, n_classes]` of an experiment's network."""
     forward = functools.partial(eval_forward, config=experiment.config)
-    return functools.partial(eval_step, forward=forward, axis_name=axis_name)
+    return lambda variables, batch: forward(variables, batch["audio"])
 
 
 def make_evaluator(experiment: Experiment):
@@ -65,26 +69,29 @@ def make_evaluator(experiment: Experiment):
     `clips` is anything with `in_order(batch_size)`, as `data.clips` opens it.
     """
     n = replicas.n_replicas()
-    step = replicas.pmap_eval(make_eval_step(experiment, replicas.AXIS), n)
-    return functools.partial(_evaluate, step, n)
+    step = replicas.pmap_eval(make_eval_step(experiment), n)
+    return functools.partial(_evaluate, step, n, experiment.labels)
 
 
-def _evaluate(step, n_replicas: int, variables: Params, clips) -> Predictions:
-    sums, filenames, columns = None, [], []
+def _evaluate(step, n_replicas: int, labels: Labels, variables: Params, clips) -> Predictions:
+    labels = clips.labels or labels  # clips in memory have none of their own
+    columns: dict[str, list] = {"logits": []}
     for batch in clips.in_order(min(BATCH_SIZE, max(len(clips), 1))):
-        batch_sums, batch_logits = step(variables, replicas.shard(batch, n_replicas))
-        batch_sums = replicas.unreplicate(batch_sums)
-        sums = batch_sums if sums is None else metrics.add(sums, batch_sums)
+        logits = step(variables, replicas.shard({"audio": batch["audio"]}, n_replicas))
         valid = batch["mask"]
-        logits = replicas.gather_rows(batch_logits, len(valid))
-        columns.append([rows[valid] for rows in (logits, batch["label"], batch["device_id"])])
-        filenames += [str(name) for name in batch["filename"][valid]]
-    if sums is None:
+        columns["logits"].append(replicas.gather_rows(logits, len(valid))[valid])
+        for name in ("label", "filename", "recording", *map(id_column, labels.groups)):
+            if name in batch:
+                columns.setdefault(name, []).append(batch[name][valid])
+    if not columns["logits"]:
         raise UserError("the split holds no clips: nothing to evaluate")
-    logits, label, device_id = map(np.concatenate, zip(*columns, strict=True))
-    exact = metrics.tally(calibration.log_probs(logits), label, device_id)
-    summary = metrics.summarize({**sums, "log_loss": exact["log_loss"]})
-    return Predictions(summary, filenames, logits, label, device_id)
+    rows = {name: np.concatenate(parts) for name, parts in columns.items()}
+    logits, label = rows["logits"], rows["label"]
+    not_known = np.full(len(label), UNKNOWN)
+    groups = {column: rows.get(id_column(column), not_known) for column in labels.groups}
+    summary = metrics.summarize(calibration.log_probs(logits), label, groups, labels)
+    filenames = rows["filename"].tolist()
+    return Predictions(summary, filenames, logits, label, groups, rows.get("recording"), labels)
 
 
 def open_run(
@@ -149,11 +156,11 @@ def evaluate_precisions(
     what rounding the parameters and statistics costs.
 
     Returns:
-      `stored_dtype`; by dtype name a `metrics.summarize`; and `formats`, by dtype name `bytes`
-      (parameters), `bytes_with_statistics`, `changed_top_scene` (clips that get another scene
-      than in float32) and `rounding`, what `precision.rounding` says of each leaf. A format that
-      a value overflows has `refused` alone there, the reason. Then the `Predictions` of the
-      stored dtype.
+      `stored_dtype`; `labels`, names as `Labels.to_dict`; by dtype name a `metrics.summarize`; and
+      `formats`, by dtype name `bytes` (parameters), `bytes_with_statistics`, `changed_top_scene`
+      (clips that get another class than in float32) and `rounding`, what
+      `precision.rounding` says of each leaf. A format that a value overflows has `refused` alone
+      there, the reason. Then the `Predictions` of the stored dtype.
 
     Raises:
       UserError: a value overflows the stored dtype, or logits are not finite.
@@ -183,6 +190,7 @@ def evaluate_precisions(
             "changed_top_scene": int(np.sum(full_logits.argmax(-1) != logits.argmax(-1))),
             "rounding": [dataclasses.asdict(r) for r in precision.rounding(variables, rounded)],
         }
+    results["labels"] = predictions.labels.to_dict()
     return results, predictions
 
 
@@ -193,7 +201,7 @@ def evaluate_stored(experiment: Experiment, variables: Params, clips) -> Predict
 
 
 def require_finite(logits: np.ndarray, what: str) -> None:
-    """Raise an error if some of the logits `[n_clips, n_scenes]` of `what` are not finite."""
+    """Raise an error if some of the logits `[n_clips, n_classes]` of `what` are not finite."""
     n_bad = int(np.sum(~np.isfinite(logits).all(axis=-1)))
     if n_bad:
         raise UserError(

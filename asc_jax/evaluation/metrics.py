@@ -1,131 +1,100 @@
-"""Counts per device and scene, and every figure that follows from them.
+"""The figures of a set of predictions: accuracy and log loss by class and by group."""
 
-Sums are kept, never means: sums of two batches, replicas or hosts can be added, and rows
-that only fill a batch up cannot bias them. Means are taken once, at the end, in float64.
-"""
-
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, N_DEVICES, N_SCENES, SCENES
-from asc_jax.types import Array, Metrics
+from asc_jax.data.labels import UNKNOWN_NAME, Group, Labels
 
 FIGURES = ("n_clips", "accuracy", "macro_accuracy", "log_loss", "macro_log_loss")
+BY_CLASS = ("n_clips", "accuracy", "log_loss")
+BY_GROUP = ("n_clips", "accuracy", "log_loss", "macro_accuracy")
 
 
-def counts(
-    logits: Array, labels: Array, device_id: Array, mask: Array, *, n_devices: int = N_DEVICES
-) -> Metrics:
-    """Count clips and add up log losses, per device and true scene, under jit.
+def summarize(
+    log_probs: np.ndarray, label: np.ndarray, groups: Mapping[str, np.ndarray], labels: Labels
+) -> dict[str, Any]:
+    """Return the figures of predictions, counted exactly and ready for JSON.
 
-    A row whose mask is False, or whose label or device id is unknown (-1) or beyond the table,
-    adds nothing, whatever its logits are.
+    Clips without a label are not counted. Clips whose group value is not known count in the row
+    "unknown" of that group. Macro averages are plain means over the classes that have clips, so
+    that a class weighs the same however many clips it has; the challenge ranks by this. What has
+    no clips gets None, not zero.
 
     Args:
-        logits: `[b, n_scenes]` float.
-        labels, device_id: `[b]` int, positions in `taxonomy.SCENES` and `taxonomy.DEVICES`.
-        mask: `[b]` bool, False for rows that do not count.
-        n_devices: how many devices the table has.
+      log_probs: `[n, n_classes]` float, natural logarithms of probabilities.
+      label: `[n]` int, the true class, -1 where it is not known.
+      groups: column → `[n]` int, numbers of values, -1 where unknown.
+      labels: names of classes and values.
 
     Returns:
-        `confusion` `[n_devices, n_scenes, n_scenes]` int32, clips by device, true scene and
-        predicted scene; `log_loss` `[n_devices, n_scenes]` in the dtype of `logits`, nats.
-
-    Example:
-        >>> logits = jnp.array([[2.0, 0.0], [2.0, 0.0], [0.0, 9.0]])
-        >>> labels, device_id = jnp.array([0, 1, 1]), jnp.array([0, 0, 0])
-        >>> mask = jnp.array([True, True, False])
-        >>> sums = counts(logits, labels, device_id, mask, n_devices=1)
-        >>> sums["confusion"].tolist()
-        [[[1, 0], [1, 0]]]
-    """
-    n_scenes = logits.shape[-1]
-    known_label = (labels >= 0) & (labels < n_scenes)
-    known_device = (device_id >= 0) & (device_id < n_devices)
-    counted = mask.astype(bool) & known_label & known_device  # [b]
-    label = jnp.where(counted, labels, 0)
-    device = jnp.where(counted, device_id, 0)
-    confusion = jnp.zeros((n_devices, n_scenes, n_scenes), jnp.int32)
-    confusion = confusion.at[device, label, jnp.argmax(logits, -1)].add(counted.astype(jnp.int32))
-    log_probs = jax.nn.log_softmax(logits)
-    log_loss = -jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]  # [b]
-    # Selected and summed, not scattered or multiplied by one-hot rows: the order is fixed,
-    # no accelerator rounds the summands, and NaN in a row that does not count stays out.
-    at_device = device[:, None] == jnp.arange(n_devices)[None]  # [b, n_devices]
-    at_label = label[:, None] == jnp.arange(n_scenes)[None]  # [b, n_scenes]
-    cell = at_device[:, :, None] & at_label[:, None, :] & counted[:, None, None]
-    log_loss = jnp.where(cell, log_loss[:, None, None], jnp.zeros((), logits.dtype)).sum(0)
-    return {"confusion": confusion, "log_loss": log_loss}
-
-
-def tally(log_probs: np.ndarray, labels: np.ndarray, device_id: np.ndarray) -> Metrics:
-    """Return the sums of `counts` by numpy, int64 and float64: exact to the last digits.
-
-    log_probs: `[n, n_scenes]` float, natural logarithms of probabilities.
-    """
-    known = (labels >= 0) & (labels < N_SCENES) & (device_id >= 0) & (device_id < N_DEVICES)
-    log_probs, label, device = log_probs[known], labels[known], device_id[known]
-    confusion = np.zeros((N_DEVICES, N_SCENES, N_SCENES), np.int64)
-    log_loss = np.zeros((N_DEVICES, N_SCENES))
-    np.add.at(confusion, (device, label, log_probs.argmax(-1)), 1)
-    np.add.at(log_loss, (device, label), -log_probs[np.arange(len(label)), label])
-    return {"confusion": confusion, "log_loss": log_loss}
-
-
-def add(a: Metrics, b: Metrics) -> Metrics:
-    """Add what `counts` returned twice; a ValueError if the two have not the same entries."""
-    return jax.tree.map(operator.add, dict(a), dict(b))
-
-
-def summarize(sums: Metrics) -> dict[str, Any]:
-    """Turn what `counts` returns into the figures people read: plain Python, ready for JSON.
-
-    Macro averages are plain means over the scenes that have clips, so that a scene weighs
-    the same however many clips it has; the challenge ranks by this. What has no clips gets
-    None, not zero.
-
-    Returns:
-        `n_clips`, `accuracy`, `macro_accuracy`, `log_loss`, `macro_log_loss` of all clips;
-        `scenes`: name → `n_clips`, `accuracy`, `log_loss`;
-        `devices` and `groups`: name → `n_clips`, `accuracy`, `macro_accuracy`, `log_loss`;
-        `confusion`: `[n_scenes][n_scenes]` clips, rows the true scene.
-        Accuracies are fractions in [0, 1], log losses nats per clip.
-
-    Raises:
-        ValueError: the arrays do not have the shape of the taxonomy.
+      `n_clips`, `accuracy`, `macro_accuracy`, `log_loss`, `macro_log_loss` of all clips;
+      `classes`: name → `n_clips`, `accuracy`, `log_loss`;
+      `groups`: column → `values` and `sets`, each name → `n_clips`, `accuracy`, `macro_accuracy`,
+      `log_loss`; `confusion`: `[n_classes][n_classes]` clips, rows the true class.
+      Accuracies are fractions in [0, 1], log losses nats per clip.
 
     Source: the metrics of DCASE 2024 Task 1, macro average accuracy and log loss.
+
+    Example:
+      >>> labels = Labels(("cat", "dog"))
+      >>> summarize(np.log([[0.5, 0.5], [0.75, 0.25]]), np.array([0, 1]), {}, labels)["accuracy"]
+      0.5
     """
-    confusion = np.asarray(sums["confusion"], np.int64)  # [device, true, predicted]
-    log_loss = np.asarray(sums["log_loss"], np.float64)  # [device, true]
-    expected = (N_DEVICES, N_SCENES, N_SCENES)
-    if confusion.shape != expected or log_loss.shape != expected[:2]:
-        raise ValueError(
-            f"expected a confusion of shape {expected} and a log_loss of shape "
-            f"{expected[:2]}, got {confusion.shape} and {log_loss.shape}"
-        )
-    # [figure, device, true scene]: clips, those classified correctly, log loss
-    table = np.stack([confusion.sum(2), np.einsum("dss->ds", confusion), log_loss])
-    by_scene = ("n_clips", "accuracy", "log_loss")
-    by_device = (*by_scene, "macro_accuracy")
-    ids = {group: [DEVICES.index(name) for name in names] for group, names in DEVICE_GROUPS.items()}
+    n_classes = labels.n_classes
+    known = (label >= 0) & (label < n_classes)
+    log_probs, label = log_probs[known], label[known]
+    predicted = log_probs.argmax(-1)
+    loss = -log_probs[np.arange(len(label)), label]
+
+    def count(ids: np.ndarray, n: int) -> np.ndarray:
+        """Return clips, correct ones and log loss by value and true class, `[3, n, n_classes]`."""
+        table = np.zeros((3, n, n_classes))
+        np.add.at(table[0], (ids, label), 1)
+        np.add.at(table[1], (ids, label), predicted == label)
+        np.add.at(table[2], (ids, label), loss)
+        return table
+
+    by_group = {}
+    for column, group in labels.groups.items():
+        ids = groups.get(column, np.full(len(known), -1))[known]
+        unknown = (ids < 0) | (ids >= len(group.values))
+        by_group[column] = count(np.where(unknown, len(group.values), ids), len(group.values) + 1)
+    # Summed over the values of the first group, in the order that gives results their last bits.
+    table = next(iter(by_group.values()), None)
+    if table is None:
+        table = count(np.zeros(len(label), int), 1)
+    confusion = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(confusion, (label, predicted), 1)
     return _describe(table.sum(1)) | {
-        "scenes": {
-            name: _describe(table[:, :, [i]].sum(1), by_scene) for i, name in enumerate(SCENES)
+        "classes": {
+            name: _describe(table[:, :, [i]].sum(1), BY_CLASS)
+            for i, name in enumerate(labels.classes)
         },
-        "devices": {name: _describe(table[:, i], by_device) for i, name in enumerate(DEVICES)},
-        "groups": {name: _describe(table[:, ids[name]].sum(1), by_device) for name in ids},
-        "confusion": confusion.sum(0).tolist(),
+        "groups": {
+            column: _describe_group(by_group[column], group)
+            for column, group in labels.groups.items()
+        },
+        "confusion": confusion.tolist(),
     }
 
 
+def _describe_group(table: np.ndarray, group: Group) -> dict[str, Any]:
+    """Return the figures of `table [3, n_values + 1, n_classes]` by value and by set of values."""
+    values = {name: _describe(table[:, i], BY_GROUP) for i, name in enumerate(group.values)}
+    unknown = _describe(table[:, -1], BY_GROUP)
+    if unknown["n_clips"]:
+        values[UNKNOWN_NAME] = unknown
+    sets = {
+        name: _describe(table[:, [group.values.index(v) for v in members]].sum(1), BY_GROUP)
+        for name, members in group.sets.items()
+    }
+    return {"values": values, "sets": sets}
+
+
 def _describe(table: np.ndarray, names: Sequence[str] = FIGURES) -> dict[str, Any]:
-    """Return figures of `table [3, n]`: by scene the clips, the correct ones and the log loss."""
+    """Return figures of `table [3, n]`: by class the clips, the correct ones and the log loss."""
     clips, correct, log_loss = table[:, table[0] > 0]  # [n_present] each
     if not clips.size:
         return dict.fromkeys(names) | {"n_clips": 0}

@@ -1,4 +1,7 @@
-"""The files that an evaluation writes for other programs: `results.json` and `output.csv`.
+"""The files that an evaluation writes for other programs.
+
+`output.csv` has the predictions, `truth.csv` the labels of the clips and
+`results.json` the figures.
 
 A `results` dict holds one evaluated run: `config`, `split`, `test_split` (names),
 `official_lists` (whether the clips were TAU's own development lists), `trained_and_tested`
@@ -7,10 +10,13 @@ set), `epoch`, `step`,
 `seed`, `code_version`, `evaluated_with`, `over_budget`, `complexity` (`macs`, `n_params`, `bytes`,
 `bytes_with_statistics`, `max_macs`, `max_bytes`), and what `evaluate.evaluate_precisions`
 returns: `stored_dtype` (a dtype's name), a `metrics.summarize` under each dtype's name, and
-`formats`, what each costs. `eval.py` adds `checkpoint` ("last" or "best"), `selection` (what
+`formats`, what each costs; `labels`, the names of classes and groups as `Labels.to_dict` gives
+them. `eval.py` adds `checkpoint` ("last" or "best"), `selection` (what
 chose that), and `validation`, `segments`, `calibration` and `most_confused`, see `analysis`.
 """
 
+import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,8 +25,40 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax.data.tau.taxonomy import N_SCENES, SCENES
+from asc_jax.data.tau.taxonomy import LABELS
 from asc_jax.machine import files
+
+
+def upgraded(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of a `results.json` under today's keys.
+
+    Before results kept the names of their classes, all were of TAU: `scenes`, `devices` and
+    `groups` of devices. What is no such content is returned as it is.
+    """
+    if not isinstance(results, Mapping) or "labels" in results:
+        return results
+    new = {key: _with_classes(entry) for key, entry in results.items()}
+    if new == results:
+        return results
+    clips = results.get("most_confused")
+    if isinstance(clips, list):
+        new["most_confused"] = [_with_groups(clip) for clip in clips]
+    return new | {"labels": LABELS.to_dict()}
+
+
+def _with_classes(summary: Any) -> Any:
+    if not (isinstance(summary, Mapping) and {"scenes", "devices"} <= summary.keys()):
+        return summary
+    rest = {key: value for key, value in summary.items() if key not in ("scenes", "devices")}
+    device = {"values": summary["devices"], "sets": summary.get("groups", {})}
+    return rest | {"classes": summary["scenes"], "groups": {"device": device}}
+
+
+def _with_groups(clip: Any) -> Any:
+    if not (isinstance(clip, Mapping) and {"scene", "device"} <= clip.keys()):
+        return clip
+    rest = {key: value for key, value in clip.items() if key not in ("scene", "device")}
+    return rest | {"class": clip["scene"], "groups": {"device": clip["device"]}}
 
 
 def stored_summary(results: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -39,34 +77,57 @@ def write_results(results: Mapping[str, Any], workdir: str | Path) -> Path:
 
 
 def write_output_csv(
-    path: str | Path, filenames: Sequence[str], probs: np.ndarray, *, over_budget: bool = False
+    path: str | Path,
+    filenames: Sequence[str],
+    probs: np.ndarray,
+    classes: Sequence[str],
+    *,
+    over_budget: bool = False,
 ) -> None:
-    """Write one line per clip: its name, the most probable scene, ten probabilities.
+    """Write one line per clip: its name, the most probable class, the probabilities of all.
 
     The columns are those of the official baseline's `output.csv`, separated by tabs.
 
     Args:
         path: file to write; its folder is made if it is missing.
         filenames: `[n]` names as in the data set's lists; a leading `audio/` is left out.
-        probs: `[n, n_scenes]` float, rows sum to 1, columns in the order of `SCENES`.
+        probs: `[n, n_classes]` float, rows sum to 1, columns in the order of `classes`.
+        classes: names of the columns.
         over_budget: mark every line, in a column of its own that a submission may not have.
 
     Raises:
         ValueError: the shapes do not fit, or a row does not sum to 1 within 1e-5.
     """
     probs = np.asarray(probs)
-    if probs.shape != (len(filenames), N_SCENES):
-        raise ValueError(f"expected probs of shape {(len(filenames), N_SCENES)}, got {probs.shape}")
+    expected = len(filenames), len(classes)
+    if probs.shape != expected:
+        raise ValueError(f"expected probs of shape {expected}, got {probs.shape}")
     off = np.abs(probs.sum(1, dtype=np.float64) - 1)
     if np.any(off > 1e-5):
         row = int(np.nanargmax(off))
         raise ValueError(f"probs of {filenames[row]} miss a sum of 1 by {off[row]:.3g}")
-    rows = [["filename", "scene_label", *SCENES, *["budget"] * over_budget]]
+    rows = [["filename", "scene_label", *classes, *["budget"] * over_budget]]
     for filename, row in zip(filenames, probs, strict=True):
         # nine significant digits bring every float32 back exactly
         cells = [f"{p:.9g}" for p in row.tolist()] + ["over budget"] * over_budget
-        rows.append([filename.removeprefix("audio/"), SCENES[row.argmax()], *cells])
-    _write(Path(path), "".join("\t".join(row) + "\n" for row in rows))
+        rows.append([filename.removeprefix("audio/"), classes[row.argmax()], *cells])
+    out = io.StringIO()
+    csv.writer(out, delimiter="\t", lineterminator="\n").writerows(rows)
+    _write(Path(path), out.getvalue())
+
+
+def write_truth_csv(path: str | Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write what is known of each clip, for programs that compare predictions with it.
+
+    Args:
+        path: file to write, separated by tabs; its folder is made if it is missing.
+        columns: name → `[n_clips]` words: `filename`, `label`, `recording` and the group columns.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    _write(Path(path), out.getvalue())
 
 
 def _plain(value: Any) -> Any:

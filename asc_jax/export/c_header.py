@@ -91,7 +91,7 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
 
 def _lines(deployment: Deployment) -> Iterator[str]:
     f = deployment.features
-    yield f"/* Acoustic scene classification, written by asc_jax.\n\n{USE}\n"
+    yield f"/* Acoustic classification, written by asc_jax.\n\n{USE}\n"
     for name, value in deployment.metadata.items():
         yield _comment(f"{name}: {value}")
     yield "*/\n#ifndef ASC_MODEL_H\n#define ASC_MODEL_H\n\n#include <stdint.h>\n"
@@ -99,10 +99,10 @@ def _lines(deployment: Deployment) -> Iterator[str]:
     yield f"#define ASC_N_SAMPLES {deployment.n_samples}"
     yield f"#define ASC_N_FRAMES {deployment.n_frames}"
     yield f"#define ASC_LOG_OFFSET {features.LOG_OFFSET!r}f"
-    scenes = deployment.metadata["scenes"].split()
-    yield f"#define ASC_N_SCENES {len(scenes)}"
-    names = ", ".join(f'"{scene}"' for scene in scenes)
-    yield f"static const char *const ASC_SCENES[ASC_N_SCENES] = {{{names}}};\n"
+    yield f"#define ASC_N_CLASSES {len(deployment.classes)}"
+    yield "static const char *const ASC_CLASSES[ASC_N_CLASSES] = { /* in UTF-8 */"
+    yield from (f"    {_string(name)}," for name in deployment.classes)
+    yield "};\n"
     yield from _array("ASC_WINDOW", filters.hann_window(f["win_length"]))
     band, here, below = deployment.mel_bands()
     yield from _array("ASC_MEL_BAND", band.astype(np.int16))
@@ -177,7 +177,23 @@ def _row(op: Operation, first, second=None) -> dict | None:
 
 
 def _comment(text: str) -> str:
-    return text.replace("*/", "* /")  # which would end it
+    """Return a text that neither ends a comment nor begins another."""
+    return text.replace("*/", "* /").replace("/*", "/ *")
+
+
+def _string(text: str) -> str:
+    r"""Return a C string literal of the bytes of a text in UTF-8.
+
+    Example:
+      >>> print(_string('5" ä??='))
+      "5\" \303\244\?\?="
+    """
+    special = b'"\\?'  # a question mark may begin a trigraph
+    signs = (
+        f"\\{chr(byte)}" if byte in special else chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}"
+        for byte in text.encode()
+    )
+    return f'"{"".join(signs)}"'
 
 
 def _array(name: str, values: np.ndarray) -> Iterator[str]:
@@ -192,7 +208,9 @@ def _array(name: str, values: np.ndarray) -> Iterator[str]:
 
 
 def _read_array(text: str, name: str) -> np.ndarray:
-    c_type, body = re.search(rf"const (\w+) ASC_{name}\[\d+\] = {{(.*?)}};", text, re.S).groups()
+    c_type, body = re.search(
+        rf"^static const (\w+) ASC_{name}\[\d+\] = {{(.*?)}};", text, re.S | re.M
+    ).groups()
     (dtype,) = (dtype for dtype, known in C_TYPES.items() if known == c_type)
     words = body.replace("f", "").split(",")[:-1]
     if dtype == "float16":
@@ -201,13 +219,13 @@ def _read_array(text: str, name: str) -> np.ndarray:
 
 
 def _read_define(text: str, name: str) -> str:
-    return re.search(rf"#define ASC_{name} (.*)", text).group(1).strip('f"')
+    return re.search(rf"^#define ASC_{name} (.*)", text, re.M).group(1).strip('f"')
 
 
 def _read_operations(text: str, values: np.ndarray) -> list[Operation]:
     """Return the layers of the table; the log-mel is that of a clip."""
     number = ", ".join([r"(-?\d+)"] * (len(COLUMNS) + 1))
-    rows = [tuple(map(int, numbers)) for numbers in re.findall(rf"\{{{number}\}}", text)]
+    rows = [tuple(map(int, numbers)) for numbers in re.findall(rf"^    \{{{number}\}}", text, re.M)]
     shapes = {INPUT: (int(_read_define(text, "N_MELS")), int(_read_define(text, "N_FRAMES")), 1)}
     operations = []
     for *columns, first in rows:
@@ -240,7 +258,7 @@ def _read_operations(text: str, values: np.ndarray) -> list[Operation]:
 
 
 def _compute_log_mel(text: str, waveform: np.ndarray) -> np.ndarray:
-    """Compute the front end as `USE` describes it: `[b, 32000]` → `[b, n_mels, n_frames, 1]`."""
+    """Compute the front end as `USE` describes it, `[b, n]` → `[b, n_mels, n_frames, 1]`."""
     names = ("N_FFT", "WIN_LENGTH", "HOP_LENGTH", "N_MELS", "N_FRAMES")
     n_fft, win_length, hop, n_mels, n_frames = (int(_read_define(text, name)) for name in names)
     left, half = (n_fft - win_length) // 2, n_fft // 2

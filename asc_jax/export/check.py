@@ -18,7 +18,7 @@ from asc_jax.models.from_config import model
 from asc_jax.types import Array, Params
 
 TOLERANCE = 1e-3  # on logits
-MIN_AGREEMENT = 0.999  # fraction of clips with the same top scene
+MIN_AGREEMENT = 0.999  # fraction of clips with the same top class
 # The same between two roundings of one network; measured: 100 % for float16, 98 % for bfloat16.
 MIN_DEPLOYED_AGREEMENT = 0.95
 MIN_CLIPS, MAX_CLIPS = 256, 1024
@@ -33,7 +33,7 @@ Batches = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 def make_reference(experiment: Experiment, variables: Params, deployment: Deployment) -> Callable:
     """Return a compiled `audio [b, n_samples] -> (log_mel, logits, deployed)`.
 
-    `logits [b, n_scenes]` are those of the deployment's parameters in JAX, `deployed` those of
+    `logits [b, n_classes]` are those of the deployment's parameters in JAX, `deployed` those of
     the network that `eval.py` evaluates.
     """
     config = experiment.config
@@ -88,7 +88,7 @@ def compare(reference: Callable, functions: Mapping[str, Callable], batches: Bat
 
     Returns:
       `gap`, `n_same`, `n_correct`: by artefact, and by "deployed", the largest difference of
-      logits (of log probabilities where a file gives those), the clips with our top scene, and
+      logits (of log probabilities where a file gives those), the clips with our top class, and
       those with the correct one; `n_correct` also for "ours". `n_clips`, `n_labelled`.
 
     Raises:
@@ -125,8 +125,8 @@ def require_agreement(tally: Mapping) -> None:
       tally: what `compare` returns.
 
     Raises:
-      UserError: the logits of an artefact are too far from ours, or its top scenes; or our top
-        scenes from those that `eval.py` evaluates.
+      UserError: the logits of an artefact are too far from ours, or its top classes; or our top
+        classes from those that `eval.py` evaluates.
     """
     clips = f"of {tally['n_clips']:,} clips"
     for name in ARTEFACTS:
@@ -135,7 +135,7 @@ def require_agreement(tally: Mapping) -> None:
             differ = f"differ by up to {gap:.2g}" if np.isfinite(gap) else "are NaN or inf"
             raise UserError(
                 f"{name}, run back in its own runtime, is not our network: logits {differ} (at "
-                f"most {TOLERANCE:g} allowed), the top scene is the same on {100 * same:.2f} % "
+                f"most {TOLERANCE:g} allowed), the top class is the same on {100 * same:.2f} % "
                 f"{clips} (at least {100 * MIN_AGREEMENT:g} % needed). Nothing was written; try "
                 "--to with another kind, or --dtype float32"
             )
@@ -143,7 +143,7 @@ def require_agreement(tally: Mapping) -> None:
     if same < MIN_DEPLOYED_AGREEMENT:
         raise UserError(
             "the network to export, rounded after its BatchNorms are folded, is not the one that "
-            "asc-jax eval evaluates, rounded before: the top scene is the same on "
+            "asc-jax eval evaluates, rounded before: the top class is the same on "
             f"{100 * same:.2f} % {clips} (at least "
             f"{100 * MIN_DEPLOYED_AGREEMENT:g} % needed). Nothing was written; "
             "try --dtype float32, and see what rounding costs with asc-jax eval --stored float32"

@@ -5,6 +5,7 @@ computation; every operation names the operations whose results it takes. `reade
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -68,13 +69,14 @@ class Deployment:
     """A network with everything that is written beside it.
 
     operations: of the network, arrays in the dtype of the file. features: keywords of
-    `features.log_mel`. metadata: text by name, scene names among it. own: `(variables, log_mel) ->
-    logits` and numpy variables in the dtype of the file, of a network that has no operations
-    because a primitive of it is not known.
+    `features.log_mel`. n_samples: of a clip. metadata: text by name, the class names as JSON among
+    it. own: `(variables, log_mel) -> logits` and numpy variables in the dtype of the file, of a
+    network that has no operations because a primitive of it is not known.
     """
 
     operations: Sequence[Operation]
     features: Mapping
+    n_samples: int
     metadata: Mapping[str, str]
     own: tuple[Callable, Params] | None = None
 
@@ -100,9 +102,9 @@ class Deployment:
         return features.n_frames(self.n_samples, self.features["hop_length"])
 
     @property
-    def n_samples(self) -> int:
-        """Return the number of samples of a clip, one second."""
-        return self.features["sample_rate"]
+    def classes(self) -> list[str]:
+        """Return the class names, in the order of the logits."""
+        return json.loads(self.metadata["classes"])
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:

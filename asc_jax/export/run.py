@@ -5,6 +5,7 @@ is parsed and computed in JAX. The results are compared with those of the same p
 and these with what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
 """
 
+import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import open_run, output_folder
 from asc_jax.experiment import Experiment
@@ -122,14 +122,17 @@ def deploy(
         for op in operations:
             op.arrays = params[op.name]
     metadata = {
-        "scenes": " ".join(SCENES),
+        "classes": json.dumps(config.labels.classes),
         "sample_rate": str(config.features.sample_rate),
+        "clip_s": str(config.data.clip_s),
         "hop_length": str(config.features.hop_length),
         "weights": weights,
         "code_version": version.code_version(),
         **metadata,
     }
-    deployment = Deployment(operations, config.features.to_dict(), metadata, own)
+    deployment = Deployment(
+        operations, config.features.to_dict(), experiment.n_samples, metadata, own
+    )
     n_bytes = precision.tree_bytes(deployment.params)["total"]
     if not experiment.within_budget or n_bytes > experiment.cost["max_bytes"]:
         metadata["budget"] = f"over budget: {n_bytes:,} bytes, {experiment.cost['macs']:,} MACs"
@@ -172,7 +175,7 @@ def summary(
     def agreement(name: str) -> str:
         same = 100 * tally["n_same"][name] / tally["n_clips"]
         what = "log probabilities" if name == "waveform_to_probs" else "logits"
-        text = f"{what} within {tally['gap'][name]:.1e} of JAX, same top scene on {same:.2f} %"
+        text = f"{what} within {tally['gap'][name]:.1e} of JAX, same top class on {same:.2f} %"
         return f"{text}, {accuracy(name)}" if tally["n_labelled"] else text
 
     metadata = deployment.metadata

@@ -8,9 +8,9 @@ An augmentation is a function `(key, batch, **keywords) -> batch` marked with it
         ...
         return {**batch, "audio": audio}
 
-It sees the whole batch: `audio [b, n_samples]`, `label [b]`, `mask [b]` (False: padding),
-`device_id [b]`, every other numeric column of the data, `batch_row [b]` (the row of each clip in
-the global batch), and from its stage on `mel_power [b, n_mels, n_frames]` or
+It sees the whole batch: `audio [b, n_samples]`, `label [b]`, `mask [b]` (False: padding), every
+other numeric column of the data, such as `device_id [b]`, `batch_row [b]` (the row of each clip
+in the global batch), and from its stage on `mel_power [b, n_mels, n_frames]` or
 `log_mel [b, n_mels, n_frames, 1]`. One that needs to know more has a parameter `context`.
 """
 
@@ -158,8 +158,12 @@ def _key_of(key: Array, label: str, n_keys: int) -> Array:
 
 @augmentation("waveform")
 def time_roll(key: Array, batch: Batch, *, max_s: float, context: Context) -> Batch:
-    """Roll each clip in a circle by up to `max_s` seconds either way, [0, 1); 0 is identity."""
-    expect("max_s", max_s, 0 <= max_s < 1, "in [0, 1)")
+    """Roll each clip in a circle by up to `max_s` seconds either way; 0 is identity.
+
+    max_s: at least 0, and less than the length of a clip.
+    """
+    clip_s = batch["audio"].shape[-1] / context.sample_rate
+    expect("max_s", max_s, 0 <= max_s < clip_s, f"in [0, {clip_s:g})")
     if max_s == 0:
         return batch
     shifts = augment.roll_shifts(

@@ -6,6 +6,7 @@ from asc_jax.machine.named_parts import bind, errors_named, find, takes
 from asc_jax.models import MODELS
 
 SUPPLIED = ("dtype", "axis_name")  # attributes that the program sets where a network has them
+N_CLASSES = "n_classes"  # and one that a config may set instead
 
 
 def model(config, *, train: bool = False, axis_name: str | None = None):
@@ -31,6 +32,8 @@ def model(config, *, train: bool = False, axis_name: str | None = None):
             "dtype: expected float32"
         )
     supplied = {name: value for name, value in supplied.items() if takes(cls, name)}
+    if N_CLASSES not in config.model and takes(cls, N_CLASSES):
+        supplied[N_CLASSES] = len(config.labels.classes)
     network = bind(MODELS, config.model, "config.model", supplied=supplied)
     with errors_named("config.model"):
         return network(**supplied)
@@ -42,6 +45,11 @@ def attributes(config) -> dict:
 
 
 def log_mel_shape(config) -> tuple[int, int, int]:
-    """Return `(n_mels, n_frames, 1)` of a one-second clip."""
+    """Return `(n_mels, n_frames, 1)` of a clip."""
     f = config.features
-    return f.n_mels, features.n_frames(f.sample_rate, f.hop_length), 1
+    return f.n_mels, features.n_frames(n_samples(config), f.hop_length), 1
+
+
+def n_samples(config) -> int:
+    """Return the number of samples of a clip."""
+    return round(config.data.clip_s * config.features.sample_rate)

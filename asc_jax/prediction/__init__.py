@@ -1,1 +1,1 @@
-"""Predict the scenes of recordings of any length and rate."""
+"""Predict the classes of recordings of any length and rate."""

@@ -15,23 +15,27 @@ import numpy as np
 
 from asc_jax.complexity.limits import OVER_BUDGET
 from asc_jax.data.recordings import OpenRecording
-from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import printable
+from asc_jax.evaluation.report.tables import shortened
+
+MAX_NAME = 24  # characters of a class in a table
 
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
     """The base of the formats.
 
-    k: number of scenes in a line. over_budget: stamp the lines with it.
+    classes: of the network, in the order of its logits. k: number of them in a line. over_budget:
+    stamp the lines with it.
     """
 
+    classes: Sequence[str]
     k: int
     over_budget: bool = False
 
     def top(self, probs: np.ndarray) -> list[tuple[str, float]]:
-        """Return the `k` most probable scenes with their probabilities."""
-        return [(SCENES[i], p) for i, p in top_k(probs, self.k)]
+        """Return the `k` most probable classes with their probabilities."""
+        return [(self.classes[i], p) for i, p in top_k(probs, self.k)]
 
     def start(self) -> str | None:
         """Return the text before the first recording."""
@@ -52,27 +56,29 @@ class Table(Lines):
         return printable(name)
 
     def window(self, name, start_s, end_s, probs):
-        return f"{start_s:>9.2f} –{end_s:>9.2f} s  {self._scenes(probs)}"
+        return f"{start_s:>9.2f} –{end_s:>9.2f} s  {self._classes(probs)}"
 
     def whole(self, name, duration_s, n_windows, probs, notes: Sequence[str]):
         lines = [f"  note: {note}" for note in notes]
         mean = f"mean of {n_windows:,}"
-        return "\n".join([*lines, f"  {mean:<20}  {self._scenes(probs)}", ""])
+        return "\n".join([*lines, f"  {mean:<20}  {self._classes(probs)}", ""])
 
-    def _scenes(self, probs) -> str:
-        return "  ".join(f"{s.replace('_', ' '):<17} {100 * p:5.1f} %" for s, p in self.top(probs))
+    def _classes(self, probs) -> str:
+        width = min(MAX_NAME, max(map(len, self.classes)))
+        cells = [(shortened(name, MAX_NAME), p) for name, p in self.top(probs)]
+        return "  ".join(f"{name:<{width}} {100 * p:5.1f} %" for name, p in cells)
 
 
 class Csv(Lines):
     """Format as a line for each window and one (what = recording) for each recording."""
 
     def start(self):
-        ranks = [f"{what}_{i}" for i in range(1, self.k + 1) for what in ("scene", "p")]
+        ranks = [f"{what}_{i}" for i in range(1, self.k + 1) for what in ("class", "p")]
         columns = ["recording", "what", "start_s", "end_s", *ranks]
         return _csv_line(columns + ["budget"] * self.over_budget)
 
     def window(self, name, start_s, end_s, probs, what="window"):
-        cells = [cell for scene, p in self.top(probs) for cell in (scene, f"{p:.9g}")]
+        cells = [cell for name, p in self.top(probs) for cell in (name, f"{p:.9g}")]
         stamp = ["over budget"] * self.over_budget
         return _csv_line(
             [printable(name), what, f"{start_s:.10g}", f"{end_s:.10g}", *cells, *stamp]
@@ -83,13 +89,13 @@ class Csv(Lines):
 
 
 class Json(Lines):
-    """Format as one object a line, with the most probable scene first in `top`.
+    """Format as one object a line, with the most probable class first in `top`.
 
     All of it is ASCII: whoever reads it has a name back by `json.loads`, even one that is no UTF-8.
     """
 
     def window(self, name, start_s, end_s, probs, what="window", **more):
-        top = [{"scene": scene, "p": float(f"{p:.9g}")} for scene, p in self.top(probs)]
+        top = [{"class": name, "p": float(f"{p:.9g}")} for name, p in self.top(probs)]
         entry = {"recording": name, "what": what, "start_s": start_s, "end_s": end_s, "top": top}
         stamp = {"over_budget": True} if self.over_budget else {}
         return json.dumps(entry | more | stamp)
@@ -102,8 +108,10 @@ class Json(Lines):
 KINDS = {"table": Table, "csv": Csv, "json": Json}
 
 
-def make_notes(recording: OpenRecording, n_heard: int, peak: float, sample_rate: int) -> list[str]:
-    """Return what was done to a recording, and what about it makes its scene doubtful."""
+def make_notes(
+    recording: OpenRecording, n_heard: int, peak: float, sample_rate: int, clip_s: float = 1.0
+) -> list[str]:
+    """Return what was done to a recording, and what about it makes its class doubtful."""
     rate, notes = recording.rate, list(recording.notes)
     if recording.n_channels > 1:
         notes.append(f"{recording.n_channels} channels averaged to one")
@@ -111,8 +119,9 @@ def make_notes(recording: OpenRecording, n_heard: int, peak: float, sample_rate:
         notes.append(f"resampled from {rate:,} to {sample_rate:,} Hz")
     if rate < sample_rate:
         notes.append(f"holds nothing above {rate / 2:,.0f} Hz, which the network was trained on")
-    if n_heard < rate:
-        notes.append(f"only {n_heard / rate:.2f} s long: filled up to one second with silence")
+    if n_heard < round(rate * clip_s):
+        window = "one second" if clip_s == 1 else f"{clip_s:g} seconds"
+        notes.append(f"only {n_heard / rate:.2f} s long: filled up to {window} with silence")
     if recording.n_samples is not None and n_heard != recording.n_samples:
         notes.append(f"{n_heard:,} samples read, its header says {recording.n_samples:,}")
     if peak == 0:
@@ -123,7 +132,7 @@ def make_notes(recording: OpenRecording, n_heard: int, peak: float, sample_rate:
 
 
 def top_k(probs: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """Return the `k` most probable scenes of `[n_scenes]`, as (id, probability), the best first.
+    """Return the `k` most probable classes of `[n_classes]`, as (id, probability), the best first.
 
     Example:
       >>> top_k(np.array([0.2, 0.5, 0.3]), 2)

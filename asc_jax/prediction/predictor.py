@@ -1,32 +1,28 @@
-"""Predict the scene of a recording of any length and rate, one second at a time.
+"""Predict the class of a recording of any length and rate, one window at a time.
 
-Windows are cut at the recording's own rate and then resampled one by one, because that is what
-happened to the clips that a network is trained and evaluated on: on clips laid end to end the
-probabilities are those of `eval.py`.
+Windows are as long as the clips of the run. They are cut at the recording's own rate and then
+resampled one by one, because that is what happened to the clips that a network is trained and
+evaluated on: on clips laid end to end the probabilities are those of `eval.py`.
 """
 
 import dataclasses
 import functools
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
 from asc_jax import features
 from asc_jax.data.recordings import OpenRecording
-from asc_jax.data.tau.taxonomy import N_SCENES
+from asc_jax.data.resampling import resampler as _resampler
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import softmax
 from asc_jax.experiment import Experiment, eval_forward
-from asc_jax.features.front_end import sparse_resample
 from asc_jax.models import precision
 from asc_jax.prediction.figure import Timeline
 from asc_jax.prediction.lines import Lines, make_notes
 from asc_jax.types import Params
-
-MAX_KERNEL = 2**21  # values: a larger resampling kernel is nearly all zeros, see `sparse_resample`
 
 
 class Predictor:
@@ -47,15 +43,18 @@ class Predictor:
         self._forward = jax.jit(functools.partial(eval_forward, config=config))
         self._log_mel = jax.jit(functools.partial(features.log_mel, **config.features))
         self.features, self.batch_size = config.features, batch_size
-        self.sample_rate = self.features.sample_rate
+        self.sample_rate, self.n_samples = self.features.sample_rate, experiment.n_samples
+        self.classes, self.clip_s = experiment.labels.classes, config.data.clip_s
 
     def resample(self, waveform: np.ndarray, rate: int) -> np.ndarray:
-        """Resample windows `[b, rate]`, b ≤ `batch_size`, to `[batch_size, sample_rate]`."""
+        """Resample `windows`, `[b, n]`, b ≤ `batch_size`, to `[batch_size, n_samples]`."""
         filled = np.pad(waveform, ((0, self.batch_size - len(waveform)), (0, 0)))
-        return np.asarray(_resampler(rate, self.sample_rate)(filled))
+        resampled = np.asarray(_resampler(rate, self.sample_rate)(filled))
+        missing = max(0, self.n_samples - resampled.shape[1])  # or one too many, by rounding
+        return np.pad(resampled, ((0, 0), (0, missing)))[:, : self.n_samples]
 
     def probs(self, waveform: np.ndarray) -> np.ndarray:
-        """Return `[batch_size, n_scenes]` float64, whose rows sum to 1, of resampled windows."""
+        """Return `[batch_size, n_classes]` float64, whose rows sum to 1, of resampled windows."""
         return softmax(np.asarray(self._forward(self._variables, waveform)))
 
     def log_mel(self, waveform: np.ndarray) -> np.ndarray:
@@ -68,7 +67,7 @@ def predict(
     recording: OpenRecording,
     lines: Lines,
     *,
-    hop_s: float,
+    hop_s: float | None = None,
     show_windows: bool = True,
     timeline: Timeline | None = None,
 ) -> np.ndarray:
@@ -78,20 +77,22 @@ def predict(
       predictor: of the run.
       recording: as `data.recordings` opens it.
       lines: format of what is printed.
-      hop_s: seconds between the starts of windows.
+      hop_s: seconds between the starts of windows; None: the length of a window.
       show_windows: print every window, not only the recording.
       timeline: a picture to add the windows to.
 
     Returns:
-      `[n_scenes]` mean probabilities over the windows.
+      `[n_classes]` mean probabilities over the windows.
 
     Raises:
       UserError: the recording cannot be read to its end, or is so loud that the network's output
         is not finite.
     """
-    name, rate = recording.name, recording.rate
-    blocks, total, n_windows = _Measured(recording.blocks), np.zeros(N_SCENES), 0
-    for starts, waveform in batched(windows(blocks, rate, hop_s), predictor.batch_size):
+    name, rate, clip_s = recording.name, recording.rate, predictor.clip_s
+    hop_s = clip_s if hop_s is None else hop_s
+    blocks, total, n_windows = _Measured(recording.blocks), np.zeros(len(predictor.classes)), 0
+    cut = windows(blocks, rate, hop_s, clip_s)
+    for starts, waveform in batched(cut, predictor.batch_size):
         resampled = predictor.resample(waveform, rate)
         probs = predictor.probs(resampled)[: len(starts)]
         if not np.isfinite(probs).all():
@@ -106,9 +107,9 @@ def predict(
             timeline.add(starts / rate, predictor.log_mel(resampled)[: len(starts)], probs)
         for start, row in zip(starts.tolist(), probs, strict=True):
             if show_windows:
-                end = min(start + rate, blocks.n_samples)
+                end = min(start + waveform.shape[1], blocks.n_samples)
                 say(lines.window(name, start / rate, end / rate, row))
-    notes = make_notes(recording, blocks.n_samples, blocks.peak, predictor.sample_rate)
+    notes = make_notes(recording, blocks.n_samples, blocks.peak, predictor.sample_rate, clip_s)
     say(lines.whole(name, blocks.n_samples / rate, n_windows, total / n_windows, notes))
     return total / n_windows
 
@@ -120,21 +121,22 @@ def say(text: str | None) -> None:
 
 
 def windows(
-    blocks: Iterable[np.ndarray], rate: int, hop_s: float = 1.0
+    blocks: Iterable[np.ndarray], rate: int, hop_s: float = 1.0, clip_s: float = 1.0
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut a recording into windows of one second, with no more than two in memory.
+    """Cut a recording into windows of `clip_s`, with no more than two in memory.
 
     A window starts every `hop_s`. If the last of them leaves an end unheard, where another would
-    have started, one more is moved back to end there. A recording of less than a second is one
-    window, filled up with zeros.
+    have started, one more is moved back to end there. A shorter recording than a window is
+    one, filled up with zeros.
 
     Args:
       blocks: `[n]` float32 each, one after the other the recording.
-      rate: Hz, and the samples of a window.
+      rate: Hz.
       hop_s: from the start of a window to that of the next, seconds, at least one sample.
+      clip_s: length of a window, seconds.
 
     Yields:
-      The window's first sample, and `[rate]` float32.
+      The window's first sample, and `[round(rate · clip_s)]` float32.
 
     Example:
       >>> [start for start, _ in windows([np.zeros(25, np.float32)], rate=10, hop_s=0.8)]
@@ -142,26 +144,27 @@ def windows(
     """
     buffer, first, number = np.zeros(0, np.float32), 0, 0  # buffer[0] is sample `first`
     start = last = 0
+    length = round(rate * clip_s)
     for block in blocks:
         buffer = np.concatenate([buffer, block])
         end = first + len(buffer)
-        while start + rate <= end:
-            yield start, buffer[start - first : start - first + rate]
+        while start + length <= end:
+            yield start, buffer[start - first : start - first + length]
             number, last = number + 1, start
             start = round(number * hop_s * rate)
-        drop = max(0, min(start, end - rate) - first)  # the last second may be needed again
+        drop = max(0, min(start, end - length) - first)  # the last window may be needed again
         buffer, first = buffer[drop:], first + drop
     end = first + len(buffer)
     if number == 0 and end:
-        yield 0, np.pad(buffer, (0, rate - end))
-    elif last + rate < end and start < end:
-        yield end - rate, buffer[-rate:]
+        yield 0, np.pad(buffer, (0, length - end))
+    elif last + length < end and start < end:
+        yield end - length, buffer[-length:]
 
 
 def batched(
     numbered: Iterable[tuple[int, np.ndarray]], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Group `windows` into starts `[b]` int64 and waveforms `[b, rate]`, b at most `size`."""
+    """Group `windows` into starts `[b]` int64 and waveforms `[b, n]`, b at most `size`."""
     numbered = iter(numbered)
     while batch := list(itertools.islice(numbered, size)):
         starts, waveforms = zip(*batch, strict=True)
@@ -181,17 +184,3 @@ class _Measured:
             self.n_samples += len(block)
             self.peak = max(self.peak, float(np.abs(block).max()))
             yield block
-
-
-@functools.lru_cache(maxsize=8)
-def _resampler(rate: int, new_rate: int) -> Callable:
-    """Return `[b, rate]` → `[b, new_rate]` on the CPU, as data sets are built: the same bits."""
-    divisor = math.gcd(rate, new_rate)
-    orig, new = rate // divisor, new_rate // divisor
-    if new * (orig + new) <= MAX_KERNEL:
-        resample = functools.partial(features.resample, banded=True)
-    else:
-        resample = sparse_resample
-    jitted = jax.jit(lambda waveform: resample(waveform, rate, new_rate))
-    cpu = jax.devices("cpu")[0]
-    return lambda waveform: jitted(jax.device_put(waveform, cpu))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 import ml_collections
 import numpy as np
 
-from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError, short
 from asc_jax.models.cp_mobile import BLOCKS
 from asc_jax.pytorch import front_end
@@ -76,7 +75,7 @@ def infer(
     Raises:
       UserError: an override contradicts the tensors, a hyper-parameter is of another type, of
         recordings at another rate or of another front end or network, two of one meaning differ,
-        or the network has another number of scenes.
+        or the network has another number of classes than the config.
     """
     _check_hyper_parameters(told)
     config = config.copy_and_resolve_references().unlock()
@@ -99,8 +98,12 @@ def infer(
     wanted = {name: config.model[name] for name in ("width_multiplier", "expansion")}
     network = infer_config(network, **wanted)
     n_classes = network.pop("n_classes")
-    if n_classes != taxonomy.N_SCENES:
-        raise UserError(f"the network tells {n_classes} scenes apart, not {taxonomy.N_SCENES}")
+    if n_classes != len(config.labels.classes):
+        raise UserError(
+            f"the network tells {n_classes} classes apart, and config.labels.classes names "
+            f"{len(config.labels.classes)}: name them all, in the order of its logits, with "
+            """--config FILE --config.labels.classes='("a","b")'"""
+        )
     network = {f"model.{name}": value for name, value in network.items()}
     for key, value in (network | buffers).items():
         if key in overrides and overrides[key] != value:

@@ -4,7 +4,8 @@ import functools
 import logging
 
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
-from asc_jax.data.tau.wav import STORED_RATES
+from asc_jax.data import labels
+from asc_jax.data.resampling import STORED_RATES
 from asc_jax.errors import UserError, short
 from asc_jax.features import filters
 from asc_jax.machine.named_parts import require_section
@@ -14,6 +15,7 @@ log = logging.getLogger("asc_jax")
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 RESIDENT = ("auto", "off", "float32", "int16")  # of `resident.place_clips`
+CLIP_S = (0.1, 30.0)
 MAX_RATE = 1000.0  # what `init.rate` may multiply a learning rate by
 WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a machine's memory hold
     "seed": (0, 2**62),
@@ -26,6 +28,7 @@ WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a mach
     "train.n_seeds": (1, 1000),
 }
 SECTIONS = [
+    "labels",
     "data",
     "features",
     "augment",
@@ -47,6 +50,7 @@ def check_values(config) -> None:
         for section in SECTIONS:
             require_section(config[section], f"config.{section}")
         expectations = _expectations(config)
+        labels.from_dict(config.labels.to_dict())
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # saved by other code, say
         raise UserError(f"a key or a type in the config is not that of base.py: {error}") from error
     for name, holds, expected in expectations:
@@ -76,7 +80,7 @@ def _expectations(config) -> tuple[Expectation, ...]:
     """Return an expectation for every value with a range; the first that fails is reported."""
     train = config.train
     compute, stored = config.precision.compute, config.precision.stored
-    budget = config.budget
+    budget, (low, high) = config.budget, CLIP_S
     return (
         *_of_whole_numbers(config),
         ("data.validation_locations", 0 <= config.data.validation_locations < 1, "in [0, 1)"),
@@ -84,7 +88,8 @@ def _expectations(config) -> tuple[Expectation, ...]:
         ("train.resident", train.resident in RESIDENT, " or ".join(RESIDENT)),
         ("data.train_split", config.data.train_split != "evaluation", "a split with labels"),
         ("data.test_split", config.data.test_split != "evaluation", "a split with labels"),
-        *_of_features(config.features),
+        ("data.clip_s", low <= config.data.clip_s <= high, f"in {low:g} … {high:g}"),
+        *_of_features(config.features, config.data.clip_s),
         *_of_init(config.init),
         ("precision.compute", compute in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
         (
@@ -114,17 +119,18 @@ def _of_budget(budget) -> tuple[Expectation, ...]:
     )
 
 
-def _of_features(f) -> tuple[Expectation, ...]:
+def _of_features(f, clip_s: float) -> tuple[Expectation, ...]:
     n_mels, n_fft, nyquist = f.n_mels, f.n_fft, f.sample_rate / 2
+    half = nyquist * clip_s  # of a clip's samples
     return (
         (
             "features.sample_rate",
             f.sample_rate in STORED_RATES,
             " or ".join(map(str, STORED_RATES)) + ", as data sets are stored",
         ),
-        ("features.hop_length", 1 <= f.hop_length <= nyquist, f"in 1 … {nyquist:g}"),
+        ("features.hop_length", 1 <= f.hop_length <= half, f"in 1 … {half:g}, half a clip"),
         ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),
-        ("features.n_fft", n_fft < 2 * f.sample_rate, "less than two seconds"),
+        ("features.n_fft", n_fft < 4 * half, "less than two clips"),
         ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
         ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),
         ("features.f_min", 0 <= f.f_min < f.f_max, "at least 0 and below features.f_max"),

@@ -8,9 +8,9 @@ from random import Random
 
 import numpy as np
 
-from asc_jax.challenge.table1 import campaign
 from asc_jax.challenge.table1 import runs as table1_runs
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES
+from asc_jax.evaluation.campaign import processes
 from asc_jax.evaluation.report import figures
 from asc_jax.training import config_checks
 from asc_jax.training.workdir import checkpoints, journal, run_config
@@ -44,7 +44,7 @@ def metrics(scratch) -> Reader:
     def read(data):
         path.write_bytes(data)
         figures.read_log(path)
-        campaign._last_epoch(path)
+        processes._last_epoch(path)
         journal._drop_after(path, 6, 2)
 
     def change(rng: Random, seed: bytes) -> bytes:
@@ -69,8 +69,8 @@ def made_up_results() -> tuple[dict, bytes]:
         "accuracy": 1.0,
         "log_loss": 0.1,
         "n_clips": len(names),
-        "scenes": dict.fromkeys(SCENES, one),
-        "devices": dict.fromkeys(DEVICES, one),
+        "classes": dict.fromkeys(SCENES, one),
+        "groups": {"device": {"values": dict.fromkeys(DEVICES, one), "sets": {}}},
         "confusion": np.eye(10, dtype=int).tolist(),
     }
     results = {

@@ -65,7 +65,10 @@ def open_runs(
     """
     found = {}
     for workdir in map(Path, workdirs):
-        split = run_config.load(workdir)[1].data.train_split
+        config = run_config.load(workdir)[1]
+        if tuple(config.labels.classes) != SCENES:
+            raise UserError(f"{workdir} was trained on other classes than TAU's ten scenes")
+        split = config.data.train_split
         if split not in _PERCENTS:
             raise UserError(
                 f"{workdir} was trained on {split!r}, a submission takes {', '.join(_PERCENTS)}"
@@ -86,8 +89,8 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     again = f"evaluate it: asc-jax eval --workdir {workdir}"
     path = workdir / "results.json"
     try:
-        results = files.parse_json(files.read_text(path))
-        result_files.stored_summary(results)["macro_accuracy"]
+        results = result_files.upgraded(files.parse_json(files.read_text(path)))
+        figures(result_files.stored_summary(results))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {again}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -156,7 +159,7 @@ def write_package(
         (folder / f"{label}.meta.yaml").write_text(meta, "utf-8")
         for run, clips_of_run in zip(runs, clips, strict=True):
             path = folder / f"{label}.output.split_{run.percent}.csv"
-            result_files.write_output_csv(path, *predict(run, clips_of_run))
+            result_files.write_output_csv(path, *predict(run, clips_of_run), SCENES)
         problems = check_entry(folder, label=label, practice=practice)
         if problems:
             more = [f"and {len(problems) - N_SHOWN} more"] * (len(problems) > N_SHOWN)
@@ -203,7 +206,8 @@ def _make_predict():
 
     def predict(run: EvaluatedRun, clips: Clips) -> tuple[list[str], np.ndarray]:
         config = run.experiment.config.to_dict()
-        network = json.dumps([config[key] for key in ("model", "features")])
+        parts = *(config[key] for key in ("model", "features")), config["data"]["clip_s"]
+        network = json.dumps(parts)
         if network not in evaluators:
             evaluators[network] = evaluate.make_evaluator(run.experiment)
         variables = deployed(run.variables, run.results["stored_dtype"])
@@ -256,10 +260,11 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
             "logloss": None if log_loss is None else round(log_loss, 4),
         }
 
+    devices = summary["groups"]["device"]["values"]
     return {
         "overall": pair(summary, "macro_"),
-        "class_wise": {name: pair(summary["scenes"][name]) for name in SCENES},
-        "device_wise": {name: pair(summary["devices"][name]) for name in DEVICES},
+        "class_wise": {name: pair(summary["classes"][name]) for name in SCENES},
+        "device_wise": {name: pair(devices[name]) for name in DEVICES},
     }
 
 

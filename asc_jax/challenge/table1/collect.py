@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax.challenge.table1 import bootstrap
-from asc_jax.challenge.table1.runs import Run, RunResults, read_run, unfinished
+from asc_jax.challenge.table1.runs import Run, RunResults
+from asc_jax.data.tau.published import published
 from asc_jax.errors import UserError
-from asc_jax.evaluation.report.published import published
+from asc_jax.evaluation.campaign import bootstrap
+from asc_jax.evaluation.campaign.runs import unfinished
 
 CLUSTER_FIELDS = {"segments": "segment", "locations": "location"}
 Cell = tuple[str, int]  # system, percent
@@ -90,7 +91,7 @@ def _read(runs: Sequence[Run]) -> dict[Cell, list[RunResults]]:
     cells: dict[Cell, list[RunResults]] = {}
     first = None
     for run in runs:
-        read = read_run(run.workdir)
+        read = run.read()
         first = first or read
         if not np.array_equal(read.filenames, first.filenames):
             raise UserError(
@@ -127,7 +128,8 @@ def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[st
     system, percent = cell
     official = all(run.results["official_lists"] for run in runs)
     known = (official and published(f"train_{percent}pct")) or {}
-    summaries = [run.summary for run in runs]
+    summaries = [by_scene(run.summary) for run in runs]
+    printed = known.get(system)
     figures = ("macro_accuracy", "accuracy", "log_loss")
     return {
         "system": system,
@@ -146,8 +148,15 @@ def result(cell: Cell, runs: Sequence[RunResults], n_replicates: int) -> dict[st
             }
             for kind in ("scenes", "devices")
         },
-        "published": known.get(system),
+        "published": printed and by_scene(printed),
     }
+
+
+def by_scene(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures of TAU under the names of the challenge: `scenes` and `devices`."""
+    rest = {key: value for key, value in figures.items() if key not in ("classes", "groups")}
+    device = figures.get("groups", {}).get("device", {"values": {}})
+    return rest | {"scenes": figures["classes"], "devices": device["values"]}
 
 
 def difference(

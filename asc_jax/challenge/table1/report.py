@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from asc_jax.data.tau.published import published
 from asc_jax.evaluation.report.figures import BLUE, GREEN, GREY, INK, RED, Drawing, svg
-from asc_jax.evaluation.report.published import published
 from asc_jax.evaluation.report.tables import (
     Table,
     between,

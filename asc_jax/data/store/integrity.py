@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asc_jax.data.tau.wav import RESAMPLER, SAMPLE_RATE, STORED_RATES
+from asc_jax.data.resampling import RESAMPLER, SAMPLE_RATE, STORED_RATES
 from asc_jax.machine import files
 from asc_jax.machine.version import code_version
 
@@ -30,7 +30,10 @@ def checksum(record: bytes) -> int:
 
 
 def record(
-    folder: Path, checksums: Mapping[str, Sequence[int]], sample_rate: int = SAMPLE_RATE
+    folder: Path,
+    checksums: Mapping[str, Sequence[int]],
+    sample_rate: int = SAMPLE_RATE,
+    n_samples: int | None = None,
 ) -> None:
     """Write what `check` compares the data set with.
 
@@ -38,11 +41,13 @@ def record(
       folder: of a data set just built.
       checksums: split name → the checksum of each of its clips, in stored order.
       sample_rate: of the clips, Hz.
+      n_samples: of each clip; None: those of a second.
     """
+    n_samples = sample_rate if n_samples is None else n_samples
     for split, sums in checksums.items():
         files.write_atomically(_table(folder, split), np.asarray(sums, "<u4").tobytes())
     content = {
-        "clips_are": {"sample_rate": sample_rate, "n_samples": sample_rate, **CLIPS_ARE},
+        "clips_are": {"sample_rate": sample_rate, "n_samples": n_samples, **CLIPS_ARE},
         "made_with": {"code": code_version(), "python": platform.python_version()},
         "n_clips": {split: len(sums) for split, sums in checksums.items()},
         "files": {path.name: _facts(path) for path in sorted(folder.iterdir())},
@@ -74,8 +79,11 @@ def check(folder: Path) -> dict:
     if not intact:
         raise ValueError(f"{NAME} was changed")
     clips_are = content["clips_are"]
-    rate = clips_are.get("sample_rate")
-    expected = {"sample_rate": rate if rate in STORED_RATES else SAMPLE_RATE, "n_samples": rate}
+    rate, n_samples = clips_are.get("sample_rate"), clips_are.get("n_samples")
+    expected = {
+        "sample_rate": rate if rate in STORED_RATES else SAMPLE_RATE,
+        "n_samples": n_samples if isinstance(n_samples, int) and n_samples > 0 else rate,
+    }
     for name, value in {**expected, **CLIPS_ARE}.items():
         found = clips_are.get(name)
         if found != value:

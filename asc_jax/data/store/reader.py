@@ -3,29 +3,35 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from asc_jax.data.labels import Labels, from_dict
+from asc_jax.data.resampling import SAMPLE_RATE, STORED_RATES
 from asc_jax.data.store import integrity
-from asc_jax.data.tau.wav import SAMPLE_RATE, STORED_RATES
+from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.machine.optional_packages import require, require_tensorflow
 
 HOW_TO_BUILD = (
     "build one with `asc-jax prepare-data --tau_dir DIR --data_dir "
-    "{data_dir}` (add --download if DIR does not hold TAU 2022 yet), or try `make demo`, "
-    "which makes up scenes of its own"
+    "{data_dir}` (add --download if DIR does not hold TAU 2022 yet), of recordings of your own "
+    "with `--layout folders --input_dir DIR`, or try `make demo`, which makes up scenes of its own"
 )
 
 
+OWN_NAME = "clips"  # folder of a data set that is not TAU's, as `clips.OWN_DATASET`
+
+
 def open_reader(folder: Path, split: str) -> "Reader":
-    """Open one split of the newest version of a data set.
+    """Open splits of the newest version of a data set, one after the other.
 
     Args:
       folder: `data_dir / name`, which holds one folder per version.
-      split: name of the split.
+      split: name of the split, or names with "+" between.
 
     Raises:
       UserError: as `clips.open_split`.
@@ -42,20 +48,24 @@ def open_reader(folder: Path, split: str) -> "Reader":
         n_clips = integrity.check(version)["n_clips"]
         builder = tfds.builder_from_directory(version)
         splits = builder.info.splits
-        if split in splits:
+        names = split.split("+")
+        if {*names} <= {*splits}:
             raw = tfds.decode.DeserializeMethod.RAW_BYTES
-            records = builder.as_data_source(split, deserialize_method=raw)
-            checksums = integrity.read_checksums(version, split)
+            parts = [builder.as_data_source(name, deserialize_method=raw) for name in names]
+            checksums = [integrity.read_checksums(version, name) for name in names]
     except Exception as error:  # tfds and json raise all sorts for damaged files
         raise _unreadable(folder, error) from error
-    if split not in splits:
+    if missing := [name for name in names if name not in splits]:
         raise UserError(
-            f"{folder.parent} has no split {split!r}; it has {', '.join(sorted(splits))}. "
-            "`asc-jax prepare-data` builds the splits whose lists are in split_setup/"
+            f"{folder.parent} has no split {missing[0]!r}; it has {', '.join(sorted(splits))}. "
+            "`asc-jax prepare-data` says which it builds"
         )
-    if not len(records) == len(checksums) == n_clips[split]:
-        raise _damaged(folder, f"{split} has {len(records)} clips, it had {n_clips[split]}")
-    return Reader(records, checksums, folder)
+    if len({*names}) < len(names):
+        raise UserError(f"the split {split!r} names one twice: expected each once")
+    for name, records, sums in zip(names, parts, checksums, strict=True):
+        if not len(records) == len(sums) == n_clips[name]:
+            raise _damaged(folder, f"{name} has {len(records)} clips, it had {n_clips[name]}")
+    return Reader(parts, np.concatenate(checksums), folder)
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -70,15 +80,32 @@ def sizes(folder: Path) -> dict[str, int]:
         raise _unreadable(folder, error) from error
 
 
-def sample_rate(folder: Path) -> int:
-    """Return the rate of the clips of the data set in a folder, Hz.
+def rate_and_length(folder: Path) -> tuple[int, int]:
+    """Return the sample rate, Hz, and the number of samples of the clips of a data set.
 
     Raises:
       UserError: as `sizes`.
     """
     try:
-        return integrity.check(_newest_version(folder))["clips_are"]["sample_rate"]
+        clips_are = integrity.check(_newest_version(folder))["clips_are"]
+        return clips_are["sample_rate"], clips_are["n_samples"]
     except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def labels(folder: Path) -> Labels:
+    """Return the names of classes and groups of the data set in a folder.
+
+    Raises:
+      UserError: as `sizes`.
+    """
+    try:
+        version = _newest_version(folder)
+        integrity.check(version)
+        content = files.parse_json(files.read_text(version / "metadata.json"))
+        # Those of TAU that an earlier version built have none.
+        return from_dict(content["labels"]) if "labels" in content else taxonomy.LABELS
+    except (OSError, ValueError, TypeError) as error:
         raise _unreadable(folder, error) from error
 
 
@@ -102,13 +129,15 @@ class Reader:
     """Random access to the clips of a split, safe to call from several threads.
 
     Args:
-      records: sequence of serialised examples with a batched `__getitems__`.
-      checksums: `integrity.checksum` of each of them as it was written.
+      parts: sequences of serialised examples, one after the other, each with a batched
+        `__getitems__`.
+      checksums: `integrity.checksum` of all of them as they were written.
       folder: named in messages.
     """
 
-    def __init__(self, records, checksums: np.ndarray, folder: Path):
-        self._records, self._checksums, self._folder = records, checksums, folder
+    def __init__(self, parts: Sequence, checksums: np.ndarray, folder: Path):
+        self._parts, self._checksums, self._folder = parts, checksums, folder
+        self._ends = np.cumsum([len(part) for part in parts])
 
     @property
     def checksums(self) -> np.ndarray:
@@ -121,19 +150,33 @@ class Reader:
         return hashlib.sha256(self._checksums.tobytes()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._checksums)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return the columns of clips `[n]`, n ≥ 1, as `clips.Clips` takes them."""
+        clips = []
         try:
-            records = self._records.__getitems__(indices.tolist())
-            for index, record in zip(indices, records, strict=True):
+            for index, record in zip(indices, self._records(indices), strict=True):
                 if integrity.checksum(record) != self._checksums[index]:
                     raise ValueError(f"clip {index} is not the one that was stored")
-            clips = [_parse(record) for record in records]
+                clips.append(_parse(record))
         except Exception as error:  # array_record and protobuf raise all sorts
             raise _unreadable(self._folder, error) from error
         return {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
+
+    def _records(self, indices: np.ndarray) -> list[bytes]:
+        """Return the serialised examples of these numbers, each part read at once."""
+        if len(self._parts) == 1:
+            return self._parts[0].__getitems__(indices.tolist())
+        records: list = [b""] * len(indices)
+        part_of = np.searchsorted(self._ends, indices, side="right")
+        for number in np.unique(part_of):
+            rows = np.flatnonzero(part_of == number)
+            first = self._ends[number] - len(self._parts[number])
+            found = self._parts[number].__getitems__((indices[rows] - first).tolist())
+            for row, record in zip(rows, found, strict=True):
+                records[row] = record
+        return records
 
 
 def _newest_version(folder: Path) -> Path:
@@ -159,6 +202,8 @@ def _parse(record: bytes) -> dict[str, np.ndarray]:
         "audio": np.frombuffer(feature["audio"].bytes_list.value[0], np.float32),
         "filename": np.array(feature["filename"].bytes_list.value[0].decode()),
     }
+    if "recording" in feature:  # what the clip was cut from; TAU's names say it
+        columns["recording"] = np.array(feature["recording"].bytes_list.value[0].decode())
     for name, value in feature.items():
         if value.HasField("int64_list"):
             columns[name] = _column(value.int64_list.value, np.int32)
@@ -181,10 +226,15 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
 
 
 def _damaged(folder: Path, reason: object) -> UserError:
+    layout = "--tau_dir DIR"
+    more = ""
+    if folder.name == OWN_NAME:
+        layout = "--layout folders --input_dir DIR (or --layout table --input_table FILE)"
+        more = " and the other flags, which metadata.json in it lists as settings"
     return UserError(
         f"the data set in {folder} is damaged or incomplete ({reason}); rebuild it with "
-        f"`asc-jax prepare-data --tau_dir DIR --data_dir {folder.parent} "
-        f"{_rate_flag(folder)}--overwrite`"
+        f"`asc-jax prepare-data {layout} --data_dir {folder.parent} "
+        f"{_rate_flag(folder)}--overwrite`{more}"
     )
 
 

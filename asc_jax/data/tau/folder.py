@@ -22,8 +22,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from asc_jax.data import clip_names
-from asc_jax.data.tau.table import read_table
+from asc_jax.data.table import read_table
+from asc_jax.data.tau import clip_names
 from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError, short
 from asc_jax.machine import files
@@ -124,8 +124,6 @@ def read_recordings(
         problems += _problems(lists[split], root, names, meta if labelled else None, sizes)
         if labelled:
             problems += _contradictions(lists[split], rows, meta)
-        if split == "test":
-            problems += _of_unknown_devices(lists[split], names, meta)
         if not problems:
             paths = [root / name for name in names]
             recordings[split] = [
@@ -152,8 +150,8 @@ def notes(recordings: dict[str, list[Recording]], official: Collection[str] = ()
         said.append(f"cities that TAU does not have are stored as unknown: {_first(odd)}")
     if odd := [clip.filename for clip in clips if clip.device_id < 0]:
         said.append(
-            f"{len(odd)} training clips are of devices that TAU does not have, which are stored as "
-            f"unknown; figures on held-out locations leave such clips out: {_first(odd)}"
+            f"{len(odd)} clips are of devices that TAU does not have, which are stored and counted "
+            f"as unknown: {_first(odd)}"
         )
     odd = [clip for clip in clips if clip.label >= 0 and not _is_named_as_on_record(clip)]
     if odd:
@@ -306,21 +304,6 @@ def _contradictions(
     return [f"{path}: {len(bad)} scenes are not those of meta.csv: {_first(bad)}"] if bad else []
 
 
-def _of_unknown_devices(path: Path, names: list[str], meta: dict[str, Meta]) -> list[str]:
-    bad = [
-        f"{meta[name].device!r} of {name}"
-        for name in names
-        if name in meta and meta[name].device not in DEVICES
-    ]
-    if not bad:
-        return []
-    return [
-        f"{path}: {len(bad)} clips of unknown devices can be trained on, but not tested on, since "
-        f"results are counted by device; known are {', '.join(DEVICES)}. Enter one of them as "
-        f"source_label in meta.csv, 'a' say for a microphone of your own: {_first(bad)}"
-    ]
-
-
 def _problems(
     path: Path,
     root: Path,
@@ -399,27 +382,3 @@ def fingerprint(clips: Sequence[Recording]) -> str:
         except OSError as error:
             raise UserError(f"cannot read {clip.path}: {files.reason(error)}") from error
     return digest.hexdigest()
-
-
-def file_stamps(recordings: dict[str, list[Recording]]) -> dict[Path, tuple[int, int, int]]:
-    """Return size, time and inode of each file, which change when it is replaced or written to."""
-    stamps = {}
-    for clip in itertools.chain(*recordings.values()):
-        with contextlib.suppress(OSError):
-            status = os.stat(clip.path)
-            stamps[clip.path] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return stamps
-
-
-def require_unchanged(before: dict, after: dict) -> None:
-    """Compare two `file_stamps` of the same files.
-
-    Raises:
-      UserError: they differ.
-    """
-    changed = [str(path) for path in before if before[path] != after.get(path)]
-    if changed:
-        raise UserError(
-            f"{len(changed)} of the files were replaced or changed while they were read, first "
-            f"{changed[0]}: run it again once they stay as they are"
-        )

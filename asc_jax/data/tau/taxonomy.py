@@ -6,6 +6,8 @@ tuples; the order of `SCENES` is the label order of the challenge's files.
 Source: the data set's own documentation (Zenodo record 6337421) and the task's rules.
 """
 
+from asc_jax.data.labels import Group, Labels
+
 SCENES = (
     "airport", "bus", "metro", "metro_station", "park",
     "public_square", "shopping_mall", "street_pedestrian", "street_traffic", "tram",
@@ -26,3 +28,6 @@ TRAIN_PERCENTS = (5, 10, 25, 50, 100)
 
 N_SCENES = len(SCENES)
 N_DEVICES = len(DEVICES)
+
+# Results are counted by scene and device, as the challenge counts them.
+LABELS = Labels(SCENES, {"device": Group(DEVICES, DEVICE_GROUPS)})

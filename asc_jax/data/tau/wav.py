@@ -1,30 +1,26 @@
-"""Wav files of one second → waveforms at 32 kHz, or at another of `STORED_RATES`.
+"""Wav files of one second → waveforms at 32 kHz, or at another of the rates of `resampling`.
 
 The real data set has 230,350 clips: threads read and resample them, a few batches ahead of the
 caller and no further, so that memory stays bounded.
 """
 
-import functools
 import os
 import wave
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from asc_jax.data.recordings import native_path
+from asc_jax.data.resampling import SAMPLE_RATE, resampler
 from asc_jax.errors import UserError
 from asc_jax.machine import files
 from asc_jax.machine.resources import n_cores
 
 WAV_RATE = 44_100  # Hz
 WAV_SAMPLES = 44_100  # one second
-SAMPLE_RATE = 32_000  # Hz, of what is stored unless asked otherwise; a clip has as many samples
-# Hz; at 44,100, the recordings' own, nothing is resampled.
-STORED_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, SAMPLE_RATE, WAV_RATE, 48_000)
-RESAMPLER = 1  # goes up when the same file gives other numbers: data sets are then built again
 BATCH = 8  # clips resampled by one call: 0.12 ms a clip; 32 would not fit the cache, 0.19 ms
 
 
@@ -114,7 +110,7 @@ def read_resampled(
     Args:
       paths: wav files as `read_wav` takes them.
       n_threads: None: one per core.
-      rate: one of `STORED_RATES`, Hz.
+      rate: one of `resampling.STORED_RATES`, Hz.
 
     Yields:
       `[rate]` float32, one per path.
@@ -142,16 +138,4 @@ def _read_batch(paths: Sequence[Path], rate: int) -> np.ndarray:
     waveforms = np.zeros((BATCH, WAV_SAMPLES), np.float32)
     for row, path in zip(waveforms, paths, strict=False):
         read_wav(path, out=row)
-    return np.asarray(_resampler(rate)(waveforms))[: len(paths)]
-
-
-@functools.cache
-def _resampler(rate: int) -> Callable:
-    """Return `[BATCH, 44100]` → `[BATCH, rate]`, on the CPU so that no GPU changes the bits."""
-    import jax
-
-    from asc_jax import features
-
-    resample = jax.jit(lambda waveform: features.resample(waveform, WAV_RATE, rate, banded=True))
-    cpu = jax.devices("cpu")[0]
-    return lambda waveform: resample(jax.device_put(waveform, cpu))
+    return np.asarray(resampler(WAV_RATE, rate)(waveforms))[: len(paths)]

@@ -9,6 +9,7 @@ import functools
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asc_jax.complexity.budget import LayerCost
-from asc_jax.data.tau.taxonomy import DEVICE_GROUPS, DEVICES, SCENES
+from asc_jax.data.tau.published import comparable
 from asc_jax.errors import UserError
-from asc_jax.evaluation.report.published import comparable
-from asc_jax.evaluation.report.tables import NONE, percent
+from asc_jax.evaluation.report.tables import NONE, percent, shortened, words
 from asc_jax.evaluation.result_files import stored_summary
 from asc_jax.machine import files
 
@@ -37,7 +37,9 @@ STYLE = {
     "savefig.dpi": 150,
 }
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GROUPS = {"real": "real", "seen": "simulated, seen", "unseen": "simulated, unseen"}
+MAX_BARS = 40  # values of a group column that has a picture
+MAX_NUMBERED = 30  # classes, up to which the cells of the confusion have numbers
+MAX_NAME = 24  # characters of a name in a picture
 
 
 @contextlib.contextmanager
@@ -45,10 +47,22 @@ def _style(more: Mapping[str, Any]):
     """Draw in our own style, whatever a person's `matplotlibrc` says."""
     import matplotlib
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A letter that the font lacks is a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | more)
         yield
+
+
+def in_picture(name: str, width: int = MAX_NAME) -> str:
+    r"""Return a name as matplotlib shows it: short, in words, with no formula in it.
+
+    Example:
+        >>> in_picture("front_door"), in_picture("a $ b")
+        ('front door', 'a \\$ b')
+    """
+    return shortened(name.replace("_", " "), width).replace("$", r"\$")
 
 
 def require_png(path: str | Path) -> None:
@@ -152,7 +166,9 @@ def _mel(hz: float) -> float:
 def write_figures(
     results: Mapping[str, Any], metrics_jsonl_path: str | Path, out_dir: str | Path
 ) -> list[Path]:
-    """Write `confusion.png`, `devices.png` and `learning_curve.png`, and return their paths.
+    """Write `confusion.png`, `by_<column>.png` and `learning_curve.png`, and return their paths.
+
+    A group column has a picture if it has at most `MAX_BARS` values.
 
     Args:
         results: see `result_files`; the pictures show the stored dtype.
@@ -161,10 +177,14 @@ def write_figures(
         out_dir: folder, made if it is missing.
     """
     log = read_log(metrics_jsonl_path)
-    pictures = {
-        "confusion": ("Confusion between scenes, in %", (8.2, 7.4), draw_confusion, results),
-        "devices": ("Accuracy by recording device, in %", (8.2, 5.4), draw_devices, results),
-    }
+    more = max(0, len(stored_summary(results)["classes"]) - 12)
+    size = 8.2 + 0.15 * more, 7.4 + 0.15 * more
+    pictures = {"confusion": ("Confusion between classes, in %", size, draw_confusion, results)}
+    for column in drawn_columns(results):
+        draw = functools.partial(draw_group, column)
+        size = 8.2, 2 + 0.29 * _height(results, column)
+        title = f"Accuracy by {words(column)}, in %"
+        pictures[f"by_{column}"] = title, size, draw, results
     if log["train"]:
         pictures["learning_curve"] = ("Learning curve", (8.2, 7.0), draw_learning_curve, log)
     macro = stored_summary(results)["macro_accuracy"]
@@ -197,58 +217,95 @@ def read_log(path: str | Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw_confusion(results: Mapping[str, Any], figure) -> None:
-    """Draw rows in percent of the true scene's clips, whose number stands at the right."""
-    table = np.array(stored_summary(results)["confusion"], float)
+    """Draw rows in percent of the true class's clips, whose number stands at the right."""
+    summary = stored_summary(results)
+    table = np.array(summary["confusion"], float)
     clips = table.sum(1, keepdims=True)
     shares = 100 * table / np.maximum(clips, 1)
     axes = figure.subplots()
-    names = [name.replace("_", " ") for name in SCENES]
-    ids = np.arange(len(names))
+    names = [in_picture(name) for name in summary["classes"]]
+    ids, numbered = np.arange(len(names)), len(names) <= MAX_NUMBERED
+    font = {"size": 10 if len(names) <= 20 else 8 if numbered else 6.5}
     # always the whole range, so that the colours of two runs can be compared
-    colours = {"cmap": "Blues", "vmin": 0, "vmax": 100, "edgecolors": "white", "linewidth": 2}
-    axes.pcolormesh(ids, ids, shares, shading="nearest", **colours)
+    colours = {"cmap": "Blues", "vmin": 0, "vmax": 100, "edgecolors": "white"}
+    edge = 2 if len(names) <= 12 else 1 if numbered else 0.3
+    image = axes.pcolormesh(ids, ids, shares, shading="nearest", linewidth=edge, **colours)
     axes.invert_yaxis()
-    axes.set_xticks(ids, names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ids, names)
-    axes.set(xlabel="predicted scene; blank: below 0.5 %", ylabel="true scene")
+    rotation = 40 if len(names) <= 12 else 90
+    anchor = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(ids, names, **(anchor if rotation == 40 else {"rotation": 90}), **font)
+    axes.set_yticks(ids, names, **font)
+    blank = "; blank: below 0.5 %" if numbered else ""
+    axes.set(xlabel=f"predicted class{blank}", ylabel="true class")
     axes.spines[:].set_visible(False)
     right = axes.secondary_yaxis("right")
-    right.set_yticks(ids, [f"{n:,.0f}" for n in clips[:, 0]])
+    right.set_yticks(ids, [f"{n:,.0f}" for n in clips[:, 0]], **font)
     right.set_ylabel("clips")
     right.spines.right.set_visible(False)
+    if not numbered:
+        place = {"location": "bottom", "shrink": 0.3, "aspect": 40, "pad": 0.01}
+        figure.colorbar(image, ax=axes, label="% of the true class's clips", **place)
+        return
     for (i, j), value in np.ndenumerate(shares):
         if value >= 0.5:
             ink = "white" if value > 55 else INK
-            font = {"color": ink, "weight": "bold" if i == j else "normal"}
-            axes.text(j, i, f"{value:.0f}", ha="center", va="center_baseline", **font)
+            style = font | {"color": ink, "weight": "bold" if i == j else "normal"}
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center_baseline", **style)
 
 
-def draw_devices(results: Mapping[str, Any], figure) -> None:
-    """Draw a bar per device in three groups, and each group's accuracy over its own clips."""
-    summary = stored_summary(results)
-    known = comparable(results)
+def drawn_columns(results: Mapping[str, Any]) -> list[str]:
+    """Return the group columns that have a picture."""
+    groups = stored_summary(results)["groups"]
+    return [name for name, found in groups.items() if 1 <= len(found["values"]) <= MAX_BARS]
+
+
+def draw_group(column: str, results: Mapping[str, Any], figure) -> None:
+    """Draw a bar for each value, by set where there are some, and each set's own accuracy."""
+    found = stored_summary(results)["groups"][column]
+    known = (comparable(results) or {}).get("baseline", {}).get("groups", {}).get(column)
     axes = figure.subplots()
-    ticks = {}
-    for number, (group, devices) in enumerate(DEVICE_GROUPS.items()):
-        y = 4 * number + np.arange(3)
-        values = [summary["devices"][device]["accuracy"] for device in devices]
-        colour = (BLUE, GREEN, RED)[number]
-        axes.barh(y, [100 * (value or 0) for value in values], 0.74, color=colour)
-        for place, device, value in zip(y, devices, values, strict=True):
-            ticks[place] = f"{device.upper()}  {percent(value)}"
-        mean = summary["groups"][group]["accuracy"]
-        axes.text(0, y[0] - 0.5, f"{_GROUPS[group]}: {percent(mean)}", va="bottom")
-        if mean is not None:
-            axes.vlines(100 * mean, y[0] - 0.45, y[-1] + 0.45, color=INK, lw=1.4)
-    axes.plot([], [], color=INK, lw=1.4, label="all clips of the group")
+    ticks, marks, y = {}, {}, 0
+    for number, (title, accuracy, names) in enumerate(_blocks(results, column)):
+        places, values = y + np.arange(len(names)), [found["values"][n]["accuracy"] for n in names]
+        colour = (BLUE, GREEN, RED, GREY)[number % 4]
+        axes.barh(places, [100 * (value or 0) for value in values], 0.74, color=colour)
+        for place, name, value in zip(places, names, values, strict=True):
+            ticks[place] = f"{in_picture(name)}  {percent(value)}"
+            if known:
+                marks[place] = 100 * known["values"].get(name, np.nan)
+        if title:
+            share = "" if accuracy is None else f": {percent(accuracy)}"
+            axes.text(0, y - 0.5, f"{in_picture(title)}{share}", va="bottom")
+        if accuracy is not None:
+            axes.vlines(100 * accuracy, y - 0.45, places[-1] + 0.45, color=INK, lw=1.4)
+        y += len(names) + 1
+    axes.plot([], [], color=INK, lw=1.4, label="all clips of the set" if found["sets"] else "mean")
     if known:
-        marks = [100 * known["baseline"]["devices"][device] for device in DEVICES]
         style = {"ms": 6, "color": INK, "mec": "white", "label": "official baseline, published"}
-        axes.plot(marks, list(ticks), "D", **style)
+        axes.plot(list(marks.values()), list(marks), "D", **style)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     axes.set_yticks(list(ticks), list(ticks.values()))
-    axes.set(xlim=(0, max(10, axes.get_xlim()[1])), ylim=(10.6, -1.2), xlabel="accuracy, %")
+    top = -1.2 if found["sets"] else -0.7
+    axes.set(xlim=(0, max(10, axes.get_xlim()[1])), ylim=(y - 1.4, top), xlabel="accuracy, %")
     axes.grid(axis="x")
+
+
+def _blocks(results: Mapping[str, Any], column: str) -> list[tuple[str, float | None, list[str]]]:
+    """Return title, accuracy and values of each set, then of the values that are in none."""
+    summary = stored_summary(results)
+    found = summary["groups"][column]
+    members = results["labels"]["groups"][column]["sets"]
+    blocks = [(n, figures["accuracy"], [*members[n]]) for n, figures in found["sets"].items()]
+    inside = {value for _, _, names in blocks for value in names}
+    others = [name for name in found["values"] if name not in inside]
+    if blocks:
+        return blocks + ([("others", None, others)] if others else [])
+    return [("", summary["accuracy"], others)]
+
+
+def _height(results: Mapping[str, Any], column: str) -> float:
+    """Return the height of the picture of a column, in bars."""
+    return sum(len(names) + 1 for _, _, names in _blocks(results, column))
 
 
 def draw_learning_curve(log: Mapping[str, list[dict]], figure) -> None:
@@ -326,16 +383,17 @@ class Drawing(NamedTuple):
     svg: str
 
 
-def device_bars(results: Mapping[str, Any]) -> Drawing:
-    """Return a bar per device, with the accuracy written into it."""
-    devices = stored_summary(results)["devices"]
+def group_bars(results: Mapping[str, Any], column: str) -> Drawing:
+    """Return a bar for each value of a group column, with the accuracy written beside it."""
+    values = stored_summary(results)["groups"][column]["values"]
     description = "; ".join(
-        f"{device.upper()} ({group}): {percent(devices[device]['accuracy'])}"
-        for group, members in DEVICE_GROUPS.items()
-        for device in members
+        f"{name}{f' ({title})' if title else ''}: {percent(values[name]['accuracy'])}"
+        for title, _, names in _blocks(results, column)
+        for name in names
     )
-    picture = svg("device-bars", (390, 420), functools.partial(draw_devices, results))
-    return Drawing("Accuracy by device, in %", description, picture)
+    size = 390, 60 + 30 * _height(results, column)
+    picture = svg(f"bars-{column}", size, functools.partial(draw_group, column, results))
+    return Drawing(f"Accuracy by {words(column)}, in %", description, picture)
 
 
 def reliability_diagram(name: str, title: str, row: Mapping[str, Any]) -> Drawing:
@@ -386,14 +444,14 @@ def spectrograms(
 
     out = []
     for clip, log_mel in zip(clips, log_mels, strict=True):
-        truth, predicted = (clip[key].replace("_", " ") for key in ("scene", "predicted"))
+        groups = [f"{words(column)} {value}" for column, value in clip["groups"].items()]
         thirds = [part.mean() for part in np.array_split(log_mel, 3)]
         description = (
             f"Spectrogram: loudest in the {('low', 'middle', 'high')[np.argmax(thirds)]} third of "
             "the mel bins; its level over time varies with a standard deviation of "
             f"{log_mel.mean(0).std():.2f}."
         )
-        title = f"{truth} misclassified as {predicted}, device {clip['device'].upper()}"
+        title = ", ".join([f"{clip['class']} misclassified as {clip['predicted']}", *groups])
         picture = svg(f"clip-{len(out)}", (300, 220), functools.partial(draw, log_mel))
         out.append(Drawing(title, description, picture))
     return out

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from asc_jax.complexity.limits import OVER_BUDGET
-from asc_jax.data.tau.taxonomy import SCENES
+from asc_jax.data.tau.published import comparable, left_out
 from asc_jax.evaluation.calibration import N_BINS
 from asc_jax.evaluation.report import figures, tables
-from asc_jax.evaluation.report.published import comparable, published
-from asc_jax.evaluation.report.tables import Table, percent
+from asc_jax.evaluation.report.tables import Table, percent, shortened, words
 from asc_jax.evaluation.result_files import stored_summary
 
 _WIDTH = 92  # columns
+MAX_ROWS = 100  # of a group column in plain text
 
 
 def results_table(results: Mapping[str, Any]) -> str:
@@ -36,7 +36,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         tables=tables,
         accuracy=_accuracy(results, known),
         known=known,
-        published_left_out=published(results["split"]) and not known,
+        published_left_out=left_out(results),
         over_budget=OVER_BUDGET,
     )
     return "\n".join(textwrap.fill(line, _WIDTH) for line in text.split("\n"))
@@ -44,13 +44,17 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 def _accuracy(results: Mapping[str, Any], known: Mapping[str, Any] | None) -> Table:
     """Return all accuracies as one table, with the published ones in `known`."""
-    averages, *others = tables.accuracy(results).values()
+    found = tables.accuracy(results)
+    averages = found.pop("averages")
     rows = list(averages.rows)
     if known:
         rows[0] = [*rows[0], f"± {percent(known['baseline']['spread'])}"]
-    for table in others:
-        rows += [[""], [f"{table.header[0]}s"]]
-        rows += [[f"  {label}", *cells] for label, *cells in table.rows]
+    for table in found.values():
+        rows += [[""], [table.title.partition(":")[0].lower()]]
+        if len(table.rows) > MAX_ROWS:
+            rows += [[f"  {len(table.rows):,} rows: see results.json"]]
+            continue
+        rows += [[f"  {shortened(label)}", *cells] for label, *cells in table.rows]
     header = ["", *(head.removesuffix(", published") for head in averages.header[1:])]
     return Table("", header, rows)
 
@@ -78,13 +82,15 @@ def as_html(
         summary=stored_summary(results),
         tables=tables,
         pictures=figures,
-        scenes=SCENES,
+        classes=[*stored_summary(results)["classes"]],
+        words=words,
+        max_numbered=figures.MAX_NUMBERED,
         n_bins=N_BINS,
         heat=heat,
         over_budget=OVER_BUDGET,
         trained_and_tested=trained_and_tested,
-        published_left_out=published(results["split"]) and not comparable(results),
-        mistakes=_mistakes(np.array(stored_summary(results)["confusion"])),
+        published_left_out=left_out(results),
+        mistakes=_mistakes(stored_summary(results)),
         spectrograms=figures.spectrograms(results["most_confused"], log_mels, axes),
         curve=learning_curve and base64.b64encode(learning_curve.read_bytes()).decode(),
         log=learning_curve and figures.read_log(metrics_jsonl_path)["train"],
@@ -107,12 +113,14 @@ def heat(share: float) -> str:
     return f"background:rgb({red:.0f},{green:.0f},{blue:.0f});color:{ink}"
 
 
-def _mistakes(confusion: np.ndarray, n: int = 5) -> list[tuple[str, str, int, int]]:
-    """Return true scene, predicted scene, clips and all clips of the scene, most frequent first."""
+def _mistakes(summary: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
+    """Return true class, predicted class, clips and all clips of the class, most frequent first."""
+    confusion, classes = np.array(summary["confusion"]), [*summary["classes"]]
     wrong = confusion - np.diag(np.diag(confusion))
+    n = 5 if len(classes) <= figures.MAX_NUMBERED else 20  # where no cell has a number
     worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None)[:n]]
     return [
-        (SCENES[i], SCENES[j], int(wrong[i, j]), int(confusion[i].sum()))
+        (classes[i], classes[j], int(wrong[i, j]), int(confusion[i].sum()))
         for i, j in worst
         if wrong[i, j]
     ]

@@ -1,15 +1,16 @@
 """The figures of an evaluation as tables of words, and templates that set them."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asc_jax.data.tau.taxonomy import DEVICE_GROUPS
-from asc_jax.evaluation.report.published import comparable
+from asc_jax.data.tau.published import comparable
 
 NONE = "–"
+MAX_NAME = 40  # characters of a class or a value in plain text
 TEMPLATES = Path(__file__).parent
 
 
@@ -75,7 +76,28 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
-FILTERS = (percent, decimals, points, between, count, aligned)  # of templates
+def shortened(name: str, width: int = MAX_NAME) -> str:
+    """Return a name of at most so many characters; of a longer one the middle is left out.
+
+    Example:
+        >>> shortened("a door that is closed with force", 20)
+        'a door that i… force'
+    """
+    if len(name) <= width:
+        return name
+    end = width // 3
+    return f"{name[: width - end - 1]}…{name[-end:]}"
+
+
+def breakable(name: str) -> str:
+    """Return a name as HTML that may be broken after each underscore and slash."""
+    import markupsafe
+
+    parts = re.split(r"(?<=[_/])(?=.)", name)
+    return markupsafe.Markup("<wbr>").join(parts)
+
+
+FILTERS = (percent, decimals, points, between, count, aligned, shortened, breakable)  # of templates
 
 
 @functools.cache
@@ -122,14 +144,72 @@ def make(name: str, *content: Any, template: Path = TEMPLATES / "tables.txt") ->
 
 
 def accuracy(results: Mapping[str, Any]) -> dict[str, Table]:
-    """Return the accuracies by `averages`, `scenes`, `devices` and `groups`.
+    """Return the accuracies as `averages`, by `classes` and by each group column.
 
-    Published figures stand beside them where the split has some and the clips are from the
-    official lists. Log losses, in nats per clip, are those of the stored dtype.
+    The key of a group column's table is `group-<column>`, and of its sets `group-<column>-sets`,
+    if it has some. Published figures stand beside ours where the split has some and the clips are
+    from the official lists. Log losses, in nats per clip, are those of the stored dtype.
     """
-    known = comparable(results)
-    kinds = ("averages", "scenes", "devices", "groups")
-    return {kind: make("accuracy", kind, results, known, DEVICE_GROUPS) for kind in kinds}
+    known, stored = comparable(results), results["stored_dtype"]
+    systems = {"report": known["report"], "baseline": known["baseline"]} if known else {}
+    dtypes = [*dict.fromkeys(("float32", stored))]
+    summaries = [results[dtype] for dtype in dtypes]
+
+    def table(what: str, title: str, rows: Sequence[Sequence[str]]) -> Table:
+        title = f"{title}: accuracy in %, log loss in nats per clip ({stored})"
+        theirs = [f"{name}, published" for name in systems]
+        return Table(title, [what, "clips", *dtypes, "log loss", *theirs], rows)
+
+    def row(label: str, *path: str, key: str = "accuracy", loss: str = "log_loss") -> list[str]:
+        """Return the cells of the figures that stand at a path, such as classes, cat."""
+        figures = [_at(summary, path) for summary in summaries]
+        n_clips, log_loss = (figures[-1][name] for name in ("n_clips", loss))
+        ours = [count(n_clips), *(percent(each[key]) for each in figures), decimals(log_loss)]
+        theirs = [_at(system, path or (key,)) or None for system in systems.values()]
+        return [label, *ours, *map(percent, theirs)]
+
+    averages = [
+        row("macro average of classes", key="macro_accuracy", loss="macro_log_loss"),
+        row("all clips"),
+    ]
+    tables = {"averages": table("average", "Averages", averages)}
+    classes = [row(name, "classes", name) for name in summaries[-1]["classes"]]
+    tables["classes"] = table("class", "By class", classes)
+    for column, figures in summaries[-1]["groups"].items():
+        what = words(column)
+        rows = [row(name, "groups", column, "values", name) for name in figures["values"]]
+        tables[f"group-{column}"] = table(what, f"By {what}", rows)
+        if figures["sets"]:
+            members = results["labels"]["groups"][column]["sets"]
+            rows = [
+                row(of_members(name, members[name]), "groups", column, "sets", name)
+                for name in figures["sets"]
+            ]
+            tables[f"group-{column}-sets"] = table(f"{what} set", f"By set of {what}", rows)
+    return tables
+
+
+def words(column: str) -> str:
+    """Return the name of a group column in words."""
+    return column.replace("_", " ")
+
+
+def of_members(name: str, members: Sequence[str]) -> str:
+    """Return the name of a set with its members, or their number if they are many.
+
+    Example:
+        >>> of_members("real", ["a", "b"])
+        'real (a, b)'
+    """
+    listed = ", ".join(members)
+    return f"{name} ({listed if len(listed) <= 30 else f'{len(members):,} values'})"
+
+
+def _at(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """Return what stands at a path of a tree; an empty dict if nothing does."""
+    for key in path:
+        tree = tree.get(key, {}) if isinstance(tree, Mapping) else {}
+    return tree
 
 
 def calibrated(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -19,7 +19,7 @@ from asc_jax.pytorch.parity.live_front_end import front_end_arrays, torchaudio_o
 from asc_jax.pytorch.parity.training_stages import PEAK_LR, WARMUP_STEPS, WEIGHT_DECAY
 from asc_jax.pytorch.twin import make_twin
 
-N_SCENES = 10
+N_CLASSES = 10
 
 
 def versions() -> str:
@@ -107,7 +107,7 @@ def _training_logits(read: Reference) -> dict[str, np.ndarray]:
 def _first_batch(read: Reference) -> dict[str, np.ndarray]:
     """Return one training batch, as the golden file stores it: 16 times the log-mels."""
     log_mel = read("b_frontend")[f"logmel64_hop{HOPS[-1]}"]
-    return {"x_q": 16 * log_mel[None], "labels": np.arange(len(log_mel))[None] % N_SCENES}
+    return {"x_q": 16 * log_mel[None], "labels": np.arange(len(log_mel))[None] % N_CLASSES}
 
 
 def _gradients(read: Reference) -> dict[str, np.ndarray]:

@@ -6,6 +6,9 @@ that reproduces it, and what has moved is found at its new place.
 
 from collections.abc import Mapping
 
+from asc_jax.data.labels import from_dict
+from asc_jax.data.tau.taxonomy import LABELS
+
 # The old key → the new one.
 MOVED = {
     "network": "model.name",
@@ -21,6 +24,7 @@ MOVED = {
 # A later version that adds a key adds a row.
 ADDED = {
     "data.validation_locations": 0.0,
+    "data.clip_s": 1.0,
     "train.resident": "auto",
     "train.n_seeds": 1,
     "init.from_run": "",
@@ -46,7 +50,10 @@ def upgraded(saved: Mapping) -> dict:
     if "network" in saved:  # written by the first version
         flat = {MOVED.get(key, key): value for key, value in flat.items()}
         flat |= {f"augment.{name}.name": name for name in PARTS_OF_FIRST_VERSION}
-    return _nested(flat | {key: value for key, value in ADDED.items() if key not in flat})
+    nested = _nested(flat | {key: value for key, value in ADDED.items() if key not in flat})
+    # Before runs kept the names of their classes, all were of TAU.
+    labels = from_dict(saved["labels"]) if "labels" in saved else LABELS
+    return {**nested, "labels": labels.to_dict()}
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> dict:

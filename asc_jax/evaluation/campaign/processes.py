@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import filelock
 import tqdm
 
-from asc_jax.challenge.table1.runs import Run, unfinished
 from asc_jax.errors import Interrupted
+from asc_jax.evaluation.campaign.runs import Run, unfinished
 from asc_jax.machine import files
 from asc_jax.machine.signals import stop_signals
 

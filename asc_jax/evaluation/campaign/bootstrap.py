@@ -1,9 +1,9 @@
 """Confidence intervals and tests of accuracies: cluster bootstrap, paired test, mean and sd.
 
-A clip is no independent observation: one-second clips of one recording are correct or wrong
-together. What is resampled are clusters of clips: the ten-second segments or the locations that
-they are from. Those of each scene are resampled among themselves, which keeps every scene in
-every replicate, as a macro average needs.
+A clip is no independent observation: clips of one recording are correct or wrong together. What
+is resampled are clusters of clips, such as the recordings or the locations that they are from.
+Those of each class are resampled among themselves, which keeps every class in every replicate, as
+a macro average needs.
 
 Source: Rao and Wu, "Resampling inference with complex survey data", JASA 1988, for drawing one
 cluster fewer than there are; Cameron, Gelbach and Miller, "Robust inference with multiway
@@ -25,34 +25,34 @@ class Totals(NamedTuple):
 
     correct: np.ndarray  # [n_runs, n_clusters], classified correctly by each run
     clips: np.ndarray  # [n_clusters], all
-    scene: np.ndarray  # [n_clusters], their true scene
+    label: np.ndarray  # [n_clusters], number of their true class
 
 
-def cluster_totals(correct: np.ndarray, scene: np.ndarray, cluster: np.ndarray) -> Totals:
-    """Add up the clips of each cluster; clips of two scenes are never of one cluster.
+def cluster_totals(correct: np.ndarray, label: np.ndarray, cluster: np.ndarray) -> Totals:
+    """Add up the clips of each cluster; clips of two classes are never of one cluster.
 
     Args:
-        correct: `[n_runs, n_clips]` bool, whether a run predicted the clip's scene.
-        scene: `[n_clips]` int, the true scene.
+        correct: `[n_runs, n_clips]` bool, whether a run predicted the clip's class.
+        label: `[n_clips]` int, number of the true class.
         cluster: `[n_clips]` int or str, what the clip belongs to.
     """
     _, number = np.unique(cluster, return_inverse=True)
-    pairs = np.stack([scene, number.reshape(-1)])
-    (scenes, _), index = np.unique(pairs, axis=1, return_inverse=True)
-    index, n = index.reshape(-1), len(scenes)
+    pairs = np.stack([label, number.reshape(-1)])
+    (classes, _), index = np.unique(pairs, axis=1, return_inverse=True)
+    index, n = index.reshape(-1), len(classes)
     sums = [np.bincount(index, row, minlength=n) for row in np.atleast_2d(correct)]
-    return Totals(np.array(sums), np.bincount(index, minlength=n).astype(float), scenes)
+    return Totals(np.array(sums), np.bincount(index, minlength=n).astype(float), classes)
 
 
 def macro_average(totals: Totals) -> np.ndarray:
-    """Return `[n_runs]` float64 in [0, 1], the plain mean over scenes of their accuracies."""
-    accuracies = [correct.sum(1) / clips.sum() for correct, clips in _by_scene(totals)]
+    """Return `[n_runs]` float64 in [0, 1], the plain mean over classes of their accuracies."""
+    accuracies = [correct.sum(1) / clips.sum() for correct, clips in _by_class(totals)]
     return np.mean(accuracies, axis=0)
 
 
-def _by_scene(totals: Totals) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return `correct` and `clips` scene by scene."""
-    masks = [totals.scene == scene for scene in np.unique(totals.scene)]
+def _by_class(totals: Totals) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return `correct` and `clips` class by class."""
+    masks = [totals.label == label for label in np.unique(totals.label)]
     return [(totals.correct[:, mask], totals.clips[mask]) for mask in masks]
 
 
@@ -79,7 +79,7 @@ def confidence_interval(
 ) -> dict[str, Any] | None:
     """Return the interval of a macro average, or of the difference of two, by cluster bootstrap.
 
-    A replicate draws, in each scene, one cluster fewer than there are, which gives a mean its
+    A replicate draws, in each class, one cluster fewer than there are, which gives a mean its
     unbiased variance, for all runs alike; its distance from the estimate is stretched as Student's
     t is wider than a normal distribution, since few clusters leave the variance itself uncertain.
 
@@ -97,9 +97,9 @@ def confidence_interval(
 
     Returns:
         `low` and `high` of the percentile interval, as fractions, and `with_training`, whether
-        seed variance is part of it; None where a scene has a single cluster.
+        seed variance is part of it; None where a class has a single cluster.
     """
-    if min(np.unique(totals.scene, return_counts=True)[1]) < 2:
+    if min(np.unique(totals.label, return_counts=True)[1]) < 2:
         return None
     systems = np.split(np.arange(len(totals.correct)), [] if n_first is None else [n_first])
     contrast = np.concatenate(
@@ -119,7 +119,9 @@ def confidence_interval(
         seeds = math.sqrt(training) * rng.standard_t(n_spare, n_replicates)
         replicates = estimate + shrunk * (replicates - estimate) + seeds
     tail = (1 - level) / 2
-    low, high = np.quantile(replicates, (tail, 1 - tail))
+    # Stretched, a few clusters may leave the range that averages and differences have.
+    lowest = 0 if n_first is None else -1
+    low, high = np.clip(np.quantile(replicates, (tail, 1 - tail)), lowest, 1)
     return {"low": float(low), "high": float(high), "with_training": n_spare > 0}
 
 
@@ -137,8 +139,8 @@ def paired_test(
     Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989.
     """
     means = totals.correct[:n_first].mean(0) - totals.correct[n_first:].mean(0)  # [n_clusters]
-    scenes, index = np.unique(totals.scene, return_inverse=True)
-    weighted = means / (np.bincount(index, totals.clips)[index] * len(scenes))
+    classes, index = np.unique(totals.label, return_inverse=True)
+    weighted = means / (np.bincount(index, totals.clips)[index] * len(classes))
     rng = np.random.default_rng(seed)
     limit = abs(weighted.sum()) - 1e-12  # sums in another order must not separate equal ones
     n_as_far = 0
@@ -151,15 +153,15 @@ def paired_test(
 
 def _resampled(totals: Totals, n_replicates: int, rng: np.random.Generator) -> np.ndarray:
     """Return `[n_replicates, n_runs]` macro averages over resampled clusters."""
-    scenes = _by_scene(totals)
+    classes = _by_class(totals)
     average = np.zeros((n_replicates, len(totals.correct)))
-    for correct, clips in scenes:
+    for correct, clips in classes:
         k = len(clips)
         drawn = rng.integers(0, k, (n_replicates, k - 1)) + k * np.arange(n_replicates)[:, None]
         # Counted: rng.multinomial takes more than twice as long.
         weights = np.bincount(drawn.ravel(), minlength=n_replicates * k).reshape(-1, k)
         average += (weights @ correct.T) / (weights @ clips)[:, None]
-    return average / len(scenes)
+    return average / len(classes)
 
 
 def _student(
@@ -167,9 +169,9 @@ def _student(
 ) -> np.ndarray:
     """Return `[n_replicates]` factors that turn a normal distribution into Student's t.
 
-    Its degrees of freedom are Satterthwaite's, for a sum over scenes of unequal variances.
+    Its degrees of freedom are Satterthwaite's, for a sum over classes of unequal variances.
     """
-    _, index, n_clusters = np.unique(np.sort(totals.scene), return_inverse=True, return_counts=True)
+    _, index, n_clusters = np.unique(np.sort(totals.label), return_inverse=True, return_counts=True)
     variances = np.bincount(index, (contrast @ _influence(totals)) ** 2)
     if not variances.any():
         return np.ones(n_replicates)
@@ -190,10 +192,10 @@ def _variances(totals: Totals, systems: Sequence[np.ndarray], n_spare: int) -> t
 
 def _influence(totals: Totals) -> np.ndarray:
     """Return `[n_runs, n_clusters]`, how far each cluster moves a run's macro average."""
-    scenes = _by_scene(totals)
+    classes = _by_class(totals)
     influence = []
-    for correct, clips in scenes:
+    for correct, clips in classes:
         k, n = len(clips), clips.sum()
         residual = correct - correct.sum(1, keepdims=True) / n * clips
-        influence.append(residual / (n * len(scenes)) * math.sqrt(k / (k - 1)))
+        influence.append(residual / (n * len(classes)) * math.sqrt(k / (k - 1)))
     return np.concatenate(influence, axis=1)

@@ -3,7 +3,7 @@
 import codecs
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asc_jax.errors import UserError, short
@@ -29,6 +29,49 @@ def read_table(
     Raises:
       UserError: the file cannot be read as such a table; says in which line.
     """
+    rows = _rows(path, columns)
+    _, header = next(rows)
+    at = {name: header.index(name) for name in (*columns, *others) if name in header}
+    table = []
+    for line, cells in rows:
+        row = {name: cells[number] for name, number in at.items()}
+        if not all(row[column] for column in columns):
+            raise UserError(f"{path}, line {line}: expected {', '.join(columns)}, got {row}")
+        table.append((line, row))
+    return table
+
+
+def read_whole_table(
+    path: Path, columns: Sequence[str]
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read all columns of a table, as `read_table` reads some; a cell may be empty.
+
+    Args:
+      path: see `read_table`.
+      columns: names of those that must be there.
+
+    Returns:
+      The names of all columns, in lower case, and the line and the cells by column of every row
+      that is not empty.
+
+    Raises:
+      UserError: as `read_table`, or two columns have one name.
+    """
+    rows = _rows(path, columns)
+    _, header = next(rows)
+    names = [name for name in header if name]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path} has two columns {name!r}: rename one or leave it out")
+    table = [
+        (line, {name: cell for name, cell in zip(header, cells, strict=True) if name})
+        for line, cells in rows
+    ]
+    return names, table
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield line and cells of every row that is not empty; first the names of the columns."""
     text = _read_text(path)
     try:
         header, delimiter = _header(text, columns)
@@ -39,9 +82,8 @@ def read_table(
                     f"{path} has {'two columns' if column in header else 'no column'} {column!r}; "
                     f"expected columns separated by tabs, found {found}"
                 )
-        at = {name: header.index(name) for name in (*columns, *others) if name in header}
         reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, strict=True)
-        rows, line = [], 0
+        line, is_header = 0, True
         for cells in reader:
             line, first = reader.line_num, line + 1
             cells = [cell.strip() for cell in cells]
@@ -50,17 +92,12 @@ def read_table(
                     f"{path}, line {line}: {len(cells)} cells, and {len(header)} columns have a "
                     "name: name each column in the first line, or leave that column out"
                 )
-            cells += [""] * (len(header) - len(cells))
-            row = {name: cells[number] for name, number in at.items()}
             if any(cells):
-                if not all(row[column] for column in columns):
-                    raise UserError(
-                        f"{path}, line {first}: expected {', '.join(columns)}, got {row}"
-                    )
-                rows.append((first, row))
+                missing = [""] * (len(header) - len(cells))
+                yield first, header if is_header else (cells + missing)[: len(header)]
+                is_header = False
     except csv.Error as error:
         raise UserError(f"cannot read {path}, line {line + 1}: {error}") from error
-    return rows[1:]
 
 
 def _read_text(path: Path) -> str:
