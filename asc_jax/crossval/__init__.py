@@ -1,0 +1,1 @@
+"""Cross-validation: each fold of a data set is tested by networks trained on the others."""
