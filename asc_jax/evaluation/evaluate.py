@@ -74,7 +74,7 @@ def make_evaluator(experiment: Experiment):
 
 
 def _evaluate(step, n_replicas: int, labels: Labels, variables: Params, clips) -> Predictions:
-    labels = clips.labels or labels  # clips in memory have none of their own
+    labels = getattr(clips, "labels", None) or labels  # clips in memory may have none
     columns: dict[str, list] = {"logits": []}
     for batch in clips.in_order(min(BATCH_SIZE, max(len(clips), 1))):
         logits = step(variables, replicas.shard({"audio": batch["audio"]}, n_replicas))
