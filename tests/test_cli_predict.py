@@ -158,6 +158,7 @@ class Given(dict):
         ({"top_k": 0}, ["a"], "--top_k is 0, expected at least 1"),
         ({"hop_s": 0.0}, ["a"], "hop_s is 0, expected 0.01 … 3600 seconds"),
         ({"hop_s": float("nan")}, ["a"], "hop_s is nan, expected 0.01 … 3600 seconds"),
+        ({"min_peak_dbfs": 3.0}, ["a"], "min_peak_dbfs is 3, expected at most 0 dB"),
         ({"rate": 48_000}, ["a"], "--rate goes with '-', a stream"),
         ({"channels": 2}, ["a"], "--channels goes with '-', a stream"),
         ({"rate": 8_000}, ["-", "a"], "'-' is a stream of its own"),
@@ -165,6 +166,7 @@ class Given(dict):
 )
 def test_flags_that_make_no_sense_are_named(change, paths, message):
     given = {"top_k": 3, "hop_s": 1.0, "rate": None, "channels": 1, "sample_format": "s16le"}
+    given |= {"min_peak_dbfs": -np.inf}
     with pytest.raises(UserError, match=re.escape(message)):
         predict._check_values(Given(given | change), paths)
 

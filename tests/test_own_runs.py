@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from commands import call
 from asc_jax.data import held_out, labels
 from asc_jax.data.clips import clips_in_both, from_arrays, open_for, open_split
 from asc_jax.errors import UserError
+from asc_jax.evaluation.campaign import runs as campaign_runs
 from asc_jax.experiment import with_labels
 from asc_jax.library import load_run
 from configs import base
@@ -105,6 +107,23 @@ def test_prediction_of_a_recording_is_the_mean_over_the_clips_of_the_data_set(ho
     np.testing.assert_allclose(found, probs, rtol=0, atol=1e-6)
 
 
+def test_quiet_windows_are_told_and_left_out_where_asked(home, tmp_path):
+    rng = np.random.default_rng(0)
+    waveform = np.concatenate([rng.uniform(-0.5, 0.5, RATE), np.full(RATE, 1e-4)])
+    soundfile.write(tmp_path / "half.wav", waveform, RATE, subtype="FLOAT")
+    words = ("predict", "half.wav", f"--workdir={home / 'run'}", "--format=json")
+    rows = [json.loads(line) for line in call(*words, cwd=tmp_path).stdout.splitlines()]
+    assert [row["start_s"] for row in rows[:-1]] == [0, 0.5, 1, 1.5]
+    assert any("2 windows have no sample above -60 dBFS" in note for note in rows[-1]["notes"])
+    done = call(*words, "--min_peak_dbfs=-60", cwd=tmp_path)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["start_s"] for row in rows[:-1]] == [0, 0.5]
+    assert rows[-1]["n_windows"] == 2
+    done = call(*words, "--min_peak_dbfs=-1", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no window has a sample above -1 dBFS" in done.stderr
+
+
 def test_joined_splits_are_read_one_after_the_other(home):
     whole = open_split(home / "data", "fold2+fold1")
     parts = [open_split(home / "data", name) for name in ("fold2", "fold1")]
@@ -116,6 +135,15 @@ def test_joined_splits_are_read_one_after_the_other(home):
     assert whole.identity not in (None, *(part.identity for part in parts))
     assert len(clips_in_both(home / "data", "fold2+fold1", "fold1")) == len(parts[1])
     assert clips_in_both(home / "data", "fold2+fold1", "fold3") == []
+
+
+def test_data_set_built_anew_is_noticed_before_runs_count_as_done(home, config):
+    run = mock.Mock(config=config, workdir="run")
+    config.data.dir = str(home / "data")
+    now = open_split(home / "data", "fold1+fold2").identity
+    campaign_runs._require_same_clips(run, {"train_data": now})
+    with pytest.raises(UserError, match="run is of other clips than fold1.fold2 in .* now holds"):
+        campaign_runs._require_same_clips(run, {"train_data": "0"})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ def take_overrides(prefix: str = "config") -> list[str]:
 
     They are flags of the runs, not of this command.
     """
-    found = [arg for arg in sys.argv[1:] if arg.lstrip("-").startswith(f"{prefix}.")]
+    starts = f"-{prefix}.", f"--{prefix}."
+    found = [arg for arg in sys.argv[1:] if arg.startswith(starts)]
     sys.argv = [arg for arg in sys.argv if arg not in found]
     return [with_home(arg) for arg in found]
 
@@ -35,7 +36,8 @@ def some_of(flag: str, values: Sequence[str], known: Sequence[str]) -> list[str]
     unknown = [value for value in values if value not in known]
     if unknown or not values or len({*values}) < len(values):
         raise UserError(
-            f"--{flag}={','.join(values)}: expected some of {','.join(known)}, each once"
+            f"--{flag}={','.join(map(str, values))}: expected some of "
+            f"{','.join(map(str, known))}, each once"
         )
     return list(values)
 
@@ -46,7 +48,7 @@ def numbers(flag: str, values: Sequence[str], known: Sequence[int] | None = None
         return [int(value) for value in some_of(flag, values, [str(k) for k in known])]
     if not values or not all(value.isdecimal() for value in values):
         raise UserError(f"--{flag}={','.join(values)}: expected whole numbers from 0, with commas")
-    return [int(value) for value in some_of(flag, values, sorted({*values}))]
+    return some_of(flag, [int(value) for value in values], sorted({*map(int, values)}))
 
 
 def keep_accelerator_free() -> None:

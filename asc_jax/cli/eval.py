@@ -54,7 +54,8 @@ def main(argv) -> None:
     try:
         clips = open_for(config, config.data.test_split, data_dir)
     except UserError as error:
-        raise UserError(f"{error}. If it has moved since training, pass --data_dir") from error
+        moved = "" if flags.FLAGS.data_dir else ". If it has moved since training, pass --data_dir"
+        raise UserError(f"{error}{moved}") from error
     prepare_jax(workdir)
     try:
         summaries, predictions = evaluate.evaluate_precisions(experiment, variables, clips)

@@ -51,8 +51,8 @@ def define() -> None:
     """Define the flags."""
     flags.DEFINE_string("input_dir", None, "Folder with a folder of recordings for each class")
     flags.DEFINE_string(
-        "input_table", None, "csv with the columns path and label, perhaps start_s, end_s, split, "
-        "recording, and any others as groups"
+        "input_table", None, "csv with the columns path (from the csv's own folder on, or "
+        "absolute) and label, perhaps start_s, end_s, split, recording, and any others as groups"
     )  # fmt: skip
     flags.DEFINE_float("clip_s", 1.0, "Length of a clip, seconds")
     flags.DEFINE_float("hop_s", 1.0, "Seconds from the start of a clip to that of the next")
@@ -61,17 +61,26 @@ def define() -> None:
     )
     flags.DEFINE_enum("short", "reject", SHORT, "What to do with recordings shorter than a clip")
     flags.DEFINE_string(
-        "recording_pattern", None, "Regular expression that finds, in a path from the input on, "
-        "what names the recording: its first group (default: each file is one)"
+        "recording_pattern", None, "Regular expression that finds, in paths such as "
+        "dog/take7-b.wav, what names the recording: its first group, as '/take([0-9]+)' "
+        "(default: each file is one)"
     )  # fmt: skip
     flags.DEFINE_string(
-        "split_pattern", None, "Regular expression that finds the split in the same way"
+        "split_pattern",
+        None,
+        "Regular expression that finds the split in the same way; with "
+        "--folds the number of a fold is enough",
     )
     flags.DEFINE_float(
         "test_fraction", None, "Share of the clips that go to the split test, the others to train "
         f"(default: {TEST_FRACTION}, unless splits are given)"
     )  # fmt: skip
-    flags.DEFINE_integer("folds", None, "Number of splits fold1, fold2 … in place of train, test")
+    flags.DEFINE_integer(
+        "folds",
+        None,
+        "Number of splits fold1, fold2 … in place of train, test; chosen, or given by "
+        "--split_pattern or the column split",
+    )
     flags.DEFINE_integer("seed", 0, "Of the choice of splits")
     flags.DEFINE_list("classes", None, "Order of the classes (default: by name)")
     flags.DEFINE_list("groups", None, "Columns of the table to count results by (default: all)")

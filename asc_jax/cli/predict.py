@@ -8,7 +8,7 @@ length, or a folder, of which every file is taken that has a suffix of such a fo
 hidden; how many others it holds is said at the end. - is a stream of raw samples without a header,
 predicted as it comes. Windows, as long as the clips of the run, go through the deployed network, as
 in `asc-jax eval`; the class of a recording is that of their mean probabilities. If the last whole
-window leaves an end, one more is moved back to end there.
+window leaves an end of a tenth of a window or more, one more is moved back to end there.
 
 examples:
   asc-jax predict clip.wav folder/ --workdir runs/demo
@@ -22,6 +22,7 @@ the others are predicted
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +52,10 @@ def define_flags() -> None:
         "Seconds from the start of a window to that of the next (default: the length of a window)",
     )
     flags.DEFINE_integer("top_k", None, "Classes in a line, the most probable first (default: 3)")
+    flags.DEFINE_float(
+        "min_peak_dbfs", -math.inf, "Leave out windows whose peak is lower, dB of full scale "
+        "(default: none)"
+    )  # fmt: skip
     flags.DEFINE_enum("format", "table", list(KINDS), "Form of the lines")
     flags.DEFINE_bool("windows", True, "Print every window, not only the whole recordings")
     flags.DEFINE_string("png", None, "File for a picture: spectrogram and classes over time")
@@ -89,11 +94,13 @@ def main(argv: Sequence[str]) -> None:
     lines = KINDS[values.format](predictor.classes, top_k, over_budget=not within)
     say(lines.start())
     if streaming:
-        options = {"rate": values.rate, "n_channels": values.channels}
         stream = recordings.read_stream(
-            sys.stdin.buffer, sample_format=values.sample_format, **options
+            sys.stdin.buffer,
+            rate=values.rate,
+            n_channels=values.channels,
+            sample_format=values.sample_format,
         )
-        predict(predictor, stream, lines, hop_s=values.hop_s, show_windows=values.windows)
+        predict(predictor, stream, lines, **_options(values))
     else:
         try:
             failed = _predict_files(predictor, files, lines, values)
@@ -106,6 +113,15 @@ def main(argv: Sequence[str]) -> None:
             )
 
 
+def _options(values) -> dict:
+    """Return the flags that say which windows there are and what is printed."""
+    return {
+        "hop_s": values.hop_s,
+        "min_peak_dbfs": values.min_peak_dbfs,
+        "show_windows": values.windows,
+    }
+
+
 def _predict_files(predictor, files, lines, values) -> int:
     """Predict every file; print the errors of several, and return how many there were."""
     failed = 0
@@ -115,8 +131,7 @@ def _predict_files(predictor, files, lines, values) -> int:
             with recordings.open_recording(file) as recording:
                 if values.png is not None:
                     timeline = _timeline(recording, predictor)
-                options = {"hop_s": values.hop_s, "show_windows": values.windows}
-                mean = predict(predictor, recording, lines, timeline=timeline, **options)
+                mean = predict(predictor, recording, lines, timeline=timeline, **_options(values))
         except UserError as error:
             if len(files) == 1:
                 raise
@@ -162,6 +177,8 @@ def _check_values(values, paths: Sequence[str]) -> None:
         raise UserError(f"--top_k is {values.top_k}, expected at least 1")
     if values.hop_s is not None:
         check_hop(values.hop_s)
+    if not values.min_peak_dbfs <= 0:
+        raise UserError(f"--min_peak_dbfs is {values.min_peak_dbfs:g}, expected at most 0 dB")
     if STDIN in paths and len(paths) > 1:
         raise UserError("'-' is a stream of its own: give no other recordings with it")
     if STDIN in paths and values.rate is None:

@@ -162,7 +162,7 @@ def _pooled_table(collected: Mapping[str, Any]) -> Table:
     ]
     level = f"{100 * collected['level']:g} % interval"
     header = ["system", "clips", "recordings", "macro average, %", level, "all clips, %"]
-    return Table("The clips of all folds together", [*header, "log loss"], rows)
+    return Table("The clips of the folds that are done, together", [*header, "log loss"], rows)
 
 
 def _comparison(collected: Mapping[str, Any]) -> Table:

@@ -47,6 +47,8 @@ input is 0, which ASC_AVG_POOL, a mean, counts and ASC_MAX_POOL ignores. A convo
 channel k of the result reads channels n * (k / (c / groups)) and up, n of them. From `values` on,
 ASC_VALUES holds its kernel [size_mel][size_time][n][c], then c biases.
 
+Values of the type uint16_t are IEEE 754 half-precision numbers, bit by bit.
+
 ASC_GRN, with ASC_VALUES gamma and beta, is x + gamma * x * r + beta: r is a channel's norm, the
 root of its sum of squares, over (mean of all channels' norms + 1e-6). ASC_ACTIVATION copies. In the
 end every layer applies its `activation`: relu6 = min(max(x, 0), 6), silu = x * sigmoid(x),

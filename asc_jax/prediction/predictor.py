@@ -8,6 +8,7 @@ evaluated on: on clips laid end to end the probabilities are those of `eval.py`.
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -23,6 +24,9 @@ from asc_jax.models import precision
 from asc_jax.prediction.figure import Timeline
 from asc_jax.prediction.lines import Lines, make_notes
 from asc_jax.types import Params
+
+MIN_END = 0.1  # of a window: a shorter end is not heard again with the window before it
+QUIET = 1e-3  # of full scale, -60 dBFS: data sets leave such clips out unless asked otherwise
 
 
 class Predictor:
@@ -68,6 +72,7 @@ def predict(
     lines: Lines,
     *,
     hop_s: float | None = None,
+    min_peak_dbfs: float = -math.inf,
     show_windows: bool = True,
     timeline: Timeline | None = None,
 ) -> np.ndarray:
@@ -78,6 +83,7 @@ def predict(
       recording: as `data.recordings` opens it.
       lines: format of what is printed.
       hop_s: seconds between the starts of windows; None: the length of a window.
+      min_peak_dbfs: windows whose highest sample lies below are left out, dB of full scale.
       show_windows: print every window, not only the recording.
       timeline: a picture to add the windows to.
 
@@ -85,12 +91,13 @@ def predict(
       `[n_classes]` mean probabilities over the windows.
 
     Raises:
-      UserError: the recording cannot be read to its end, or is so loud that the network's output
-        is not finite.
+      UserError: the recording cannot be read to its end, is so loud that the network's output is
+        not finite, or has no window that is loud enough.
     """
     name, rate, clip_s = recording.name, recording.rate, predictor.clip_s
     hop_s = clip_s if hop_s is None else hop_s
     blocks, total, n_windows = _Measured(recording.blocks), np.zeros(len(predictor.classes)), 0
+    n_quiet, begun = 0, False
     cut = windows(blocks, rate, hop_s, clip_s)
     for starts, waveform in batched(cut, predictor.batch_size):
         resampled = predictor.resample(waveform, rate)
@@ -100,16 +107,31 @@ def predict(
                 f"{name}: too loud to be predicted: the loudest sample is {blocks.peak:.3g}, "
                 "expected at most 1; scale it, or for a stream check --sample_format"
             )
-        if n_windows == 0:
+        if not begun:
             say(lines.head(name))
+        begun = True
+        peak = np.abs(waveform).max(axis=1)
+        n_quiet += int(np.sum(peak < QUIET))
+        loud = np.flatnonzero(peak >= 10 ** (min_peak_dbfs / 20))
+        starts, probs = starts[loud], probs[loud]
         total, n_windows = total + probs.sum(0), n_windows + len(starts)
         if timeline is not None:
-            timeline.add(starts / rate, predictor.log_mel(resampled)[: len(starts)], probs)
+            timeline.add(starts / rate, predictor.log_mel(resampled)[loud], probs)
         for start, row in zip(starts.tolist(), probs, strict=True):
             if show_windows:
                 end = min(start + waveform.shape[1], blocks.n_samples)
                 say(lines.window(name, start / rate, end / rate, row))
+    if n_windows == 0:
+        raise UserError(
+            f"{name}: no window has a sample above {min_peak_dbfs:g} dBFS: give a lower "
+            "--min_peak_dbfs"
+        )
     notes = make_notes(recording, blocks.n_samples, blocks.peak, predictor.sample_rate, clip_s)
+    if n_quiet and blocks.peak:
+        notes.append(
+            f"{n_quiet:,} windows have no sample above -60 dBFS"
+            + (": --min_peak_dbfs=-60 leaves them out" if min_peak_dbfs < -60 else "")
+        )
     say(lines.whole(name, blocks.n_samples / rate, n_windows, total / n_windows, notes))
     return total / n_windows
 
@@ -126,7 +148,8 @@ def windows(
     """Cut a recording into windows of `clip_s`, with no more than two in memory.
 
     A window starts every `hop_s`. If the last of them leaves an end unheard, where another would
-    have started, one more is moved back to end there. A shorter recording than a window is
+    have started, one more is moved back to end there, unless the end is shorter than a tenth of a
+    window. A shorter recording than a window is
     one, filled up with zeros.
 
     Args:
@@ -157,7 +180,7 @@ def windows(
     end = first + len(buffer)
     if number == 0 and end:
         yield 0, np.pad(buffer, (0, length - end))
-    elif last + length < end and start < end:
+    elif end - (last + length) >= MIN_END * length and start < end:
         yield end - length, buffer[-length:]
 
 

@@ -23,7 +23,8 @@ from asc_jax.errors import UserError
 
 OWN_COLUMNS = ("path", "label", "start_s", "end_s", "split", "recording")  # of a table
 N_HASHED = 4096  # bytes, of the beginning, the middle and the end of a file
-SPLIT_NAME = re.compile("[a-z][a-z0-9_]*")
+SPLIT_NAME = re.compile("[a-z][a-z0-9_]{0,39}")
+RESERVED_SPLITS = ("all",)  # of tensorflow-datasets
 
 
 class Stretch(NamedTuple):
@@ -166,7 +167,7 @@ def _stretch(
     if not cell or not label:
         problems.add(f"rows have no {'label' if cell else 'path'}", f"line {line}")
         return None
-    path = Path(os.path.normpath(root / Path(cell).expanduser()))
+    path = Path(os.path.normpath(root / os.path.expanduser(cell)))
     inside = os.path.normpath(root)
     name = path.relative_to(inside).as_posix() if path.is_relative_to(inside) else path.as_posix()
     start_s, end_s = _seconds(row.get("start_s", ""), 0.0), _seconds(row.get("end_s", ""), math.inf)
@@ -195,7 +196,7 @@ def _stretch(
 def _named(stretch: Stretch, names: Names, problems: Problems) -> Stretch:
     """Return a stretch with the recording and the split that its file's name says."""
     if names.recording:
-        if found := names.recording.search(stretch.name):
+        if (found := names.recording.search(stretch.name)) and _matched(found):
             stretch = stretch._replace(recording=_matched(found))
         else:
             problems.add("files have names without the --recording_pattern", stretch.where)
@@ -222,16 +223,19 @@ def _split_name(text: str, folds: int) -> str | None:
     """Return a split's name; None for a text that is none."""
     text = text.lower()
     if folds:
-        number = text.removeprefix("fold")
+        number = text.removeprefix("fold").strip(" _-").removesuffix(".0")  # as of a spreadsheet
         is_one = number.isascii() and number.isdigit() and 1 <= int(number) <= folds
         return f"fold{int(number)}" if is_one else None
-    return text if SPLIT_NAME.fullmatch(text) else None
+    return text if SPLIT_NAME.fullmatch(text) and text not in RESERVED_SPLITS else None
 
 
 def _expected(folds: int) -> str:
     if folds:
         return f"1 to {folds}, since there are --folds {folds}"
-    return "letters a to z, digits and _, a letter first; --folds N takes numbers"
+    return (
+        "at most 40 letters a to z, digits and _, a letter first, and not all; with --folds N the "
+        "number of a fold"
+    )
 
 
 def composed(name: str) -> str:

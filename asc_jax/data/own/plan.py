@@ -127,6 +127,11 @@ def make_plan(
     else:
         split_of = _chosen_splits(parts, clips, choices.fractions, choices.seed, problems)
     problems.raise_if_any()
+    if several := [name for name, counts in clips.items() if len(counts) > 1]:
+        notes.say(
+            f"{len(several):,} recordings have clips of several classes, such as {several[0]}: is "
+            "--recording_pattern meant to match them?"
+        )
     order = choices.wanted or sorted({split_of[name] for name in clips})
     splits: dict[str, list[Clip]] = {split: [] for split in order}
     n_quiet = Counter()
@@ -261,7 +266,9 @@ def _copies(
         if len(same) == 1:
             continue
         names = " = ".join(part.stretch.name for part in same.values())
-        if duplicates == "reject":
+        if len({part.stretch.label for part in same.values()}) > 1:
+            problems.add("sounds are there under several classes", names)
+        elif duplicates == "reject":
             problems.add(
                 "sounds are there under several names (--duplicates first keeps the first name, "
                 "--duplicates keep keeps all, in one split)",
@@ -308,6 +315,8 @@ def _given_splits(
     for name, splits in given.items():
         if len(splits) > 1:
             problems.add("recordings are in more than one split", f"{name} ({_listed(splits)})")
+    if problems.lines() and not all(part.stretch.split for part in parts):
+        return {}  # the names of splits are wrong: what else they would lead to says nothing
     splits = {split for _, split in there} | {*wanted}
     for label in sorted(classes):
         missing = [split for split in sorted(splits) if (label, split) not in there]
@@ -339,9 +348,12 @@ def _chosen_splits(
         if n_recordings[label] < len(fractions)
     ]  # fmt: skip
     for label in few:
+        n_quiet = sum(part.n_quiet > 0 and not part.spans and part.stretch.label == label
+                      for part in parts)  # fmt: skip
+        quiet = f", and {n_quiet} below --min_peak_dbfs" if n_quiet else ""
         problems.add(
             f"classes have fewer recordings than there are splits ({len(fractions)})",
-            f"{label} ({n_recordings[label]})",
+            f"{label} ({n_recordings[label]}{quiet})",
         )
     split_of = splitting.assign(clips, fractions, seed) if clips else {}
     for label, splits in splitting.lacking(clips, split_of).items():
@@ -400,6 +412,16 @@ def _is_bad(name: str, problems: Problems) -> bool:
     return False
 
 
+def _seconds(start_s: float) -> str:
+    """Return a start with two decimals, or as many as it takes.
+
+    Example:
+      >>> _seconds(3.0), _seconds(0.0625)
+      ('3.00', '0.0625')
+    """
+    return f"{start_s:.2f}" if abs(start_s - round(start_s, 2)) < 1e-4 else f"{start_s:.9g}"
+
+
 def _clips(part: _Part, labels: Labels, columns: Sequence[str]) -> list[Clip]:
     """Return the clips of a stretch."""
     stretch = part.stretch
@@ -417,7 +439,7 @@ def _clips(part: _Part, labels: Labels, columns: Sequence[str]) -> list[Clip]:
             label,
             group_ids,
             recording,
-            f"{name}@{span.start / part.rate:.2f}",
+            f"{name}@{_seconds(span.start / part.rate)}",
         )
         for span in part.spans
     ]

@@ -80,6 +80,22 @@ def sizes(folder: Path) -> dict[str, int]:
         raise _unreadable(folder, error) from error
 
 
+def identity(folder: Path, split: str) -> str:
+    """Return `Reader.identity` of one or several splits, without opening them.
+
+    Raises:
+      UserError: there is no such split, or as `sizes`.
+    """
+    try:
+        version = _newest_version(folder)
+        sums = [integrity.read_checksums(version, name) for name in split.split("+")]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder.parent} has no split {split!r}") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    return _identity(np.concatenate(sums))
+
+
 def rate_and_length(folder: Path) -> tuple[int, int]:
     """Return the sample rate, Hz, and the number of samples of the clips of a data set.
 
@@ -147,7 +163,7 @@ class Reader:
     @property
     def identity(self) -> str:
         """Hash of all that is stored of these clips, in order."""
-        return hashlib.sha256(self._checksums.tobytes()).hexdigest()
+        return _identity(self._checksums)
 
     def __len__(self) -> int:
         return len(self._checksums)
@@ -177,6 +193,10 @@ class Reader:
             for row, record in zip(rows, found, strict=True):
                 records[row] = record
         return records
+
+
+def _identity(checksums: np.ndarray) -> str:
+    return hashlib.sha256(checksums.tobytes()).hexdigest()
 
 
 def _newest_version(folder: Path) -> Path:

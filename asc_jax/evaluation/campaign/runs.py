@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
+from asc_jax.data.clips import dataset_folder
 from asc_jax.data.labels import UNKNOWN_NAME, Labels, from_dict
+from asc_jax.data.store import reader as stored
 from asc_jax.errors import UserError, short
 from asc_jax.evaluation.campaign import bootstrap
 from asc_jax.evaluation.result_files import stored_summary, upgraded
@@ -73,10 +75,13 @@ def unfinished(run: Run) -> str | None:
     if not (run.workdir / "config.json").exists():
         return "not begun"
     run_config.check(run.workdir, run.config, flag="--out", same_data=True)
-    step = None
+    step, extra = None, {}
     if (run.workdir / "checkpoints").is_dir():
         with contextlib.closing(checkpoints.Checkpoints(run.workdir)) as manager:
             step = manager.latest_step()
+            with contextlib.suppress(UserError):  # damaged: told when it is resumed or evaluated
+                extra = manager.newest_extra() or {}
+    _require_same_clips(run, extra)
     if step is None or not (run.workdir / "results.json").exists():
         return "not trained and evaluated to the end"
     try:
@@ -98,6 +103,27 @@ def unfinished(run: Run) -> str | None:
         if results.get(key) != value
     ]
     return f"results.json is of another state: {'; '.join(stale)}" if stale else None
+
+
+def _require_same_clips(run: Run, extra: Mapping[str, Any]) -> None:
+    """Raise a `UserError` if a data set was built anew, with other clips, since a run's training.
+
+    extra: metadata of the run's newest checkpoint. Where the data set is gone, nothing is compared.
+    """
+    data = run.config.data
+    for key, split in (("train_data", data.train_split), ("watched_data", data.test_split)):
+        before = extra.get(key)
+        if key == "watched_data" and data.validation_locations:
+            continue  # of locations held out
+        try:
+            now = stored.identity(dataset_folder(data.dir), split)
+        except UserError:
+            return
+        if before not in (None, now):
+            raise UserError(
+                f"{run.workdir} is of other clips than {split} in {data.dir} now holds: the data "
+                "set was built anew since. Choose another --out, or build it as it was"
+            )
 
 
 class Answers(NamedTuple):

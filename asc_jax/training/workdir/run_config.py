@@ -134,6 +134,12 @@ def hold_against(
     differing = _differences(
         *(_as_json(_of_results(c)) for c in (upgrade.upgraded(saved), config.to_dict()))
     )
+    if names := [each for each in differing if each.startswith("config.labels.")]:
+        raise UserError(
+            f"{workdir} belongs to a run on other classes or groups than those of the data set in "
+            f"{config.data.dir}: {'; '.join(names)}. Choose another {flag}, or give the data set "
+            "it was started with"
+        )
     if differing:
         raise UserError(
             f"{workdir} belongs to a run with another config: {'; '.join(differing)}. "
