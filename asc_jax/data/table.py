@@ -80,7 +80,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]
                 found = ", ".join(map(short, header[:20])) or "none"
                 raise UserError(
                     f"{path} has {'two columns' if column in header else 'no column'} {column!r}; "
-                    f"expected columns separated by tabs, found {found}"
+                    f"expected columns separated by tabs, commas or semicolons, found {found}"
                 )
         reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, strict=True)
         line, is_header = 0, True
@@ -109,7 +109,7 @@ def _read_text(path: Path) -> str:
     if data.startswith(b"PK\3\4"):
         raise UserError(
             f"cannot read {path}: it is a zip file, as a workbook of a spreadsheet is; save it as "
-            "text separated by tabs"
+            "text separated by tabs or commas"
         )
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding = "utf-16" if utf_16 else "utf-8-sig"
@@ -122,7 +122,7 @@ def _read_text(path: Path) -> str:
         line = 1 + io.StringIO(text[:end], newline=None).read().count("\n")
         raise UserError(
             f"cannot read {path}, line {line}: it is not text in UTF-8; save it as that, separated "
-            "by tabs"
+            "by tabs or commas"
         )
     return text
 
