@@ -138,7 +138,7 @@ def test_b09_names_outside_the_folder_are_refused_by_line(tau, name):
         (lambda text: text.replace("\tbus", "\tx\tbus", 1).encode(),
          "meta.csv, line 3: 5 cells, and 4 columns have a name"),
         (lambda text: text.replace("\t", " ").encode(),
-         "meta.csv has no column 'filename'; expected columns separated by tabs, commas or semicolons, found 'filename"),
+         "meta.csv has no column 'filename'; expected columns separated by tabs, commas or"),
         (lambda text: text.replace("identifier", "filename").encode(),
          "meta.csv has two columns 'filename'"),
         (lambda text: text.replace("\tbus\t", "\t\t", 1).encode(),
