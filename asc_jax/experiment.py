@@ -26,7 +26,7 @@ from asc_jax.features.augmentation import (
 from asc_jax.machine.named_parts import bind, errors_named, find, require_section, takes
 from asc_jax.models import evaluation, training
 from asc_jax.models.from_config import log_mel_shape, model, n_samples
-from asc_jax.training import config_checks, optim, state, steps
+from asc_jax.training import config_checks, distillation, optim, state, steps
 from asc_jax.training.losses import LOSSES
 from asc_jax.types import Array, Params
 
@@ -136,7 +136,7 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     """
     config_checks.check_values(config)
     augmentations = make_augmentations(config)
-    loss_fn = bind(LOSSES, config.loss, "config.loss")
+    loss_fn = make_loss(config)
     make_optimiser(config, 1)
     cost = measure(config)
     _check_parts(config, augmentations, loss_fn, cost["n_classes"])
@@ -148,6 +148,21 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
         enforce=config.budget.enforce,
     )
     return Experiment(config, cost, within, n_samples(config), augmentations, loss_fn)
+
+
+def make_loss(config) -> Callable:
+    """Return the loss of the section `loss`, compared with teachers as `distill` says.
+
+    Raises:
+      UserError: there is no such loss, or a value is not accepted.
+    """
+    loss_fn = bind(LOSSES, config.loss, "config.loss")
+    if not config.distill.logits:
+        return loss_fn
+    parts = {"distilled": functools.partial(distillation.distilled, loss_fn)}
+    section = {k: v for k, v in config.distill.items() if k not in ("logits", "meta_csv")}
+    with errors_named("config.distill"):
+        return bind(parts, {"name": "distilled", **section}, "config.distill")()
 
 
 def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
@@ -229,6 +244,8 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
                 with errors_named(f"config.augment.{each.label}"), contextlib.suppress(KeyError):
                     call = functools.partial(each, context=context)
                     batch = jax.eval_shape(call, jax.random.key(0), batch)
+    if config.distill.logits:
+        batch[distillation.COLUMN] = _shape((2, 1, n_classes), float)
     logits = _shape((2, n_classes), float)
     with errors_named("config.loss"), contextlib.suppress(KeyError):
         shape = jax.eval_shape(loss_fn, logits, batch).shape

@@ -1,13 +1,21 @@
 """Distillation: PyTorch's numbers, teachers matched by name, and the same bits on every path."""
 
+import dataclasses
+import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loop_runs import Stopping, assert_same_end, fit
+from small import small_clips
+from tiny import tiny_config
 
-from asc_jax.errors import UserError
+from asc_jax import experiment
+from asc_jax.data.teacher_logits import TeacherLogits, with_teacher_logits
+from asc_jax.errors import Interrupted, UserError
+from asc_jax.machine import replicas
 from asc_jax.training import distillation, losses
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "d_distillation.npz"
@@ -89,3 +97,105 @@ def test_bad_value_is_rejected_by_name(name, value):
     keywords = {"temperature": 2.0, "weight": 0.02, "reduction": "mean", "average": "logits"}
     with pytest.raises(UserError, match=name):
         distillation.distilled(label_loss, **keywords | {name: value})
+
+
+N = 20
+NAMES = [str(number) for number in range(N)]  # as `from_arrays` numbers clips
+LOGITS = np.random.default_rng(0).integers(-3, 4, (2, N, 10)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def student():
+    """A tiny network's experiment, with a loss that follows its teachers."""
+    config = tiny_config(data__batch_size=8, distill__logits="teachers.npz")
+    return experiment.make(config)
+
+
+def clips_of(logits=LOGITS, order=slice(None)):
+    """Clips whose content is known, with the logits of a file in some order."""
+    clips = small_clips(N)
+    clips.identity = "of the waveforms"
+    names = np.array(NAMES)[order].tolist()
+    teacher = TeacherLogits("teachers.npz", names, logits[:, order], None)
+    return with_teacher_logits(clips, [teacher], list(range(10)))
+
+
+@pytest.fixture(scope="module")
+def whole(student, tmp_path_factory):
+    """Workdir and final state of a run that streams its clips."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    workdir = tmp_path_factory.mktemp("whole")
+    yield workdir, fit(student, workdir, clips_of())
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def test_resident_clips_and_another_order_of_the_file_give_the_same_bits(student, whole, tmp_path):
+    order = np.random.default_rng(2).permutation(N)
+    state = fit(student, tmp_path, clips_of(order=order), resident="float32")
+    assert_same_end(state, tmp_path, whole)
+
+
+def test_resumed_run_has_the_same_bits_and_rejects_other_logits(student, whole, tmp_path):
+    with pytest.raises(Interrupted):
+        fit(student, tmp_path, Stopping(clips_of(), at=5))
+    with pytest.raises(UserError, match="or with other logits of teachers: .*config.distill"):
+        fit(student, tmp_path, clips_of(LOGITS + 1))
+    assert_same_end(fit(student, tmp_path, clips_of()), tmp_path, whole)
+
+
+def test_teachers_change_the_training(student, whole, tmp_path):
+    other = fit(student, tmp_path, clips_of(-LOGITS))
+    assert np.any(jax.tree.leaves(other.params)[0] != jax.tree.leaves(whole[1].params)[0])
+
+
+@pytest.mark.parametrize("n_replicas", [1, 2])
+@pytest.mark.parametrize("resident", ["off", "float32", "int16"])
+def test_every_replica_reads_the_bits_of_its_own_clips(
+    student, n_replicas, resident, tmp_path, monkeypatch, compiled_fast
+):
+    """Sums of whole numbers, which no order of the additions changes."""
+    monkeypatch.setattr(replicas, "n_replicas", lambda: n_replicas)
+    weights = np.arange(20).reshape(2, 10).astype(np.float32)
+    reads = dataclasses.replace(
+        student,
+        loss_fn=lambda logits, batch: (
+            jnp.sum(batch["teacher_logits"] * weights[None], axis=(1, 2)) + 0 * logits.sum(-1)
+        ),
+    )
+    fit(reads, tmp_path, clips_of(), n_epochs=1, resident=resident)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["loss"] * N == pytest.approx(
+        (LOGITS * weights[:, None]).sum(), abs=1e-3
+    )
+
+
+def test_two_replicas_train_as_one_does(student, whole, tmp_path, monkeypatch, compiled_fast):
+    monkeypatch.setattr(replicas, "n_replicas", lambda: 2)
+    two = fit(student, tmp_path, clips_of())
+    for ours, theirs in zip(jax.tree.leaves(two.params), jax.tree.leaves(whole[1].params)):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_clips_without_logits_are_told_in_the_first_step(student, tmp_path, compiled_fast):
+    with pytest.raises(UserError, match="no column teacher_logits, which config.distill asks for"):
+        fit(student, tmp_path, small_clips(N))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"distill__temperature": 0.0}, "config.distill.temperature is 0.0, expected above 0"),
+        ({"distill__reduction": "sum"}, "config.distill.reduction is 'sum', expected mean or"),
+        ({"loss__gamma": -1.0}, "config.loss.gamma is -1.0"),
+    ],
+)
+def test_bad_value_of_the_section_is_told_before_training(values, expected):
+    with pytest.raises(UserError, match=expected):
+        experiment.make(tiny_config(distill__logits="teachers.npz", **values))
+
+
+def test_without_teachers_the_loss_is_the_label_loss_itself():
+    config = tiny_config()
+    loss_fn = experiment.make_loss(config)
+    assert (loss_fn.func, loss_fn.keywords) == (losses.focal, {"gamma": 2.0})

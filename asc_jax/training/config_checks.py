@@ -35,6 +35,7 @@ SECTIONS = [
     "model",
     "init",
     "loss",
+    "distill",
     "optim",
     "schedule",
     "precision",

@@ -33,6 +33,12 @@ ADDED = {
     "init.freeze": "",
     "init.rate": 1.0,
     "loss.name": "focal",
+    "distill.logits": "",
+    "distill.meta_csv": "",
+    "distill.average": "logits",
+    "distill.temperature": 2.0,
+    "distill.weight": 0.02,
+    "distill.reduction": "mean",
     "optim.name": "adamw",
     "schedule.name": "warmup_cosine",
 }
