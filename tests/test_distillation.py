@@ -130,9 +130,16 @@ def whole(student, tmp_path_factory):
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-def test_resident_clips_and_another_order_of_the_file_give_the_same_bits(student, whole, tmp_path):
+@pytest.mark.parametrize(
+    "resident",
+    # What the tests of a day compile rounds otherwise in another program, teachers or none.
+    ["off", pytest.param("float32", marks=[pytest.mark.slow, pytest.mark.nightly])],
+)
+def test_resident_clips_and_another_order_of_the_file_give_the_same_bits(
+    student, whole, resident, tmp_path
+):
     order = np.random.default_rng(2).permutation(N)
-    state = fit(student, tmp_path, clips_of(order=order), resident="float32")
+    state = fit(student, tmp_path, clips_of(order=order), resident=resident)
     assert_same_end(state, tmp_path, whole)
 
 
@@ -149,8 +156,9 @@ def test_teachers_change_the_training(student, whole, tmp_path):
     assert np.any(jax.tree.leaves(other.params)[0] != jax.tree.leaves(whole[1].params)[0])
 
 
-@pytest.mark.parametrize("n_replicas", [1, 2])
-@pytest.mark.parametrize("resident", ["off", "float32", "int16"])
+@pytest.mark.parametrize(
+    ("resident", "n_replicas"), [("off", 2), ("float32", 1), ("float32", 2), ("int16", 2)]
+)
 def test_every_replica_reads_the_bits_of_its_own_clips(
     student, n_replicas, resident, tmp_path, monkeypatch, compiled_fast
 ):
@@ -165,15 +173,14 @@ def test_every_replica_reads_the_bits_of_its_own_clips(
     )
     fit(reads, tmp_path, clips_of(), n_epochs=1, resident=resident)
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["loss"] * N == pytest.approx(
-        (LOGITS * weights[:, None]).sum(), abs=1e-3
-    )
+    expected = (LOGITS * weights[:, None]).sum() / N
+    assert json.loads(line)["loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_two_replicas_train_as_one_does(student, whole, tmp_path, monkeypatch, compiled_fast):
+def test_two_replicas_train_as_four_do(student, whole, tmp_path, monkeypatch, compiled_fast):
     monkeypatch.setattr(replicas, "n_replicas", lambda: 2)
     two = fit(student, tmp_path, clips_of())
-    for ours, theirs in zip(jax.tree.leaves(two.params), jax.tree.leaves(whole[1].params)):
+    for ours, theirs in zip(*map(jax.tree.leaves, (two.params, whole[1].params)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
