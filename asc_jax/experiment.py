@@ -63,14 +63,18 @@ class Experiment:
         """Return the key that every training step folds its number into."""
         return jax.random.split(jax.random.key(self.config.seed))[1]
 
-    def tx(self, n_steps: int) -> optax.GradientTransformation:
-        """Return the optimiser of a run of `n_steps` steps, with its schedule."""
-        return make_optimiser(self.config, n_steps)
+    def tx(self, n_steps: int, n_epochs: int | None = None) -> optax.GradientTransformation:
+        """Return the optimiser of a run of `n_steps` steps, with its schedule.
+
+        n_epochs: of these steps; None: as many as the config says.
+        """
+        return make_optimiser(self.config, n_steps, n_epochs)
 
     def new_state(self, variables: Params, tx: optax.GradientTransformation) -> state.TrainState:
         """Return the state before the first step; computing in float16 needs a loss scale."""
         scale_loss = self.config.precision.compute == "float16"
-        return state.create(variables, tx, scale_loss=scale_loss)
+        ema = bool(self.config.train.ema)
+        return state.create(variables, tx, scale_loss=scale_loss, ema=ema)
 
     def abstract_state(self) -> state.TrainState:
         """Return the shapes and dtypes of the run's `TrainState`."""
@@ -106,6 +110,7 @@ class Experiment:
             forward=train_forward(self.config, axis_name),
             loss_fn=self.loss_fn,
             tx=tx,
+            ema=self.config.train.ema,
             axis_name=axis_name,
         )
         return functools.partial(steps.train_steps, step=step)
@@ -165,14 +170,24 @@ def make_loss(config) -> Callable:
         return bind(parts, {"name": "distilled", **section}, "config.distill")()
 
 
-def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
+def make_optimiser(
+    config, n_steps: int, n_epochs: int | None = None
+) -> optax.GradientTransformation:
     """Return the optimiser of the sections `optim` and `schedule` for a run of `n_steps` steps.
+
+    A schedule that takes `n_epochs` is given it: that of the config, if it is None here.
 
     Raises:
       UserError: there is no such part, or it rejects a value.
     """
-    schedule = bind(optim.SCHEDULES, config.schedule, "config.schedule")
+    in_epochs = _is_in_epochs(config.schedule)
+    supplied = ("n_epochs",) if in_epochs else ()
+    schedule = bind(optim.SCHEDULES, config.schedule, "config.schedule", supplied=supplied)
+    if in_epochs:
+        schedule = functools.partial(schedule, n_epochs=n_epochs or config.train.n_epochs)
     optimiser = bind(optim.OPTIMISERS, config.optim, "config.optim")
+    if config.train.clip_norm:
+        optimiser = optim.clipped(optimiser, config.train.clip_norm)
     if config.init.from_run:
         optimiser = optim.with_factors(optimiser)
     with errors_named("config.schedule"):
@@ -185,6 +200,15 @@ def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
         if any(jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) for x in jax.tree.leaves(state)):
             raise TypeError("its state holds a random key, which a checkpoint cannot")
     return tx
+
+
+def _is_in_epochs(section) -> bool:
+    """Return whether a schedule asks for the number of epochs, and its section does not say it."""
+    if "n_epochs" in section:
+        return False
+    with contextlib.suppress(ValueError):  # a part without a signature, which `bind` rejects
+        return takes(find(optim.SCHEDULES, section.get("name"), "config.schedule"), "n_epochs")
+    return False
 
 
 def make_augmentations(config) -> tuple[Augmentation, ...]:

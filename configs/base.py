@@ -107,6 +107,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.checkpoint_every_epochs = 1
     config.train.keep_checkpoints = 2
     config.train.keep_best = False
+    # Evaluate and store an exponential moving average of the parameters with this decay, as 0.999;
+    # limit the norm of the gradient to clip_norm. 0: neither.
+    config.train.ema = 0.0
+    config.train.clip_norm = 0.0
     config.train.steps_per_call = 8  # twice as many, on a GPU 128, where the clips are resident
     # resident.place_clips: whether the training clips lie on the accelerators.
     config.train.resident = "auto"

@@ -27,6 +27,8 @@ ADDED = {
     "data.clip_s": 1.0,
     "train.resident": "auto",
     "train.n_seeds": 1,
+    "train.ema": 0.0,
+    "train.clip_norm": 0.0,
     "init.from_run": "",
     "init.checkpoint": "last",
     "init.fresh": "",
