@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loop_runs import Stopping, assert_same_end, fit
+from loop_runs import Stopping, assert_same_end, fit, fit_two_seeds
 from ml_collections import ConfigDict
 from small import small_clips
 from tiny import tiny_config
@@ -93,3 +93,24 @@ def test_average_does_not_change_the_training(whole, tmp_path, compiled_fast):
 def test_bad_value_is_rejected(values, expected):
     with pytest.raises(UserError, match=expected):
         make(**values)
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_seeds_in_one_program_keep_an_average_each(whole, tmp_path):
+    parts, _, _ = whole
+    together, _ = fit_two_seeds(parts, tmp_path / "both", together=True)
+    apart, _ = fit_two_seeds(parts, tmp_path / "each", together=False)
+    for ours, theirs in zip(*(jax.tree.leaves(s) for s in (together, apart)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    kernels = [each.variables["params"]["Dense_0"]["kernel"] for each in together]
+    assert np.any(kernels[0] != kernels[1])
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_average_of_a_run_in_float16_stays_finite(tmp_path, compiled_fast):
+    """Its first steps overflow and are skipped."""
+    parts = make(precision__compute="float16", train__ema=DECAY)
+    trained = fit(parts, tmp_path, small_clips(N))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained.variables))

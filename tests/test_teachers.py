@@ -1,6 +1,8 @@
 """`asc-jax logits`: what is stored of trained runs, and a student that is trained on it."""
 
 import json
+import pathlib
+import re
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from small import noise
 from tiny import tiny_config
 
 from asc_jax import experiment, features
+from asc_jax.cli.config_flag import make_configs_importable
 from asc_jax.data.clips import from_arrays
 from asc_jax.data.teacher_logits import read_teacher_logits
 from asc_jax.errors import UserError
@@ -93,6 +96,18 @@ def test_wrong_flags_are_told(words, expected, tmp_path):
     done = call("logits", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert expected in done.stderr
+
+
+def test_recipe_of_the_page_is_made_of_known_parts():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "distillation.md").read_text()
+    (code,) = re.findall(r"```python\n(from configs.*?)```", page, re.DOTALL)
+    names = {}
+    make_configs_importable()
+    exec(code, names)
+    config = names["get_config"]()
+    schedule = experiment.make_optimiser(config, 450).init({"w": np.zeros(1)}).rate
+    assert float(schedule) == pytest.approx(9e-4 * np.exp(-5 * (1 - 0.5 / 14) ** 2))
+    assert experiment.make_loss(config).__qualname__.startswith("distilled")
 
 
 RATE = 8000

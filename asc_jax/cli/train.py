@@ -125,6 +125,8 @@ def announce(name: str, experiment, clips, workdir, validation_clips=None) -> No
     if validation_clips is not None:
         fraction = config.data.validation_locations
         print(f"held out: {len(validation_clips):,} clips, of {fraction:.0%} of the locations")
+    if config.distill.logits:
+        print(f"teachers: {printable(config.distill.logits)}")
     if not experiment.within_budget:
         print(limits.OVER_BUDGET)
 
