@@ -9,8 +9,6 @@ Clips and rows are matched by file name, so the order of either does not matter.
 import contextlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +25,6 @@ FORMAT = "asc_jax teacher logits 1"
 READ_AT_ONCE = 64  # clips, while only their names are wanted
 FOLDER = "audio/"  # which TAU's lists put before a name, and data sets may leave out
 N_NAMED = 3  # clips that a message names
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class TeacherLogits(NamedTuple):
@@ -235,7 +232,9 @@ def _opened(path: Path) -> Iterator:
                 raise UserError(f"{path} is a Git LFS pointer, not the file: run git lfs pull")
             file.seek(0)
             yield np.load(file, allow_pickle=False)
-    except (AttributeError, TypeError, *DAMAGE) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes NumPy raise whatever comes to hand
         raise _unreadable(path, error) from error
 
 
@@ -265,7 +264,7 @@ def _read_index(path: Path) -> tuple[list[str], tuple[str, ...] | None]:
             if not isinstance(each, list) or not all(isinstance(name, str) for name in each):
                 raise ValueError("filenames or classes is no list of names")
         return names, None if classes is None else tuple(classes)
-    except DAMAGE as error:
+    except (OSError, KeyError, ValueError) as error:
         raise _unreadable(index, error) from error
 
 
@@ -296,7 +295,8 @@ def _checked(path: Path, logits, filenames: Sequence[str], classes) -> np.ndarra
             f"{path} holds an array {np.shape(logits)} for {n:,} file names and {n_classes} "
             "classes, expected [n, n_classes] or [n_teachers, n, n_classes]"
         )
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite then, which is told below
+        array = array.astype(np.float32)
     n_bad = int(np.sum(~np.isfinite(array).all(axis=-1)))
     if n_bad:
         raise UserError(f"{path} has NaN or inf in {n_bad:,} of {n * len(array):,} rows of logits")
