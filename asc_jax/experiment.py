@@ -26,7 +26,7 @@ from asc_jax.features.augmentation import (
 from asc_jax.machine.named_parts import bind, errors_named, find, require_section, takes
 from asc_jax.models import evaluation, training
 from asc_jax.models.from_config import log_mel_shape, model, n_samples
-from asc_jax.training import config_checks, optim, state, steps
+from asc_jax.training import config_checks, distillation, optim, state, steps
 from asc_jax.training.losses import LOSSES
 from asc_jax.types import Array, Params
 
@@ -63,14 +63,18 @@ class Experiment:
         """Return the key that every training step folds its number into."""
         return jax.random.split(jax.random.key(self.config.seed))[1]
 
-    def tx(self, n_steps: int) -> optax.GradientTransformation:
-        """Return the optimiser of a run of `n_steps` steps, with its schedule."""
-        return make_optimiser(self.config, n_steps)
+    def tx(self, n_steps: int, n_epochs: int | None = None) -> optax.GradientTransformation:
+        """Return the optimiser of a run of `n_steps` steps, with its schedule.
+
+        n_epochs: of these steps; None: as many as the config says.
+        """
+        return make_optimiser(self.config, n_steps, n_epochs)
 
     def new_state(self, variables: Params, tx: optax.GradientTransformation) -> state.TrainState:
         """Return the state before the first step; computing in float16 needs a loss scale."""
         scale_loss = self.config.precision.compute == "float16"
-        return state.create(variables, tx, scale_loss=scale_loss)
+        ema = bool(self.config.train.ema)
+        return state.create(variables, tx, scale_loss=scale_loss, ema=ema)
 
     def abstract_state(self) -> state.TrainState:
         """Return the shapes and dtypes of the run's `TrainState`."""
@@ -106,6 +110,7 @@ class Experiment:
             forward=train_forward(self.config, axis_name),
             loss_fn=self.loss_fn,
             tx=tx,
+            ema=self.config.train.ema,
             axis_name=axis_name,
         )
         return functools.partial(steps.train_steps, step=step)
@@ -136,7 +141,7 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     """
     config_checks.check_values(config)
     augmentations = make_augmentations(config)
-    loss_fn = bind(LOSSES, config.loss, "config.loss")
+    loss_fn = make_loss(config)
     make_optimiser(config, 1)
     cost = measure(config)
     _check_parts(config, augmentations, loss_fn, cost["n_classes"])
@@ -150,14 +155,39 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     return Experiment(config, cost, within, n_samples(config), augmentations, loss_fn)
 
 
-def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
+def make_loss(config) -> Callable:
+    """Return the loss of the section `loss`, compared with teachers as `distill` says.
+
+    Raises:
+      UserError: there is no such loss, or a value is not accepted.
+    """
+    loss_fn = bind(LOSSES, config.loss, "config.loss")
+    if not config.distill.logits:
+        return loss_fn
+    parts = {"distilled": functools.partial(distillation.distilled, loss_fn)}
+    section = {k: v for k, v in config.distill.items() if k not in ("logits", "meta_csv")}
+    with errors_named("config.distill"):
+        return bind(parts, {"name": "distilled", **section}, "config.distill")()
+
+
+def make_optimiser(
+    config, n_steps: int, n_epochs: int | None = None
+) -> optax.GradientTransformation:
     """Return the optimiser of the sections `optim` and `schedule` for a run of `n_steps` steps.
+
+    A schedule that takes `n_epochs` is given it: that of the config, if it is None here.
 
     Raises:
       UserError: there is no such part, or it rejects a value.
     """
-    schedule = bind(optim.SCHEDULES, config.schedule, "config.schedule")
+    in_epochs = _is_in_epochs(config.schedule)
+    supplied = ("n_epochs",) if in_epochs else ()
+    schedule = bind(optim.SCHEDULES, config.schedule, "config.schedule", supplied=supplied)
+    if in_epochs:
+        schedule = functools.partial(schedule, n_epochs=n_epochs or config.train.n_epochs)
     optimiser = bind(optim.OPTIMISERS, config.optim, "config.optim")
+    if config.train.clip_norm:
+        optimiser = optim.clipped(optimiser, config.train.clip_norm)
     if config.init.from_run:
         optimiser = optim.with_factors(optimiser)
     with errors_named("config.schedule"):
@@ -170,6 +200,15 @@ def make_optimiser(config, n_steps: int) -> optax.GradientTransformation:
         if any(jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) for x in jax.tree.leaves(state)):
             raise TypeError("its state holds a random key, which a checkpoint cannot")
     return tx
+
+
+def _is_in_epochs(section) -> bool:
+    """Return whether a schedule asks for the number of epochs, and its section does not say it."""
+    if "n_epochs" in section:
+        return False
+    with contextlib.suppress(ValueError):  # a part without a signature, which `bind` rejects
+        return takes(find(optim.SCHEDULES, section.get("name"), "config.schedule"), "n_epochs")
+    return False
 
 
 def make_augmentations(config) -> tuple[Augmentation, ...]:
@@ -229,6 +268,8 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
                 with errors_named(f"config.augment.{each.label}"), contextlib.suppress(KeyError):
                     call = functools.partial(each, context=context)
                     batch = jax.eval_shape(call, jax.random.key(0), batch)
+    if config.distill.logits:
+        batch[distillation.COLUMN] = _shape((2, 1, n_classes), float)
     logits = _shape((2, n_classes), float)
     with errors_named("config.loss"), contextlib.suppress(KeyError):
         shape = jax.eval_shape(loss_fn, logits, batch).shape

@@ -72,6 +72,16 @@ def get_config() -> ml_collections.ConfigDict:
     # training.losses.LOSSES; gamma 0 is cross-entropy.
     config.loss = ml_collections.ConfigDict({"name": "focal", "gamma": 0.0})
 
+    # training.distillation.distilled: files of teachers' logits, separated by commas, "" for none;
+    # meta_csv is the table of those files whose rows are a table's. See docs/distillation.md.
+    config.distill = ml_collections.ConfigDict()
+    config.distill.logits = ""
+    config.distill.meta_csv = ""
+    config.distill.average = "logits"
+    config.distill.temperature = 2.0
+    config.distill.weight = 0.02
+    config.distill.reduction = "mean"
+
     # training.optim.OPTIMISERS and SCHEDULES: AdamW; linear warm-up, then cosine to 0.
     config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 1e-4})
     config.schedule = ml_collections.ConfigDict()
@@ -97,6 +107,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.checkpoint_every_epochs = 1
     config.train.keep_checkpoints = 2
     config.train.keep_best = False
+    # Evaluate and store an exponential moving average of the parameters with this decay, as 0.999;
+    # limit the norm of the gradient to clip_norm. 0: neither.
+    config.train.ema = 0.0
+    config.train.clip_norm = 0.0
     config.train.steps_per_call = 8  # twice as many, on a GPU 128, where the clips are resident
     # resident.place_clips: whether the training clips lie on the accelerators.
     config.train.resident = "auto"

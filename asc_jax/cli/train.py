@@ -27,12 +27,14 @@ from asc_jax.cli.shared_flags import define_process_flags, define_replica_flags,
 from asc_jax.complexity import limits
 from asc_jax.data import held_out
 from asc_jax.data.clips import open_for
+from asc_jax.data.teacher_logits import with_teachers_of
 from asc_jax.errors import UserError, printable
 from asc_jax.evaluation import initial
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.experiment import make as make_experiment
 from asc_jax.experiment import with_labels
 from asc_jax.machine import hosts, lock
+from asc_jax.pytorch.files import read_tensor
 from asc_jax.training import config_checks, loop
 from asc_jax.training.workdir import run_config
 
@@ -59,6 +61,7 @@ def main(argv) -> None:
     clips, test_clips = (
         open_for(config, split) for split in (config.data.train_split, config.data.test_split)
     )
+    clips = with_teachers_of(config, clips, read_tensor)
     _warn_of_shared_splits(config.data.train_split, config.data.test_split)
     hosts.require_same(config=config.to_json(), clips=clips.identity)
     options = {"make_evaluator": make_evaluator, **config.train}
@@ -122,6 +125,8 @@ def announce(name: str, experiment, clips, workdir, validation_clips=None) -> No
     if validation_clips is not None:
         fraction = config.data.validation_locations
         print(f"held out: {len(validation_clips):,} clips, of {fraction:.0%} of the locations")
+    if config.distill.logits:
+        print(f"teachers: {printable(config.distill.logits)}")
     if not experiment.within_budget:
         print(limits.OVER_BUDGET)
 

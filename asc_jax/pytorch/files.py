@@ -82,6 +82,22 @@ def read(path: str | os.PathLike) -> TorchFile:
     return TorchFile(path, tensors, _by_name(path, hyper_parameters))
 
 
+def read_tensor(path: str | os.PathLike) -> np.ndarray:
+    """Read the one tensor that a file holds, by itself or under a name, as `read` reads several.
+
+    Raises:
+      UserError: as `read`, or the file holds several tensors.
+    """
+    path = pathlib.Path(path)
+    content = _load(path)
+    if isinstance(content, require("torch").Tensor):
+        return _to_array(path, "its tensor", content)
+    arrays = read(path).arrays()
+    if len(arrays) > 1:
+        raise UserError(f"{path} holds {len(arrays)} tensors, expected one: {short(list(arrays))}")
+    return next(iter(arrays.values()))
+
+
 def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]) -> None:
     """Write a file for `torch.load` atomically.
 

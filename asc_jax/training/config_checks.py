@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 
 from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
 from asc_jax.data import labels
@@ -35,6 +36,7 @@ SECTIONS = [
     "model",
     "init",
     "loss",
+    "distill",
     "optim",
     "schedule",
     "precision",
@@ -85,6 +87,8 @@ def _expectations(config) -> tuple[Expectation, ...]:
         *_of_whole_numbers(config),
         ("data.validation_locations", 0 <= config.data.validation_locations < 1, "in [0, 1)"),
         *_of_budget(budget),
+        ("train.ema", 0 <= train.ema < 1, "in [0, 1)"),
+        ("train.clip_norm", 0 <= train.clip_norm < math.inf, "at least 0"),
         ("train.resident", train.resident in RESIDENT, " or ".join(RESIDENT)),
         ("data.train_split", config.data.train_split != "evaluation", "a split with labels"),
         ("data.test_split", config.data.test_split != "evaluation", "a split with labels"),

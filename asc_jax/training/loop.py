@@ -51,6 +51,8 @@ def fit_seeds(
     steps_per_call: int,
     resident: str = "off",
     n_seeds: int = 1,
+    ema: float = 0.0,
+    clip_norm: float = 0.0,
     validation_clips=None,
     start: Callable | None = None,
     together: bool | None = None,
@@ -73,6 +75,7 @@ def fit_seeds(
         see `resident_steps`.
       resident: whether the training clips lie on the accelerators: see `place_clips`.
       n_seeds: not used here; the command makes the experiments.
+      ema, clip_norm: not used here; the experiments have them.
       validation_clips: of training locations held out; if given, they are evaluated on along
         the way in place of the test clips, and `keep_best` selects by them.
       start: what a fresh run begins with: see `Run.restore`.

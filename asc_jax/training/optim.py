@@ -13,6 +13,7 @@ from asc_jax.errors import expect
 from asc_jax.types import Array, Params
 
 MAX_LR = 1e6
+MAX_EPOCHS = 10**6
 MAX_WARMUP_STEPS = 10**9  # below what the step's integer holds
 
 
@@ -60,6 +61,140 @@ def constant(n_steps: int, *, peak_lr: float) -> optax.Schedule:
     return optax.constant_schedule(peak_lr)
 
 
+def warmup_flat_linear(
+    n_steps: int,
+    *,
+    n_epochs: int,
+    peak_lr: float,
+    warmup_epochs: float,
+    down_from_epoch: float,
+    down_epochs: float,
+    last: float,
+    by_epoch: bool = False,
+) -> optax.Schedule:
+    """Return a schedule: exponential warm-up, flat, linearly down, flat.
+
+    The rate is `peak_lr` times exp(−5 (1 − e / warmup_epochs)²) in epoch e of the warm-up, of which
+    the first half epoch counts as its end.
+
+    Args:
+      n_steps: length of the whole run, steps.
+      n_epochs: its length in epochs; the program gives it.
+      peak_lr: rate of the flat part, > 0.
+      warmup_epochs: length of the warm-up, ≥ 0.
+      down_from_epoch: where the rate begins to fall, ≥ 0.
+      down_epochs: how long it falls, > 0.
+      last: fraction of `peak_lr` that it falls to, in [0, 1].
+      by_epoch: keep the rate of an epoch's beginning throughout it, as the source does.
+
+    Raises:
+      BadValue: a value is out of its range.
+
+    Source: F. Schmid et al., CP-JKU's submissions to DCASE 2022 and 2023 Task 1: 150 epochs, of
+    which 14 warm up, down from 50 over 84 to 0.005. The warm-up is that of S. Laine and T. Aila,
+    "Temporal ensembling for semi-supervised learning", ICLR 2017.
+
+    Example:
+      >>> schedule = warmup_flat_linear(150, n_epochs=150, peak_lr=1.0, warmup_epochs=14,
+      ...     down_from_epoch=50, down_epochs=84, last=0.005)
+      >>> [round(float(schedule(epoch)), 4) for epoch in (0, 7, 14, 50, 92, 140)]
+      [0.0096, 0.2865, 1.0, 1.0, 0.5025, 0.005]
+    """
+    _require_rate(peak_lr)
+    _require_from_0("warmup_epochs", warmup_epochs)
+    _require_from_0("down_from_epoch", down_from_epoch)
+    expect("down_epochs", down_epochs, 0 < down_epochs < math.inf, "above 0")
+    expect("last", last, 0 <= last <= 1, "in [0, 1]")
+    epoch_of = _epoch_of(n_steps, n_epochs, by_epoch)
+
+    def schedule(step: Array | int) -> Array:
+        epoch = epoch_of(step)
+        rate = 1 - (1 - last) * jnp.clip((epoch - down_from_epoch) / down_epochs, 0, 1)
+        if warmup_epochs:
+            phase = 1 - jnp.clip(epoch, min(0.5, warmup_epochs), warmup_epochs) / warmup_epochs
+            rate = rate * jnp.exp(-5 * phase**2)
+        return peak_lr * rate
+
+    return schedule
+
+
+def cosine_restarts(
+    n_steps: int,
+    *,
+    n_epochs: int,
+    peak_lr: float,
+    first_epochs: int,
+    factor: int = 1,
+    min_lr: float = 0.0,
+    by_epoch: bool = False,
+) -> optax.Schedule:
+    """Return a schedule: half a cosine from `peak_lr` to `min_lr`, again and again.
+
+    Args:
+      n_steps: length of the whole run, steps.
+      n_epochs: its length in epochs; the program gives it.
+      peak_lr: rate at the beginning of each, > 0.
+      first_epochs: length of the first, ≥ 1.
+      factor: by which each is longer than the one before, ≥ 1. A run best ends where one does:
+        after 150 epochs, say, with the first of 10 and a factor of 2.
+      min_lr: rate at the end of each, in [0, peak_lr].
+      by_epoch: keep the rate of an epoch's beginning throughout it.
+
+    Raises:
+      BadValue: a value is out of its range.
+
+    Source: I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts",
+    ICLR 2017; `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`, which Y. Cai's TF-SepNet uses
+    with 10 epochs and a factor of 2, by epoch.
+
+    Example:
+      >>> schedule = cosine_restarts(30, n_epochs=30, peak_lr=1.0, first_epochs=10, factor=2)
+      >>> [round(float(schedule(epoch)), 4) for epoch in (0, 5, 10, 20)]
+      [1.0, 0.5, 1.0, 0.5]
+    """
+    _require_rate(peak_lr)
+    for name, value in (("first_epochs", first_epochs), ("factor", factor)):
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        expect(name, value, is_whole and 1 <= value <= MAX_EPOCHS, "a whole number from 1 on")
+    expect("min_lr", min_lr, 0 <= min_lr <= peak_lr, "from 0 to peak_lr")
+    epoch_of = _epoch_of(n_steps, n_epochs, by_epoch)
+    lengths = [first_epochs]
+    while factor > 1 and sum(lengths) < n_epochs:
+        lengths.append(lengths[-1] * factor)
+    starts = [sum(lengths[:k]) for k in range(len(lengths))]
+
+    def schedule(step: Array | int) -> Array:
+        epoch = epoch_of(step)
+        if factor == 1:
+            position = (epoch % first_epochs) / first_epochs
+        else:
+            k = jnp.sum(epoch >= jnp.array(starts)) - 1
+            position = (epoch - jnp.array(starts)[k]) / jnp.array(lengths)[k]
+        fall = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(position, 1)))
+        return min_lr + (peak_lr - min_lr) * fall
+
+    return schedule
+
+
+def adam(learning_rate: Array | float, *, weight_decay: float) -> optax.GradientTransformation:
+    """Return Adam, whose weight decay is added to the gradient, BatchNorm's included.
+
+    Args:
+      learning_rate: of the step.
+      weight_decay: an L2 penalty's, which the moments see, ≥ 0.
+
+    Raises:
+      BadValue: the weight decay is negative or not finite.
+
+    Source: `torch.optim.Adam`, betas 0.9 and 0.999, eps 1e-8.
+    """
+    _require_from_0("weight_decay", weight_decay)
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8),
+    )
+
+
 def adamw(learning_rate: Array | float, *, weight_decay: float) -> optax.GradientTransformation:
     """Return AdamW with weight decay on every parameter, BatchNorm's included.
 
@@ -72,12 +207,17 @@ def adamw(learning_rate: Array | float, *, weight_decay: float) -> optax.Gradien
 
     Source: the official baseline (torch.optim.AdamW, betas 0.9 and 0.999, eps 1e-8).
     """
-    expect("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "at least 0")
+    _require_from_0("weight_decay", weight_decay)
     return optax.adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
 
 
-SCHEDULES = {"warmup_cosine": warmup_cosine, "constant": constant}
-OPTIMISERS = {"adamw": adamw}
+SCHEDULES = {
+    "warmup_cosine": warmup_cosine,
+    "constant": constant,
+    "warmup_flat_linear": warmup_flat_linear,
+    "cosine_restarts": cosine_restarts,
+}
+OPTIMISERS = {"adamw": adamw, "adam": adam}
 
 
 class ScheduledState(NamedTuple):
@@ -151,6 +291,27 @@ def with_factors(
     return with_rate
 
 
+def clipped(
+    optimiser: Callable[[Array], optax.GradientTransformation], max_norm: float
+) -> Callable[[Array], optax.GradientTransformation]:
+    """Return an optimiser that sees gradients whose norm, of all parameters, is at most `max_norm`.
+
+    A longer gradient keeps its direction. The state is the optimiser's own.
+    """
+    clip = optax.clip_by_global_norm(max_norm)
+
+    def with_rate(rate: Array) -> optax.GradientTransformation:
+        tx = optimiser(rate)
+
+        def update(updates, state, params=None):
+            updates, _ = clip.update(updates, optax.EmptyState())
+            return tx.update(updates, state, params)
+
+        return optax.GradientTransformation(tx.init, update)
+
+    return with_rate
+
+
 def make_tx(
     n_steps: int, *, peak_lr: float, warmup_steps: int, weight_decay: float
 ) -> optax.GradientTransformation:
@@ -162,6 +323,18 @@ def make_tx(
 def skip_step(opt_state: ScheduledState) -> ScheduledState:
     """Return the state after a step that is left out: only the schedule moves on."""
     return opt_state._replace(count=opt_state.count + 1)
+
+
+def _epoch_of(n_steps: int, n_epochs: int, by_epoch: bool) -> Callable[[Array | int], Array]:
+    """Return step → epochs done, a fraction where it is not `by_epoch`."""
+    steps_per_epoch = max(1, n_steps // n_epochs)
+    if by_epoch:
+        return lambda step: jnp.asarray(jnp.asarray(step) // steps_per_epoch, float)
+    return lambda step: jnp.asarray(step, float) / steps_per_epoch
+
+
+def _require_from_0(name: str, value: float) -> None:
+    expect(name, value, 0 <= value < math.inf, "at least 0")
 
 
 def _require_rate(peak_lr: float) -> None:

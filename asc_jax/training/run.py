@@ -63,7 +63,7 @@ class Run:
         self.steps_per_epoch, self.n_steps = self._batches.steps_per_epoch, self._batches.n_steps
         self._half = config.precision.compute == "float16"
         self._check = not_finite.StepCheck(self.n_steps, half=self._half)
-        self.tx = experiment.tx(self.n_steps)
+        self.tx = experiment.tx(self.n_steps, n_epochs)
         self.key = experiment.root_key()
         self.checkpoints = checkpoints.Checkpoints(workdir, keep=keep)
         self.step = 0

@@ -1,6 +1,7 @@
 """The state that a training step changes, and its first value. Data only: no functions inside."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from flax.training.dynamic_scale import DynamicScale
 from asc_jax.training.optim import ScheduledState
 from asc_jax.types import Array, Params
 
+EMA = "ema"  # in `further`: the exponential moving average of the variables
 FIRST_LOSS_SCALE = 2.0**16
 
 
@@ -35,8 +37,27 @@ class TrainState:
 
     @property
     def variables(self) -> Params:
-        """Return `{"params", "batch_stats"}`, as a network is applied to them."""
+        """Return `{"params", "batch_stats"}` to evaluate: their average, if the state keeps one."""
+        if isinstance(self.further, dict) and EMA in self.further:
+            return self.further[EMA]
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    def averaged(self, decay: float) -> "TrainState":
+        """Return the state after a step with the step's variables added to their average.
+
+        It is the mean over the steps so far, in which each weighs `decay` of the one after it.
+        Values that are no floating numbers are the last ones.
+        """
+        rate = (1 - decay) / -jnp.expm1(self.step * math.log(decay))  # of Σ decayⁱ, i < step
+
+        def add(mean, new):
+            if not jnp.issubdtype(new.dtype, jnp.floating):
+                return new
+            return mean + rate.astype(new.dtype) * (new - mean)
+
+        now = {"params": self.params, "batch_stats": self.batch_stats}
+        mean = jax.tree.map(add, self.further[EMA], now)
+        return self.replace(further={**self.further, EMA: mean})
 
     @property
     def model_state(self) -> dict:
@@ -72,12 +93,17 @@ class ProgramState(TrainState):
 
 
 def create(
-    variables: Params, tx: optax.GradientTransformation, *, scale_loss: bool = False
+    variables: Params,
+    tx: optax.GradientTransformation,
+    *,
+    scale_loss: bool = False,
+    ema: bool = False,
 ) -> TrainState:
     """Return the state before the first step, from `{"params", "batch_stats"}`.
 
     scale_loss: for float16, whose smallest number is 6e-8: start at 2¹⁶, halve after every
-    gradient that overflowed, double after 2,000 in a row that did not.
+    gradient that overflowed, double after 2,000 in a row that did not. ema: keep an average of the
+    variables, which `TrainState.averaged` moves on.
     """
     loss_scale = DynamicScale(
         fin_steps=jnp.zeros((), jnp.int32), scale=jnp.full((), FIRST_LOSS_SCALE, jnp.float32)
@@ -88,6 +114,7 @@ def create(
         batch_stats=variables["batch_stats"],
         opt_state=tx.init(variables["params"]),
         loss_scale=loss_scale if scale_loss else None,
+        further={EMA: dict(variables)} if ema else None,
     )
 
 

@@ -26,6 +26,7 @@ def train_step(
     forward: Callable,
     loss_fn: Callable,
     tx: optax.GradientTransformation,
+    ema: float = 0.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after a step: augmentation, gradient, optimiser.
@@ -41,6 +42,7 @@ def train_step(
         those of `state.model_state`, and the latter after the step.
       loss_fn: `(logits, batch) -> [b]`, with the augmented batch.
       tx: optax transformation.
+      ema: decay of the average of the variables that the state keeps; 0: it keeps none.
       axis_name: replica axis, under pmap.
 
     Returns:
@@ -70,6 +72,7 @@ def train_step(
     loss, aux, grads, loss_scale, finite = _gradients(objective, state, axis_name)
     logits, updates = aux
     new_state = _updated(state, tx, grads, updates, loss_scale, finite)
+    new_state = new_state.averaged(ema) if ema else new_state
     correct = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
     n_correct = _psum(jnp.sum(correct), axis_name)
     skipped = 1 - jnp.asarray(finite, jnp.int32)

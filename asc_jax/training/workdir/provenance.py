@@ -45,8 +45,9 @@ def refuse_another_run(extra: dict, experiment, clips, watched, workdir: pathlib
         )
     if extra.get("train_data") not in (None, _identity(clips)):
         raise UserError(
-            f"{workdir} was trained on other clips than the split now holds, though as "
-            "many: choose another --workdir, or resume it with the same data set"
+            f"{workdir} was trained on other clips than the split now holds, though as many, or "
+            "with other logits of teachers: choose another --workdir, or resume it with the same "
+            "data set and the same config.distill.logits"
         )
     before, now = extra.get("watched_data"), _identity(watched)
     if experiment.config.train.keep_best and None not in (before, now) and before != now:

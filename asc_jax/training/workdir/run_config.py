@@ -205,6 +205,9 @@ def _of_results(config: dict) -> dict:
     for section, names in FREE.items():
         for name in names:
             config.get(section, {}).pop(name, None)
+    if distill := config.get("distill", {}):  # a checkpoint knows the logits themselves
+        distill["logits"] = "given" if distill.get("logits") else ""
+        distill.pop("meta_csv", None)
     train = config.get("train", {})
     if train.get("resident") in ("auto", "off", "float32"):  # float32 all of them
         train["resident"] = "float32"
