@@ -7,6 +7,8 @@ error of the same in float32; and the bank of torchaudio's compliance.kaldi.
 
 import functools
 import pathlib
+import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,11 @@ from asc_jax.errors import UserError
 from asc_jax.features import filters, front_end
 from asc_jax.features.augmentation import training_input
 from asc_jax.models.from_config import log_mel_shape
+from asc_jax.training import config_checks
 from asc_jax.training.workdir import upgrade
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "front_ends.npz"
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "front_ends.md"
 KALDI = {
     "sample_rate": 32_000,
     "n_fft": 4096,
@@ -197,6 +201,18 @@ def test_frames_follow_pre_emphasis_wherever_they_are_counted(monkeypatch):
         solved = budget.solve(small_config(features__pre_emphasis=emphasis))
         assert solved["n_frames"] == 64
         assert solved["hop_lengths"] == ((500, 507) if emphasis else (501, 507))
+
+
+def test_values_on_the_page_are_those_that_are_compared():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = []
+    section = types.SimpleNamespace(update=lambda **values: found.append(values))
+    exec(code, {"config": types.SimpleNamespace(features=section)})
+    for values, (_, compared) in zip(found, FRONT_ENDS.values(), strict=True):
+        assert {key: value for key, value in values.items() if "jitter" not in key} == compared
+        config = small_config().copy_and_resolve_references()
+        config.features.update(values)
+        config_checks.check_values(config)
 
 
 @pytest.mark.parametrize(

@@ -395,6 +395,9 @@ def mixup(
         raise UserError("two sections of config.augment are mixup: leave one out")
     names = [name.strip() for name in targets.split(",")]
     names = [name for name in names if targets != TARGETS or name in batch]
+    for name in names:
+        if name not in batch:
+            raise KeyError(f"targets of mixup has {name}, which the clips do not have")
     (coin, partner, fraction), log_mel = key, batch["log_mel"]
     apply = jax.random.uniform(coin, (), jnp.float32) < p
     mask, here = context.gather(batch["mask"]), batch["batch_row"]

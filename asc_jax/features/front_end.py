@@ -204,18 +204,19 @@ def jittered_bands(
     highest = f_min + f_min_jitter, f_max + f_max_jitter / 2
     draw = jax.random.uniform(key, (2,), dtype)
     low, high = (a + u * (b - a) for a, b, u in zip(lowest, highest, draw, strict=True))
-    slope = 1127.0 / 700.0 if mel_scale == "kaldi" else 2595.0 / math.log(10.0) / 700.0
-    mels = [slope * 700.0 * jnp.log1p(f / 700.0) for f in (low, high)]
+    # Both scales are multiples of ln(1 + f / 700), and their triangles do not depend on which.
+    mels = [jnp.log1p(f / 700.0) for f in (low, high)]
     share = jnp.arange(n_mels + 2, dtype=dtype) / (n_mels + 1)
     edges = mels[0] + share * (mels[1] - mels[0])
-    freqs = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     if mel_scale == "kaldi":
-        places = slope * 700.0 * np.log1p(freqs / 700.0)
+        freqs = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+        places = np.log1p(freqs / 700.0)
         places[n_fft // 2 :] = np.inf
     else:
-        places, edges = freqs, 700.0 * jnp.expm1(edges / (slope * 700.0))
+        places = freqs = np.linspace(0, sample_rate // 2, n_fft // 2 + 1)
+        edges = 700.0 * jnp.expm1(edges)
     group = GROUPS.get(jax.default_backend(), n_mels)
-    reach = _reach(lowest, highest, n_mels, sample_rate / n_fft, len(freqs))
+    reach = _reach(lowest, highest, n_mels, freqs[1], len(freqs))
     blocks = []
     for first in range(0, n_mels, group):
         last = min(first + group, n_mels)

@@ -133,7 +133,7 @@ def _of_features(f, clip_s: float) -> tuple[Expectation, ...]:
         ),
         ("features.hop_length", 1 <= f.hop_length <= half, f"in 1 … {half:g}, half a clip"),
         ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),
-        ("features.n_fft", n_fft < 4 * half, "less than two clips"),
+        ("features.n_fft", n_fft < 4 * half - 2 * bool(f.pre_emphasis), "less than two clips"),
         ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
         ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),
         ("features.f_min", 0 <= f.f_min < f.f_max, "at least 0 and below features.f_max"),

@@ -88,8 +88,9 @@ class Run:
             run_config.keep(self.workdir, self.experiment.config)
             return self._first_state(start)
         state, extra, self.step = restored
+        arrays = self.array_sums if self.step < self.n_steps else None
         provenance.refuse_another_run(
-            extra, self.experiment, self.clips, self.watched, self.workdir, self.array_sums
+            extra, self.experiment, self.clips, self.watched, self.workdir, arrays
         )
         run_config.keep(self.workdir, self.experiment.config)
         for name, value in extra.get("partial_epoch", {}).items():
