@@ -28,6 +28,7 @@ from asc_jax.models import evaluation, training
 from asc_jax.models.from_config import log_mel_shape, model, n_samples
 from asc_jax.training import config_checks, distillation, optim, state, steps
 from asc_jax.training.losses import LOSSES
+from asc_jax.training.mixed_loss import of_mixed
 from asc_jax.types import Array, Params
 
 CPU_CHUNK = 1  # clip
@@ -108,7 +109,7 @@ class Experiment:
                 axis_name=axis_name,
             ),
             forward=train_forward(self.config, axis_name),
-            loss_fn=self.loss_fn,
+            loss_fn=of_mixed(self.loss_fn),
             tx=tx,
             ema=self.config.train.ema,
             axis_name=axis_name,
@@ -227,6 +228,8 @@ def make_augmentations(config) -> tuple[Augmentation, ...]:
         fits = isinstance(order, int | float)
         expect(f"config.augment.{label}.order", order, fits, "a number")
     made = []
+    groups = {column: tuple(group["values"]) for column, group in config.labels.groups.items()}
+    context = Context(config.features.sample_rate, groups=groups)
     by_order = sorted(config.augment.items(), key=lambda item: (item[1].get("order", 0), item[0]))
     for label, section in by_order:
         where = f"config.augment.{label}"
@@ -239,6 +242,8 @@ def make_augmentations(config) -> tuple[Augmentation, ...]:
             )
         bound = bind(AUGMENTATIONS, section, where, supplied=("key", "batch", "context"))
         load = fn.load_arrays and functools.partial(fn.load_arrays, **bound.keywords)
+        if load and takes(fn.load_arrays, "context"):
+            load = functools.partial(load, context=context)
         made.append(Augmentation(label, fn.stage, bound, fn.n_keys, takes(fn, "context"), load))
     return tuple(made)
 
@@ -272,7 +277,7 @@ def _check_parts(config, augmentations, loss_fn: Callable, n_classes: int) -> No
         batch[distillation.COLUMN] = _shape((2, 1, n_classes), float)
     logits = _shape((2, n_classes), float)
     with errors_named("config.loss"), contextlib.suppress(KeyError):
-        shape = jax.eval_shape(loss_fn, logits, batch).shape
+        shape = jax.eval_shape(of_mixed(loss_fn), logits, batch).shape
         expect("name", config.loss.name, shape == (2,), f"a value for each clip, not {shape}")
 
 

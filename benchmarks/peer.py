@@ -113,7 +113,7 @@ def _training(spec: Mapping, config, given, training_input) -> Job:
 
 def _shape(config) -> tuple[int, int]:
     f = config.features
-    return f.n_mels, features.n_frames(f.sample_rate, f.hop_length)
+    return f.n_mels, features.n_frames(f.sample_rate, **f)
 
 
 def _wait() -> None:

@@ -65,7 +65,7 @@ def layers(config, itemsize: int = FLOAT32) -> list[Layer]:
 
 def _front_end_bytes(f) -> int:
     """Each written once and read once: rolled clip, frames, spectrum, power, mel power, log-mel."""
-    n_frames, n_bins = features.n_frames(f.sample_rate, f.hop_length), f.n_fft // 2 + 1
+    n_frames, n_bins = features.n_frames(f.sample_rate, **f), f.n_fft // 2 + 1
     per_frame = f.win_length + 2 * n_bins + n_bins + 2 * f.n_mels
     return FLOAT32 * 2 * (f.sample_rate + n_frames * per_frame)
 

@@ -39,6 +39,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.features.n_mels = 256
     config.features.f_min = 0.0
     config.features.f_max = 16_000.0
+    # What other networks' front ends have (docs/front_ends.md): 2-tap pre-emphasis, 0 for none;
+    # "hann" (periodic) or "hann_symmetric"; mel bands of "htk" or "kaldi"; the network takes
+    # (log-mel - norm_mean) / norm_std; and by how many Hz the bands' edges move in training.
+    config.features.pre_emphasis = 0.0
+    config.features.window = "hann"
+    config.features.mel_scale = "htk"
+    config.features.norm_mean = 0.0
+    config.features.norm_std = 1.0
+    config.features.f_min_jitter = 0.0
+    config.features.f_max_jitter = 0.0
 
     # features.augmentation.AUGMENTATIONS: a section each, by any label; a value of 0 turns one off.
     config.augment = ml_collections.ConfigDict()

@@ -192,6 +192,38 @@ def test_front_end_with_an_odd_n_fft_keeps_its_logits(kind):
     assert_same(run_back(module.load(module.build(deployment)), inputs, 4), expected, 4)
 
 
+@pytest.mark.parametrize(
+    "kind", [*kinds(["onnx", "litert", "c"]), pytest.param("stablehlo", marks=NIGHTLY)]
+)
+def test_another_front_end_keeps_its_logits(kind):
+    """Pre-emphasis that takes a frame off, another window and bank, a scaled log-mel."""
+    module = kind_of(kind)
+    deployment = deploy_small(
+        features__pre_emphasis=0.97,
+        features__window="hann_symmetric",
+        features__mel_scale="kaldi",
+        features__norm_mean=-4.5,
+        features__norm_std=5.0,
+        features__f_max=15_500.0,
+        features__f_max_jitter=1000.0,
+    )
+    assert deployment.n_frames == 16
+    inputs, expected = results_in_jax(deployment, noise(4)[0])
+    assert_same(run_back(module.load(module.build(deployment)), inputs, 4), expected, 4)
+
+
+@pytest.mark.parametrize(
+    "kind", ["onnx", *(pytest.param(kind, marks=NIGHTLY) for kind in ("litert", "c"))]
+)
+def test_front_end_at_44100_hz_keeps_its_logits(kind):
+    module = kind_of(kind)
+    wide = {"sample_rate": 44_100, "n_fft": 8192, "win_length": 8192, "f_max": 22_050.0}
+    deployment = deploy_small(**{f"features__{name}": value for name, value in wide.items()})
+    audio = np.random.default_rng(0).standard_normal((4, 44_100)).astype(np.float32) * 0.1
+    inputs, expected = results_in_jax(deployment, audio)
+    assert_same(run_back(module.load(module.build(deployment)), inputs, 4), expected, 4)
+
+
 @pytest.mark.parametrize("n_fft", [4095, 4000])
 def test_n_fft_that_litert_cannot_transform_is_refused_by_name(n_fft):
     deployment = deploy_small(features__n_fft=n_fft)
@@ -304,14 +336,16 @@ def test_stablehlo_says_how_long_it_can_be_read_and_where_it_runs(small_deployme
     )
 
 
+@pytest.mark.parametrize("mel_scale", filters.FILTERBANKS)
 @pytest.mark.parametrize("f_max", [16_000.0, 8_000.0])
-@pytest.mark.parametrize("n_mels", [256, 40])
-def test_bands_are_the_mel_filterbank(n_mels, f_max):
+@pytest.mark.parametrize("n_mels", [512, 256, 40])
+def test_bands_are_the_mel_filterbank(n_mels, f_max, mel_scale):
     bank = {"n_fft": 4096, "n_mels": n_mels, "sample_rate": 32_000, "f_min": 50.0, "f_max": f_max}
+    bank |= {"mel_scale": mel_scale}
     band, here, below = Deployment([], bank, 32_000, {}).mel_bands()
     dense = np.zeros((2049, n_mels), np.float32)
     rows, inner = np.arange(2049), band > 0
     dense[rows, band] = here
     dense[rows[inner], band[inner] - 1] = below[inner]
-    np.testing.assert_array_equal(dense, filters.mel_filterbank(**bank))
+    np.testing.assert_array_equal(dense, filters.filterbank(**bank))
     assert np.all(np.diff(band) >= 0)

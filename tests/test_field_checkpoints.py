@@ -422,6 +422,19 @@ def test_other_strides_and_another_front_end_are_told_by_the_hyper_parameters(pa
     ):
         save(path, prefixed("model.", network), hyper_parameters=HOP | hyper_parameters)
         assert expected in refusal(path)
+    kaldi = {
+        "mel_scale": "kaldi",
+        "pre_emphasis": 0.97,
+        "window": "hann_symmetric",
+        "norm_mean": -4.5,
+        "norm_std": 5.0,
+    }
+    config = base.get_config()
+    config.features.update(kaldi)
+    overrides = {f"features.{name}": value for name, value in kaldi.items()}
+    told = {"name": "base.py", "config": config, "overrides": overrides}
+    features = converted(path, **told)[1].features
+    assert {name: features[name] for name in kaldi} == kaldi
 
 
 # Hyper-parameters that leave a question.

@@ -111,17 +111,22 @@ def solve(config: ml_collections.ConfigDict) -> dict:
       `expansion`, the largest in steps of 0.01. None where even the smallest is over.
       `at_least`: names of those where the search ended before the budget did.
     """
-    length = n_samples(config)
+    length, f = n_samples(config), config.features.to_dict()
+
+    def n_frames_with(hop_length):
+        return features.n_frames(length, **f | {"hop_length": hop_length})
+
+    framed = n_frames_with(1) - 1  # samples
 
     def with_frames(n_frames):
-        smallest_hop = length // n_frames + 1  # of those that give at most so many
+        smallest_hop = framed // n_frames + 1  # of those that give at most so many
         return _changed(config, "features", hop_length=smallest_hop)
 
     n_frames = _largest(2, MAX_FRAMES, lambda n: _within(with_frames(n)))
     hops = None
     if n_frames is not None:
         n_frames = log_mel_shape(with_frames(n_frames))[1]
-        hops = [h for h in range(1, length + 1) if features.n_frames(length, h) == n_frames]
+        hops = [h for h in range(1, length + 1) if n_frames_with(h) == n_frames]
     widest = _largest_attribute(config, "width", 8, MAX_WIDTH)
     expansion = _largest_attribute(config, "expansion", 0.01, MAX_EXPANSION)
     ends = {

@@ -19,7 +19,14 @@ import numpy as np
 from asc_jax.data.labels import Labels
 from asc_jax.errors import UserError, short
 
-RESERVED = ("mask", "audio_scale", "batch_row", "mel_power", "log_mel")  # columns of the program
+RESERVED = (
+    "mask",
+    "audio_scale",
+    "batch_row",
+    "mel_power",
+    "log_mel",
+    "mix_weight",
+)  # columns of the program
 NO_CLIP = np.iinfo(np.int64).min  # in an order: a row that is filled up
 # Names of the folders of data sets: TAU's, and those of any other recordings.
 DATASET, OWN_DATASET = "tau22", "clips"

@@ -23,6 +23,7 @@ from asc_jax.export.graph import (
     compute,
 )
 from asc_jax.features import filters
+from asc_jax.features.augmentation import JITTER
 
 EXTENSION = ".h"
 STEM = "asc_model"
@@ -54,11 +55,13 @@ root of its sum of squares, over (mean of all channels' norms + 1e-6). ASC_ACTIV
 end every layer applies its `activation`: relu6 = min(max(x, 0), 6), silu = x * sigmoid(x),
 hard_swish = x * relu6(x + 3) / 6, gelu = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
 
-The log-mel [ASC_N_MELS][ASC_N_FRAMES] of ASC_N_SAMPLES samples: reflect ASC_N_FFT / 2 samples,
+The log-mel [ASC_N_MELS][ASC_N_FRAMES] of ASC_N_SAMPLES samples x: if ASC_PRE_EMPHASIS is not 0,
+take x[n + 1] - ASC_PRE_EMPHASIS * x[n], one sample fewer; reflect ASC_N_FFT / 2 samples,
 rounded down, at the start and the rest of ASC_N_FFT at the end; frame t starts at t *
 ASC_HOP_LENGTH; times the window of ASC_WIN_LENGTH, which is centred in ASC_N_FFT, at (ASC_N_FFT -
 ASC_WIN_LENGTH) / 2; power P of the Fourier transform; bin k adds ASC_MEL_HERE[k] * P[k] to band
-ASC_MEL_BAND[k] and ASC_MEL_BELOW[k] * P[k] to the band before it; then ln(mel + ASC_LOG_OFFSET)."""
+ASC_MEL_BAND[k] and ASC_MEL_BELOW[k] * P[k] to the band before it; then ln(mel + ASC_LOG_OFFSET);
+the network takes (that - ASC_NORM_MEAN) / ASC_NORM_STD."""
 
 
 def build(deployment: Deployment) -> dict[str, bytes]:
@@ -97,7 +100,9 @@ def _lines(deployment: Deployment) -> Iterator[str]:
     for name, value in deployment.metadata.items():
         yield _comment(f"{name}: {value}")
     yield "*/\n#ifndef ASC_MODEL_H\n#define ASC_MODEL_H\n\n#include <stdint.h>\n"
-    yield from (f"#define ASC_{name.upper()} {value!r}" for name, value in f.items())
+    for name, value in f.items():
+        if not isinstance(value, str) and name not in JITTER:  # training alone uses these
+            yield f"#define ASC_{name.upper()} {value!r}"
     yield f"#define ASC_N_SAMPLES {deployment.n_samples}"
     yield f"#define ASC_N_FRAMES {deployment.n_frames}"
     yield f"#define ASC_LOG_OFFSET {features.LOG_OFFSET!r}f"
@@ -105,7 +110,7 @@ def _lines(deployment: Deployment) -> Iterator[str]:
     yield "static const char *const ASC_CLASSES[ASC_N_CLASSES] = { /* in UTF-8 */"
     yield from (f"    {_string(name)}," for name in deployment.classes)
     yield "};\n"
-    yield from _array("ASC_WINDOW", filters.hann_window(f["win_length"]))
+    yield from _array("ASC_WINDOW", filters.window(f["window"], f["win_length"]))
     band, here, below = deployment.mel_bands()
     yield from _array("ASC_MEL_BAND", band.astype(np.int16))
     yield from _array("ASC_MEL_HERE", here)
@@ -265,6 +270,10 @@ def _compute_log_mel(text: str, waveform: np.ndarray) -> np.ndarray:
     n_fft, win_length, hop, n_mels, n_frames = (int(_read_define(text, name)) for name in names)
     left, half = (n_fft - win_length) // 2, n_fft // 2
     window = np.pad(_read_array(text, "WINDOW"), (left, n_fft - win_length - left))
+    names = ("PRE_EMPHASIS", "NORM_MEAN", "NORM_STD")
+    emphasis, mean, std = (np.float32(_read_define(text, name)) for name in names)
+    if emphasis:
+        waveform = waveform[:, 1:] - emphasis * waveform[:, :-1]
     padded = np.pad(waveform, ((0, 0), (half, n_fft - half)), mode="reflect")
     frames = np.stack([padded[:, t * hop : t * hop + n_fft] for t in range(n_frames)], axis=1)
     power = np.abs(np.fft.rfft(frames * window)) ** 2  # [b, t, bin]
@@ -273,4 +282,4 @@ def _compute_log_mel(text: str, waveform: np.ndarray) -> np.ndarray:
     np.add.at(mel, band + 1, (power * _read_array(text, "MEL_HERE")).T)
     np.add.at(mel, band, (power * _read_array(text, "MEL_BELOW")).T)
     log_mel = np.log(mel[1:] + np.float32(_read_define(text, "LOG_OFFSET")))
-    return log_mel.transpose(2, 0, 1)[..., None]
+    return ((log_mel - mean) / std).transpose(2, 0, 1)[..., None]

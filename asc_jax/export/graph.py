@@ -99,7 +99,7 @@ class Deployment:
     @property
     def n_frames(self) -> int:
         """Return the number of frames of a clip's log-mel."""
-        return features.n_frames(self.n_samples, self.features["hop_length"])
+        return features.n_frames(self.n_samples, **self.features)
 
     @property
     def classes(self) -> list[str]:
@@ -122,8 +122,8 @@ class Deployment:
           `band` int32, never falling; `here`, `below` float32; all `[n_fft // 2 + 1]`. The
           weights equal those of the filterbank bit for bit.
         """
-        names = ("n_fft", "n_mels", "sample_rate", "f_min", "f_max")
-        bank = filters.mel_filterbank(**{name: self.features[name] for name in names})
+        names = ("mel_scale", "n_fft", "n_mels", "sample_rate", "f_min", "f_max")
+        bank = filters.filterbank(**{name: self.features[name] for name in names})
         last = np.where(bank != 0, np.arange(bank.shape[1]), 0).max(axis=1)
         band = np.maximum.accumulate(last)
         rows = np.arange(len(bank))
@@ -134,7 +134,8 @@ class Deployment:
         """Return the window of the front end, centred among zeros: `[n_fft]` float32."""
         n_fft, win_length = self.features["n_fft"], self.features["win_length"]
         left = (n_fft - win_length) // 2
-        return np.pad(filters.hann_window(win_length), (left, n_fft - win_length - left))
+        window = filters.window(self.features["window"], win_length)
+        return np.pad(window, (left, n_fft - win_length - left))
 
 
 def compute(operations: Sequence[Operation], params: Params, log_mel: Array) -> Array:

@@ -110,10 +110,13 @@ def _silent() -> Iterator[None]:
 
 def _log_mel(tf, deployment: Deployment, waveform):
     """Compute the front end, `[b, n_samples]` → `[b, n_mels, n_frames, 1]`."""
-    n_fft, n_mels, hop_length = (deployment.features[n] for n in ("n_fft", "n_mels", "hop_length"))
+    f = deployment.features
+    n_fft, n_mels, hop_length = (f[n] for n in ("n_fft", "n_mels", "hop_length"))
     half = n_fft // 2
+    if f["pre_emphasis"]:
+        waveform = waveform[:, 1:] - np.float32(f["pre_emphasis"]) * waveform[:, :-1]
     padded = tf.pad(waveform, [[0, 0], [half, n_fft - half]], "REFLECT")
-    starts = range(0, deployment.n_samples + 1, hop_length)
+    starts = range(0, deployment.n_frames * hop_length, hop_length)
     frames = tf.stack([padded[:, start : start + n_fft] for start in starts], 1)
     spectrum = tf.signal.rfft(frames * deployment.window(), [n_fft])
     power = tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2
@@ -122,7 +125,10 @@ def _log_mel(tf, deployment: Deployment, waveform):
     mel = tf.math.unsorted_segment_sum(by_bin * here[:, None], band, n_mels)
     mel += tf.math.unsorted_segment_sum(by_bin * below[:, None], band, n_mels + 1)[1:]
     mel = tf.reshape(tf.transpose(mel), [-1, len(starts), n_mels])
-    return tf.transpose(tf.math.log(mel + LOG_OFFSET), [0, 2, 1])[..., None]
+    log_mel = tf.math.log(mel + LOG_OFFSET)
+    if (f["norm_mean"], f["norm_std"]) != (0, 1):
+        log_mel = (log_mel - np.float32(f["norm_mean"])) / np.float32(f["norm_std"])
+    return tf.transpose(log_mel, [0, 2, 1])[..., None]
 
 
 def _network(tf, deployment: Deployment, log_mel):

@@ -116,10 +116,17 @@ def _model(deployment: Deployment, artefact: str) -> bytes:
 
 def _log_mel(w: _Writer, deployment: Deployment) -> str:
     """Add the front end, `waveform [b, n_samples]` → `[b, 1, n_mels, n_frames]`."""
-    f = deployment.features
+    f, waveform = deployment.features, "waveform"
     half = f["n_fft"] // 2
+    if f["pre_emphasis"]:
+        n, axis = deployment.n_samples, w.constant(np.array([1]))
+        before, here = (
+            w.node("Slice", waveform, *(w.constant(np.array([at])) for at in ends), axis)
+            for ends in ((0, n - 1), (1, n))
+        )
+        waveform = w.node("Sub", here, w.node("Mul", before, w.scalar(f["pre_emphasis"])))
     pads = w.constant(np.array([0, half, 0, f["n_fft"] - half]))
-    padded = w.node("Pad", "waveform", pads, mode="reflect")
+    padded = w.node("Pad", waveform, pads, mode="reflect")
     signal = w.node("Unsqueeze", padded, w.constant(np.array([2])))
     window = w.constant(deployment.window(), "window")
     spectrum = w.node("STFT", signal, w.constant(np.int64(f["hop_length"])), window, onesided=1)
@@ -127,6 +134,9 @@ def _log_mel(w: _Writer, deployment: Deployment) -> str:
     bank = _filterbank(w, f["n_mels"], *deployment.mel_bands())
     mel = w.node("Transpose", w.node("MatMul", power, bank), perm=[0, 2, 1])
     log = w.node("Log", w.node("Add", mel, w.scalar(LOG_OFFSET)))
+    if (f["norm_mean"], f["norm_std"]) != (0, 1):
+        log = w.node("Sub", log, w.scalar(f["norm_mean"]))
+        log = w.node("Div", log, w.scalar(f["norm_std"]))
     return w.node("Unsqueeze", log, w.constant(np.array([1])))
 
 

@@ -6,7 +6,16 @@ from asc_jax.features.front_end import (
     log_mel,
     mel_power,
     n_frames,
+    normalise,
     resample,
 )
 
-__all__ = ["LOG_OFFSET", "log_compress", "log_mel", "mel_power", "n_frames", "resample"]
+__all__ = [
+    "LOG_OFFSET",
+    "log_compress",
+    "log_mel",
+    "mel_power",
+    "n_frames",
+    "normalise",
+    "resample",
+]

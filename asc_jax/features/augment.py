@@ -45,7 +45,7 @@ def time_roll(waveform: Array, shifts: Array) -> Array:
     return clip_by_clip(roll, waveform, shifts)
 
 
-def mask_band(power: Array, start: Array, width: Array, *, axis: int) -> Array:
+def mask_band(power: Array, start: Array, width: Array, *, axis: int, value: float = 0.0) -> Array:
     """Zero `width` bins from `start` on.
 
     Args:
@@ -53,6 +53,7 @@ def mask_band(power: Array, start: Array, width: Array, *, axis: int) -> Array:
       start: `[b]` integer, first bin.
       width: `[b]` integer, number of bins.
       axis: 1 masks mel bins, 2 masks frames.
+      value: what stands there in place of 0.
 
     Returns:
       `[b, n_mels, n_frames]`.
@@ -61,7 +62,7 @@ def mask_band(power: Array, start: Array, width: Array, *, axis: int) -> Array:
     shape[axis] = power.shape[axis]
     index = jnp.arange(power.shape[axis]).reshape(shape)
     start, end = start[:, None, None], (start + width)[:, None, None]
-    return jnp.where((index >= start) & (index < end), jnp.zeros_like(power), power)
+    return jnp.where((index >= start) & (index < end), jnp.full_like(power, value), power)
 
 
 def band_from_uniform(uniform: Array, n_bins: int, max_width: int) -> tuple[Array, Array]:
@@ -82,9 +83,9 @@ def band_from_uniform(uniform: Array, n_bins: int, max_width: int) -> tuple[Arra
     return start.astype(jnp.int32), width.astype(jnp.int32)
 
 
-def freq_mask(keys: Array, power: Array, *, max_width: int) -> Array:
+def freq_mask(keys: Array, power: Array, *, max_width: int, value: float = 0.0) -> Array:
     """Zero one band of mel power per clip, `[b, n_mels, n_frames]`; max_width 0 is identity."""
-    return _random_mask(keys, power, max_width, axis=1)
+    return _random_mask(keys, power, max_width, axis=1, value=value)
 
 
 def time_mask(keys: Array, power: Array, *, max_width: int) -> Array:
@@ -92,12 +93,56 @@ def time_mask(keys: Array, power: Array, *, max_width: int) -> Array:
     return _random_mask(keys, power, max_width, axis=2)
 
 
-def _random_mask(keys: Array, power: Array, max_width: int, axis: int) -> Array:
+def _random_mask(keys: Array, power: Array, max_width: int, axis: int, value: float = 0.0) -> Array:
     if max_width == 0:
         return power
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,), power.dtype))(keys)
     start, width = band_from_uniform(uniform, power.shape[axis], max_width)
-    return mask_band(power, start, width, axis=axis)
+    return mask_band(power, start, width, axis=axis, value=value)
+
+
+def band_edges(key: Array, n_mels: int, *, min_bands: int, max_bands: int, min_width: int) -> Array:
+    """Cut the mel bins into a random number of bands of random widths.
+
+    Args:
+      key: one key.
+      n_mels: number of bins, at least `max_bands * min_width`.
+      min_bands, max_bands: the number of bands is one of these, or between, all equally likely.
+      min_width: bins that every band has at least.
+
+    Returns:
+      `[max_bands + 1]` int, never falling: the first bin of each band, and `n_mels` for each band
+      that there is not and at the end.
+    """
+    of_number, of_widths = jax.random.split(key)
+    n_bands = jax.random.randint(of_number, (), min_bands, max_bands + 1)
+    number = jnp.arange(max_bands + 1)
+    free = n_mels - n_bands * min_width  # bins, beyond the least widths
+    uniform = jax.random.uniform(of_widths, (max_bands + 1,), jnp.float32)
+    inner = (number > 0) & (number < n_bands)
+    cuts = jnp.sort(jnp.where(inner, jnp.floor(uniform * (free + 1)), jnp.inf))  # the inner first
+    place = jnp.roll(cuts, 1) + number * min_width
+    place = jnp.where(number == 0, 0, jnp.where(inner, place, n_mels))
+    return place.astype(jnp.int32)
+
+
+def filter_gains(edges: Array, gains: Array, n_mels: int, *, linear: bool) -> Array:
+    """Return a gain for every mel bin from those of bands.
+
+    Args:
+      edges: `[n + 1]`, as `band_edges` returns them.
+      gains: `[b, n + 1]`, of the bands, or with `linear` of their edges.
+      n_mels: number of bins.
+      linear: interpolate between the edges; otherwise each band has one gain.
+
+    Returns:
+      `[b, n_mels]`, dtype of `gains`.
+    """
+    bins = jnp.arange(n_mels)
+    if not linear:
+        return gains[:, jnp.searchsorted(edges, bins, side="right") - 1]
+    place, knots = bins.astype(gains.dtype), edges.astype(gains.dtype)
+    return jax.vmap(lambda row: jnp.interp(place, knots, row))(gains)
 
 
 def band_statistics(log_mel: Array) -> tuple[Array, Array]:

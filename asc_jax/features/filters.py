@@ -1,11 +1,13 @@
 """The front end's constant matrices: resampling kernel, Hann window, mel filterbank.
 
-Made by numpy alone. In float32 the kernel and the filterbank equal torchaudio's bit for bit.
+Made by numpy alone. In float32 the kernel and the filterbanks equal torchaudio's bit for bit.
 """
 
 import math
 
 import numpy as np
+
+from asc_jax.errors import expect
 
 LOWPASS_WIDTH = 6  # zero crossings of the resampling sinc, one side
 ROLLOFF = 0.99  # cut-off as a share of the lower Nyquist rate
@@ -100,15 +102,77 @@ def mel_filterbank(
     return np.maximum(np.minimum(up, down), dtype(0.0))
 
 
-def n_empty_bands(n_fft: int, n_mels: int, sample_rate: int, f_min: float, f_max: float) -> int:
-    """Return how many mel bands lie between two frequencies of the FFT: they are always silent."""
-    weights = mel_filterbank(n_fft, n_mels, sample_rate, f_min, f_max, np.float64)
+def kaldi_filterbank(
+    n_fft: int, n_mels: int, sample_rate: int, f_min: float, f_max: float, dtype=np.float32
+) -> np.ndarray:
+    """Kaldi's filters: triangles over mel, where those of `mel_filterbank` are over frequency.
+
+    The bin of half the sample rate counts in no band.
+
+    Args, returns: as `mel_filterbank`.
+
+    Source: torchaudio.compliance.kaldi.get_mel_banks without warping.
+    """
+    dtype = np.dtype(dtype).type
+    low, high = (1127.0 * math.log(1.0 + f / 700.0) for f in (f_min, f_max))
+    freqs = dtype(sample_rate / n_fft) * np.arange(n_fft // 2 + 1).astype(dtype)
+    ratio = (dtype(1.0) + freqs / dtype(700.0)).astype(np.float64)
+    mels = (dtype(1127.0) * np.log(ratio).astype(dtype))[:, None]  # [f, 1]
+    steps = np.arange(n_mels + 2).astype(dtype) * dtype((high - low) / (n_mels + 1))
+    edges = dtype(low) + steps
+    up = (mels - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    down = (edges[2:] - mels) / (edges[2:] - edges[1:-1])
+    weights = np.maximum(np.minimum(up, down), dtype(0.0))
+    weights[n_fft // 2 :] = 0
+    return weights
+
+
+FILTERBANKS = ("htk", "kaldi")  # values of `mel_scale`
+WINDOWS = ("hann", "hann_symmetric")
+
+
+def filterbank(
+    mel_scale: str,
+    n_fft: int,
+    n_mels: int,
+    sample_rate: int,
+    f_min: float,
+    f_max: float,
+    dtype=np.float32,
+) -> np.ndarray:
+    """Return `mel_filterbank` for the scale "htk" and `kaldi_filterbank` for "kaldi"."""
+    expect("mel_scale", mel_scale, mel_scale in FILTERBANKS, " or ".join(FILTERBANKS))
+    make = mel_filterbank if mel_scale == "htk" else kaldi_filterbank
+    return make(n_fft, n_mels, sample_rate, f_min, f_max, dtype)
+
+
+def n_empty_bands(mel_scale: str, n_fft: int, n_mels: int, *rate_and_edges: float) -> int:
+    """Return how many mel bands lie between two frequencies of the FFT: they are always silent.
+
+    Args: as of `filterbank`.
+    """
+    weights = filterbank(mel_scale, n_fft, n_mels, *rate_and_edges, np.float64)
     return int((weights.max(axis=0) <= 0).sum())
+
+
+def window(name: str, n_samples: int) -> np.ndarray:
+    """Return the window "hann", which is periodic, or "hann_symmetric": `[n_samples]` float32."""
+    expect("window", name, name in WINDOWS, " or ".join(WINDOWS))
+    return hann_window(n_samples) if name == "hann" else symmetric_hann_window(n_samples)
 
 
 def hann_window(n_samples: int) -> np.ndarray:
     """Periodic Hann window, `[n_samples]` float32, its phase rounded to float32 as PyTorch's."""
-    phase = np.arange(n_samples, dtype=np.float32) * np.float32(2 * np.pi / n_samples)
+    return _hann(n_samples, n_samples)
+
+
+def symmetric_hann_window(n_samples: int) -> np.ndarray:
+    """Hann window whose last sample equals its first, `[n_samples]` float32."""
+    return _hann(n_samples, max(n_samples - 1, 1))
+
+
+def _hann(n_samples: int, period: int) -> np.ndarray:
+    phase = np.arange(n_samples, dtype=np.float32) * np.float32(2 * np.pi / period)
     cosine = np.cos(phase.astype(np.float64)).astype(np.float32)
     return np.float32(0.5) - np.float32(0.5) * cosine
 

@@ -46,8 +46,8 @@ def attributes(config) -> dict:
 
 def log_mel_shape(config) -> tuple[int, int, int]:
     """Return `(n_mels, n_frames, 1)` of a clip."""
-    f = config.features
-    return f.n_mels, features.n_frames(n_samples(config), f.hop_length), 1
+    n_frames = features.n_frames(n_samples(config), **config.features)
+    return config.features.n_mels, n_frames, 1
 
 
 def n_samples(config) -> int:

@@ -45,7 +45,8 @@ WITHOUT = (
     "the network would hear what it was not trained on. To train it further, save its weights "
     "without hyper-parameters: torch.save(checkpoint['state_dict'], 'weights.pt')"
 )
-# Of the front end of 2023's CP-Mobile, of which nothing is stored among the tensors.
+# Of the front end of 2023's CP-Mobile, of which nothing is stored among the tensors: these tell
+# neither its pre-emphasis nor its scaling.
 KALDI_PARAMETERS = ("fmin_aug_range", "fmax_aug_range")
 
 
@@ -77,7 +78,7 @@ def infer(
         recordings at another rate or of another front end or network, two of one meaning differ,
         or the network has another number of classes than the config.
     """
-    _check_hyper_parameters(told)
+    _check_hyper_parameters(told, config.features.mel_scale)
     config = config.copy_and_resolve_references().unlock()
     sources = {}
     for key, names in HYPER_PARAMETERS.items():
@@ -180,8 +181,11 @@ def _is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_hyper_parameters(told: Mapping[str, object]) -> None:
-    """Raise a `UserError` if they are those of what no config of ours describes."""
+def _check_hyper_parameters(told: Mapping[str, object], mel_scale: str) -> None:
+    """Raise a `UserError` if they are those of what no config of ours describes.
+
+    mel_scale: of the config, which has to be told of Kaldi's mel bands.
+    """
     told = {
         name: value
         for name, value in told.items()
@@ -194,10 +198,12 @@ def _check_hyper_parameters(told: Mapping[str, object]) -> None:
                 f"are made of recordings at {ORIG_RATE} Hz, and others, resampled, have another "
                 "spectrum than the network was trained on"
             )
-    for place in _found(told, KALDI_PARAMETERS):
+    for place in () if mel_scale == "kaldi" else _found(told, KALDI_PARAMETERS):
         raise UserError(
             f"the hyper-parameter {place} is that of another front end (pre-emphasis, Kaldi's "
-            f"mel bands, scaled log-mel), which features cannot compute: {WITHOUT}"
+            "mel bands, scaled log-mel), of which the file does not tell all: say it with "
+            "--config base.py --config.features.mel_scale=kaldi and the other values of "
+            "docs/front_ends.md"
         )
     for name, (is_other, ours) in OTHER_FRONT_ENDS.items():
         for place, value in _found(told, (name,)).items():

@@ -156,7 +156,7 @@ def settings_of(constants: Mapping[str, np.ndarray], f) -> dict[str, int | float
         n_fft = f.n_fft if f.n_fft // 2 + 1 == n_bins else 2 * (n_bins - 1)
         told |= {"features.n_fft": n_fft, "features.n_mels": n_mels}
         own = f.sample_rate, f.f_min, f.f_max
-        if not _is_filterbank(bank, n_fft, *own):
+        if not _is_filterbank(bank, n_fft, *own, f.mel_scale):
             scale, rate, f_min, f_max = _range(bank)
             if scale == "HTK" and _is_filterbank(bank, n_fft, rate, f_min, f_max):
                 told |= {"features.sample_rate": rate, "features.f_min": f_min}
@@ -187,9 +187,13 @@ def check(constants: Mapping[str, np.ndarray], f) -> None:
             raise UserError(
                 f"the file was made with another front end: {name} {problem} for {f.sample_rate} "
                 f"Hz, n_fft {f.n_fft}, win_length {f.win_length}, n_mels {f.n_mels}, {f.f_min:g} "
-                f"to {f.f_max:g} Hz (HTK mel without norm, periodic Hann, resampled from "
-                f"{ORIG_RATE} Hz)"
+                f"to {f.f_max:g} Hz ({_described(f)}, resampled from {ORIG_RATE} Hz)"
             )
+
+
+def _described(f) -> str:
+    mel = {"htk": "HTK mel without norm", "kaldi": "Kaldi's mel bands"}[f.mel_scale]
+    return f"{mel}, {'periodic' if f.window == 'hann' else 'symmetric'} Hann"
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -218,7 +222,7 @@ def _of_kernel(stored: np.ndarray, f) -> str | None:
 
 
 def _of_window(stored: np.ndarray, f) -> str | None:
-    stored, ours = stored.ravel(), filters.hann_window(f.win_length)
+    stored, ours = stored.ravel(), filters.window(f.window, f.win_length)
     n = np.arange(f.win_length)
 
     def cosines(period, a, b, c=0.0):
@@ -248,10 +252,10 @@ def _of_window(stored: np.ndarray, f) -> str | None:
 
 
 def _of_filterbank(stored: np.ndarray, f) -> str | None:
-    ours = filters.mel_filterbank(f.n_fft, f.n_mels, f.sample_rate, f.f_min, f.f_max)
+    ours = filters.filterbank(f.mel_scale, f.n_fft, f.n_mels, f.sample_rate, f.f_min, f.f_max)
     if stored.shape != ours.shape:
         return _difference(stored, ours)
-    if _is_filterbank(stored, f.n_fft, f.sample_rate, f.f_min, f.f_max):
+    if _is_filterbank(stored, f.n_fft, f.sample_rate, f.f_min, f.f_max, f.mel_scale):
         return None
     scale, rate, f_min, f_max = _range(stored)
     if scale is None:
@@ -273,7 +277,9 @@ def _is_kernel(stored: np.ndarray, orig_rate: int, new_rate: int) -> bool:
     return _fits(stored.reshape(ours.shape), ours, ROUNDING[KERNEL])
 
 
-def _is_filterbank(stored, n_fft: int, rate: int, f_min: float, f_max: float) -> bool:
+def _is_filterbank(
+    stored, n_fft: int, rate: int, f_min: float, f_max: float, mel_scale: str = "htk"
+) -> bool:
     if not 0 <= f_min < f_max or rate < 2:
         return False
     n_mels = stored.shape[1]
@@ -282,7 +288,8 @@ def _is_filterbank(stored, n_fft: int, rate: int, f_min: float, f_max: float) ->
     widths = np.diff(edges)
     unit = np.finfo(np.float32).eps * (700 + edges[2:])
     tolerance = EDGE_UNITS * unit / np.minimum(widths[:-1], widths[1:])
-    return _fits(stored, filters.mel_filterbank(n_fft, n_mels, rate, f_min, f_max), tolerance)
+    ours = filters.filterbank(mel_scale, n_fft, n_mels, rate, f_min, f_max)
+    return _fits(stored, ours, tolerance)
 
 
 def _fits(stored: np.ndarray, ours: np.ndarray, tolerance) -> bool:

@@ -59,17 +59,19 @@ def check_values(config) -> None:
         if not holds:
             raise UserError(f"config.{name} is {short(_value(config, name))}, expected {expected}")
     f = config.features
-    _warn_of_empty_bands(f.n_fft, f.n_mels, f.sample_rate, f.f_min, f.f_max)
+    _warn_of_empty_bands(f.mel_scale, f.n_fft, f.n_mels, f.sample_rate, f.f_min, f.f_max)
 
 
 @functools.cache  # once for the seeds of a run
-def _warn_of_empty_bands(n_fft: int, n_mels: int, *rate_and_edges: float) -> None:
+def _warn_of_empty_bands(mel_scale: str, n_fft: int, n_mels: int, *rate_and_edges: float) -> None:
     """Warn of mel bands that no frequency of the FFT falls into, and say what has none."""
-    empty = filters.n_empty_bands(n_fft, n_mels, *rate_and_edges)
+    empty = filters.n_empty_bands(mel_scale, n_fft, n_mels, *rate_and_edges)
     if not empty:
         return
     fitting = (
-        n for n in range(n_mels - 1, 0, -1) if not filters.n_empty_bands(n_fft, n, *rate_and_edges)
+        n
+        for n in range(n_mels - 1, 0, -1)
+        if not filters.n_empty_bands(mel_scale, n_fft, n, *rate_and_edges)
     )
     log.warning(
         "%d of the %d mel bands are always silent, since n_fft=%d has no frequency in them; "
@@ -125,7 +127,7 @@ def _of_budget(budget) -> tuple[Expectation, ...]:
 
 def _of_features(f, clip_s: float) -> tuple[Expectation, ...]:
     n_mels, n_fft, nyquist = f.n_mels, f.n_fft, f.sample_rate / 2
-    half = nyquist * clip_s  # of a clip's samples
+    half, scales = nyquist * clip_s, filters.FILTERBANKS  # half of a clip's samples
     return (
         (
             "features.sample_rate",
@@ -134,10 +136,33 @@ def _of_features(f, clip_s: float) -> tuple[Expectation, ...]:
         ),
         ("features.hop_length", 1 <= f.hop_length <= half, f"in 1 … {half:g}, half a clip"),
         ("features.n_mels", 1 <= n_mels <= n_fft // 2 + 1, f"in 1 … {n_fft // 2 + 1} (of n_fft)"),
-        ("features.n_fft", n_fft < 4 * half, "less than two clips"),
+        ("features.n_fft", n_fft < 4 * half - 2 * bool(f.pre_emphasis), "less than two clips"),
         ("features.win_length", 1 <= f.win_length <= n_fft, f"in 1 … {n_fft} (n_fft)"),
         ("features.f_max", f.f_max <= nyquist, f"at most {nyquist:g} Hz, half the sample rate"),
         ("features.f_min", 0 <= f.f_min < f.f_max, "at least 0 and below features.f_max"),
+        ("features.pre_emphasis", 0 <= f.pre_emphasis < 1, "in [0, 1): 0 is none, 0.97 is usual"),
+        ("features.window", f.window in filters.WINDOWS, " or ".join(filters.WINDOWS)),
+        ("features.mel_scale", f.mel_scale in scales, " or ".join(scales)),
+        ("features.norm_mean", math.isfinite(f.norm_mean), "a number, such as the mean log-mel"),
+        ("features.norm_std", 0 < f.norm_std < math.inf, "above 0, such as 1 for none"),
+        *_of_jitter(f, nyquist),
+    )
+
+
+def _of_jitter(f, nyquist: float) -> tuple[Expectation, ...]:
+    lowest_top = f.f_max - f.f_max_jitter / 2
+    return (
+        (
+            "features.f_max_jitter",
+            0 <= f.f_max_jitter <= 2 * (nyquist - f.f_max),
+            f"in 0 … {2 * (nyquist - f.f_max):g}, so that features.f_max, moved by half of it, "
+            f"stays at most {nyquist:g} Hz: lower features.f_max by half of the jitter",
+        ),
+        (
+            "features.f_min_jitter",
+            f.f_min_jitter >= 0 and f.f_min + f.f_min_jitter < lowest_top,
+            "at least 0, so that features.f_min, moved by it, stays below features.f_max",
+        ),
     )
 
 

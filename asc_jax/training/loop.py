@@ -24,6 +24,7 @@ from asc_jax.training.placement import place_state
 from asc_jax.training.resident import place_clips, resident_steps
 from asc_jax.training.run import Run
 from asc_jax.training.state import TrainState
+from asc_jax.training.workdir import provenance
 
 
 def fit(experiment, clips, test_clips, workdir, **options) -> TrainState:
@@ -108,15 +109,18 @@ def fit_seeds(
         for run in runs:
             run.watch("validation", validation_clips)
     states = [run.restore(start) for run in runs]
-    source, held = clips, None
+    source, held, arrays = clips, None, {}
     if any(run.is_unfinished(eval_every_epochs) for run in runs):
+        arrays = runs[0].experiment.arrays()  # before clips are read: a file may be missing
+        for run in runs:  # which differ in nothing but their seeds
+            run.array_sums = provenance.array_sums(arrays)
         source, held = place_clips(clips, resident)
     if held is not None:
         steps_per_call = resident_steps(steps_per_call, runs[0].steps_per_epoch)
     if together is None:
         together = jax.default_backend() != "cpu"
     plan = _Plan(eval_every_epochs, checkpoint_every_epochs, keep_best, steps_per_call)
-    return _train_all(runs, states, source, held, plan, together)
+    return _train_all(runs, states, source, held, arrays, plan, together)
 
 
 class Program:
@@ -176,7 +180,13 @@ class _Plan:
 
 
 def _train_all(
-    runs: list[Run], states: list[TrainState], source, held: dict | None, plan: _Plan, together
+    runs: list[Run],
+    states: list[TrainState],
+    source,
+    held: dict | None,
+    arrays: dict,
+    plan: _Plan,
+    together,
 ) -> list[TrainState]:
     """Train the runs together, or one after the other."""
     apart = not together or len({run.step for run in runs}) > 1
@@ -185,7 +195,7 @@ def _train_all(
         runs[0].experiment.train_steps(runs[0].tx, axis_name=replicas.AXIS),
         seeds=len(groups[0]) > 1,
     )
-    arrays = {label: replicas.share(own) for label, own in runs[0].experiment.arrays().items()}
+    arrays = {label: replicas.share(own) for label, own in arrays.items()}
     for group in groups:
         trained = _train(
             [runs[k] for k in group], [states[k] for k in group], train, source, held, arrays, plan

@@ -1,6 +1,7 @@
 """The place of a run in its training: its counters, figures, checkpoints and journal."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -87,8 +88,9 @@ class Run:
             run_config.keep(self.workdir, self.experiment.config)
             return self._first_state(start)
         state, extra, self.step = restored
+        arrays = self.array_sums if self.step < self.n_steps else None
         provenance.refuse_another_run(
-            extra, self.experiment, self.clips, self.watched, self.workdir
+            extra, self.experiment, self.clips, self.watched, self.workdir, arrays
         )
         run_config.keep(self.workdir, self.experiment.config)
         for name, value in extra.get("partial_epoch", {}).items():
@@ -96,6 +98,16 @@ class Run:
         if self.step < self.n_steps:
             print(f"resuming {self.workdir} at step {self.step} of {self.n_steps}")
         return state
+
+    @functools.cached_property
+    def array_sums(self) -> dict[str, str]:
+        """Return a hash of what each augmentation reads, by its label."""
+        return provenance.array_sums(self.experiment.arrays())
+
+    def _provenance(self, n_epochs: int) -> dict:
+        return provenance.of_run(
+            self.experiment, self.source, self.watched, n_epochs, self.array_sums
+        )
 
     def _first_state(self, start: Callable | None) -> TrainState:
         if start is None:
@@ -174,7 +186,7 @@ class Run:
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
             what = f"the parameters or statistics are not finite after step {self.step}"
             raise self._not_finite(what, self.step)
-        extra = provenance.of_run(self.experiment, self.source, self.watched, epoch)
+        extra = self._provenance(epoch)
         extra["partial_epoch"] = dataclasses.asdict(self._sums)
         self.checkpoints.save(self.step, state, extra)
 
@@ -190,7 +202,7 @@ class Run:
         if accuracy is None:
             raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")
         if keep_best:
-            extra = provenance.of_run(self.experiment, self.source, self.watched, epoch + 1)
+            extra = self._provenance(epoch + 1)
             best.keep(self.workdir, state, extra, step=self.step, kind=self.kind, accuracy=accuracy)
         # Last: a run that was killed before it had all this done finds no entry, and does it again.
         names = ("accuracy", "macro_accuracy", "log_loss")

@@ -281,7 +281,7 @@ def describe(
     return {
         "input_sampling_rate": f"{config.features.sample_rate / 1000:g}kHz",
         "acoustic_features": "log-mel energies",
-        "data_augmentation": ", ".join(_augmentation(config.augment)) or None,
+        "data_augmentation": ", ".join(_augmentation(config)) or None,
         "machine_learning_method": "CNN",
         "external_data_usage": ", ".join(names) or None,
         "complexity_management": ", ".join(["precision_16"] * sixteen + ["network design"]),
@@ -292,14 +292,17 @@ def describe(
     }
 
 
-def _augmentation(augment: Mapping) -> Iterator[str]:
+def _augmentation(config: Mapping) -> Iterator[str]:
+    augment, features = config.augment, config.features
     known = {"time_roll": "time rolling", "freq_mask": "frequency masking",
              "time_mask": "time masking", "freq_mixstyle": "freq-mixstyle"}  # fmt: skip
-    switches = ("max_s", "max_width", "p")  # 0 turns an augmentation off
+    switches = ("max_s", "max_width", "max_db", "p")  # 0 turns an augmentation off
     labels = [label for label in known if label in augment] + sorted({*augment} - {*known})
     for label in labels:
         if all(augment[label].get(switch, 1) for switch in switches):
             yield known.get(label, label.replace("_", " "))
+    if features.f_min_jitter or features.f_max_jitter:
+        yield "mel frequency jitter"
 
 
 def differences(runs: Sequence[EvaluatedRun]) -> list[str]:

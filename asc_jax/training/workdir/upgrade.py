@@ -43,6 +43,13 @@ ADDED = {
     "distill.reduction": "mean",
     "optim.name": "adamw",
     "schedule.name": "warmup_cosine",
+    "features.pre_emphasis": 0.0,
+    "features.window": "hann",
+    "features.mel_scale": "htk",
+    "features.norm_mean": 0.0,
+    "features.norm_std": 1.0,
+    "features.f_min_jitter": 0.0,
+    "features.f_max_jitter": 0.0,
 }
 PARTS_OF_FIRST_VERSION = ("time_roll", "freq_mask", "time_mask", "freq_mixstyle")
 
