@@ -76,10 +76,10 @@ def main(argv) -> None:
     print(report.results_table(results))
     out = evaluate.output_folder(workdir, checkpoint)
     with files.writing_to(out):
-        over = results["over_budget"]
+        stamp = "teacher" if experiment.is_teacher else "over budget" * results["over_budget"]
         probs = evaluate.softmax(predictions.logits)
         path = out / "output.csv"
-        result_files.write_output_csv(path, predictions.filenames, probs, over_budget=over)
+        result_files.write_output_csv(path, predictions.filenames, probs, stamp=stamp)
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
         curve = next((path for path in pictures if path.stem == "learning_curve"), None)
         _write_report(results, config, clips, workdir, out, curve)

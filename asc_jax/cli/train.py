@@ -107,6 +107,8 @@ def announce(name: str, experiment, clips, workdir, validation_clips=None) -> No
         print(f"held out: {len(validation_clips):,} clips, of {fraction:.0%} of the locations")
     if not experiment.within_budget:
         print(limits.OVER_BUDGET)
+    if experiment.is_teacher:
+        print(limits.TEACHER)
 
 
 if __name__ == "__main__":

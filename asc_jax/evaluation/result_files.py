@@ -39,7 +39,7 @@ def write_results(results: Mapping[str, Any], workdir: str | Path) -> Path:
 
 
 def write_output_csv(
-    path: str | Path, filenames: Sequence[str], probs: np.ndarray, *, over_budget: bool = False
+    path: str | Path, filenames: Sequence[str], probs: np.ndarray, *, stamp: str = ""
 ) -> None:
     """Write one line per clip: its name, the most probable scene, ten probabilities.
 
@@ -49,7 +49,7 @@ def write_output_csv(
         path: file to write; its folder is made if it is missing.
         filenames: `[n]` names as in the data set's lists; a leading `audio/` is left out.
         probs: `[n, n_scenes]` float, rows sum to 1, columns in the order of `SCENES`.
-        over_budget: mark every line, in a column of its own that a submission may not have.
+        stamp: mark every line with it, in a column of its own that a submission may not have.
 
     Raises:
         ValueError: the shapes do not fit, or a row does not sum to 1 within 1e-5.
@@ -61,10 +61,10 @@ def write_output_csv(
     if np.any(off > 1e-5):
         row = int(np.nanargmax(off))
         raise ValueError(f"probs of {filenames[row]} miss a sum of 1 by {off[row]:.3g}")
-    rows = [["filename", "scene_label", *SCENES, *["budget"] * over_budget]]
+    rows = [["filename", "scene_label", *SCENES, *["budget"] * bool(stamp)]]
     for filename, row in zip(filenames, probs, strict=True):
         # nine significant digits bring every float32 back exactly
-        cells = [f"{p:.9g}" for p in row.tolist()] + ["over budget"] * over_budget
+        cells = [f"{p:.9g}" for p in row.tolist()] + [stamp] * bool(stamp)
         rows.append([filename.removeprefix("audio/"), SCENES[row.argmax()], *cells])
     _write(Path(path), "".join("\t".join(row) + "\n" for row in rows))
 

@@ -23,6 +23,7 @@ ADDED = {
     "data.validation_locations": 0.0,
     "train.resident": "auto",
     "train.n_seeds": 1,
+    "budget.role": "submission",
     "init.from_run": "",
     "init.checkpoint": "last",
     "init.fresh": "",
