@@ -39,8 +39,8 @@ class Experiment:
     """The parts of a run that do not depend on its data.
 
     config: the whole config. cost: what `measure` returns for the network. within_budget:
-    whether it is within the limits. n_samples: length of a clip, samples. augmentations: in the
-    order in which they run. loss_fn: `(logits, batch) -> [b]`.
+    whether it is within the limits; a teacher is not compared with them. n_samples: length of a
+    clip, samples. augmentations: in the order in which they run. loss_fn: `(logits, batch) -> [b]`.
     """
 
     config: ml_collections.ConfigDict
@@ -54,6 +54,11 @@ class Experiment:
     def labels(self) -> Labels:
         """The names of the run's classes and groups."""
         return from_dict(self.config.labels.to_dict())
+
+    @property
+    def is_teacher(self) -> bool:
+        """Return whether it is a teacher, of which nothing can be submitted."""
+        return self.config.budget.role == limits.ROLES[1]
 
     def variables(self) -> Params:
         """Return fresh `{"params", "batch_stats"}`, from the config's seed."""
@@ -146,7 +151,7 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     make_optimiser(config, 1)
     cost = measure(config)
     _check_parts(config, augmentations, loss_fn, cost["n_classes"])
-    within = limits.check_budget(
+    within = config.budget.role == limits.ROLES[1] or limits.check_budget(
         cost["macs_by_layer"],
         cost["bytes_by_layer"],
         max_macs=cost["max_macs"],

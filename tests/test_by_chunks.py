@@ -16,7 +16,12 @@ from asc_jax.models.layers import BatchNorm, ConvBn
 
 NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 N_CLIPS, AT_A_TIME = 6, 2
-SMALL = {"cp_mobile": {"width": 8, "grn": True}, "tf_sepnet": {"width": 4}}
+SMALL = {
+    "cp_mobile": {"width": 8, "grn": True},
+    "tf_sepnet": {"width": 4},
+    "cnn_gru": {"width": 4, "hidden": 3},
+    "cp_resnet": {"widths": (4, 6, 8)},
+}
 
 
 class Recurrent(nn.Module):

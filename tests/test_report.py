@@ -224,7 +224,9 @@ def test_output_csv_has_the_challenges_columns(tmp_path):
 
 def test_output_csv_of_an_over_budget_network_is_stamped_on_every_line(tmp_path):
     path = tmp_path / "output.csv"
-    result_files.write_output_csv(path, ["a.wav", "b.wav"], make_probs(2), SCENES, over_budget=True)
+    result_files.write_output_csv(
+        path, ["a.wav", "b.wav"], make_probs(2), SCENES, stamp="over budget"
+    )
     header, *lines = path.read_text().splitlines()
     assert header.split("\t")[-1] == "budget"
     assert [line.split("\t")[-1] for line in lines] == ["over budget"] * 2

@@ -77,11 +77,11 @@ def main(argv) -> None:
     print(report.results_table(results))
     out = evaluate.output_folder(workdir, checkpoint)
     with files.writing_to(out):
-        over = results["over_budget"]
+        stamp = "teacher" if experiment.is_teacher else "over budget" * results["over_budget"]
         probs = evaluate.softmax(predictions.logits)
         path = out / "output.csv"
         classes = predictions.labels.classes
-        result_files.write_output_csv(path, predictions.filenames, probs, classes, over_budget=over)
+        result_files.write_output_csv(path, predictions.filenames, probs, classes, stamp=stamp)
         result_files.write_truth_csv(out / "truth.csv", analysis.truth(predictions))
         pictures = figures.write_figures(results, workdir / "metrics.jsonl", out)
         curve = next((path for path in pictures if path.stem == "learning_curve"), None)

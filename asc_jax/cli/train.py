@@ -129,6 +129,8 @@ def announce(name: str, experiment, clips, workdir, validation_clips=None) -> No
         print(f"teachers: {printable(config.distill.logits)}")
     if not experiment.within_budget:
         print(limits.OVER_BUDGET)
+    if experiment.is_teacher:
+        print(limits.TEACHER)
 
 
 if __name__ == "__main__":

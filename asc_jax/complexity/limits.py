@@ -6,6 +6,8 @@ from asc_jax.errors import UserError
 
 MAX_MACS, MAX_BYTES = 30_000_000, 128_000  # a config can only lower them
 OVER_BUDGET = "OVER BUDGET: outside the task's limits"  # the stamp on what such a network makes
+ROLES = ("submission", "teacher")  # of `config.budget.role`
+TEACHER = "TEACHER: not a submission"  # the stamp on what such a network makes
 N_NAMED_LAYERS = 3  # how many of the dearest layers an over-budget message names
 
 

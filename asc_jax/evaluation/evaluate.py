@@ -233,4 +233,5 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
         "evaluated_with": version.code_version(),
         "over_budget": not experiment.within_budget,
         "complexity": {key: cost[key] for key in keys},
+        **({"role": experiment.config.budget.role} if experiment.is_teacher else {}),
     } | {key: extra[key] for key in ("converted_from", "sha256") if key in extra}

@@ -82,7 +82,7 @@ def write_output_csv(
     probs: np.ndarray,
     classes: Sequence[str],
     *,
-    over_budget: bool = False,
+    stamp: str = "",
 ) -> None:
     """Write one line per clip: its name, the most probable class, the probabilities of all.
 
@@ -93,7 +93,7 @@ def write_output_csv(
         filenames: `[n]` names as in the data set's lists; a leading `audio/` is left out.
         probs: `[n, n_classes]` float, rows sum to 1, columns in the order of `classes`.
         classes: names of the columns.
-        over_budget: mark every line, in a column of its own that a submission may not have.
+        stamp: mark every line with it, in a column of its own that a submission may not have.
 
     Raises:
         ValueError: the shapes do not fit, or a row does not sum to 1 within 1e-5.
@@ -106,10 +106,10 @@ def write_output_csv(
     if np.any(off > 1e-5):
         row = int(np.nanargmax(off))
         raise ValueError(f"probs of {filenames[row]} miss a sum of 1 by {off[row]:.3g}")
-    rows = [["filename", "scene_label", *classes, *["budget"] * over_budget]]
+    rows = [["filename", "scene_label", *classes, *["budget"] * bool(stamp)]]
     for filename, row in zip(filenames, probs, strict=True):
         # nine significant digits bring every float32 back exactly
-        cells = [f"{p:.9g}" for p in row.tolist()] + ["over budget"] * over_budget
+        cells = [f"{p:.9g}" for p in row.tolist()] + [stamp] * bool(stamp)
         rows.append([filename.removeprefix("audio/"), classes[row.argmax()], *cells])
     out = io.StringIO()
     csv.writer(out, delimiter="\t", lineterminator="\n").writerows(rows)

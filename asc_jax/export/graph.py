@@ -52,7 +52,8 @@ class Operation:
       "grn", `layers.response_norm`: arrays `gamma`, `beta` `[1]`,
       "activation": nothing but that.
     name: its layer's, slashes between. inputs: names of operations, or `INPUT`. shape: of the
-    result for one clip. activation: a key of `ACTIVATIONS` applied to the result, or None.
+    result for one clip. activation: a key of `ACTIVATIONS` applied to the result, or None. shares:
+    the operation whose arrays these are, as where a recurrent layer is written out step by step.
     """
 
     kind: str
@@ -62,6 +63,12 @@ class Operation:
     options: Mapping = dataclasses.field(default_factory=dict)
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     activation: str | None = None
+    shares: str | None = None
+
+    @property
+    def owner(self) -> str:
+        """Return the name under which its arrays are kept."""
+        return self.shares or self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Deployment:
     @property
     def params(self) -> Params:
         """Return the arrays of the operations by name, or the variables of `own`."""
-        return self.own[1] if self.own else {op.name: op.arrays for op in self.operations}
+        return self.own[1] if self.own else {op.owner: op.arrays for op in self.operations}
 
     @property
     def variables(self) -> Params:
@@ -149,7 +156,7 @@ def compute(operations: Sequence[Operation], params: Params, log_mel: Array) -> 
     results = {INPUT: log_mel}
     for op in operations:
         inputs = [results[name] for name in op.inputs]
-        y = _COMPUTE[op.kind](op, params.get(op.name, {}), *inputs)
+        y = _COMPUTE[op.kind](op, params.get(op.owner, {}), *inputs)
         results[op.name] = ACTIVATIONS[op.activation](y) if op.activation else y
     return y
 

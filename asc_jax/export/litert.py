@@ -142,9 +142,12 @@ def _network(tf, deployment: Deployment, log_mel):
         "gelu": lambda x: tf.nn.gelu(x, approximate=True),  # Flax's default
         "sigmoid": tf.sigmoid,
     }
-    results = {INPUT: log_mel}
+    results, constants = {INPUT: log_mel}, {}
     for op in deployment.operations:
         arrays = {name: np.asarray(value, np.float32) for name, value in op.arrays.items()}
+        if op.kind == "dense":  # which may share its arrays
+            made = {name: tf.constant(value) for name, value in arrays.items()}
+            arrays = constants.setdefault(op.owner, made)
         y = OPERATIONS[op.kind](tf, op, arrays, *(results[name] for name in op.inputs))
         results[op.name] = activations[op.activation](y)
     return results[op.name]

@@ -62,7 +62,7 @@ class _Writer:
 
     def __init__(self):
         self.onnx = require("onnx")
-        self.nodes, self.constants = [], []
+        self.nodes, self.constants, self.weights = [], [], {}
         self.layer = "front_end"  # for names
 
     def node(self, kind: str, *inputs: str, **attributes) -> str:
@@ -81,11 +81,14 @@ class _Writer:
 
     def weight(self, op: Operation, name: str, axes: tuple[int, ...] | None = None) -> str:
         """Store an array of an operation, with its axes reordered; used in float32."""
-        value = op.arrays[name] if axes is None else op.arrays[name].transpose(axes)
-        stored = self.constant(np.ascontiguousarray(value), f"{op.name}.{name}")
-        if value.dtype == np.float32:
-            return stored
-        return self.node("Cast", stored, to=self.onnx.TensorProto.FLOAT)
+        known = f"{op.owner}.{name}"
+        if known not in self.weights:
+            value = op.arrays[name] if axes is None else op.arrays[name].transpose(axes)
+            stored = self.constant(np.ascontiguousarray(value), known)
+            if value.dtype != np.float32:
+                stored = self.node("Cast", stored, to=self.onnx.TensorProto.FLOAT)
+            self.weights[known] = stored
+        return self.weights[known]
 
 
 def _model(deployment: Deployment, artefact: str) -> bytes:

@@ -28,6 +28,13 @@ IMAGES = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)  # a convolution's axes, chann
 LAYERS = ("conv", "dense", "grn")  # kinds of operation that have the name of their layer
 
 
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """A result whose second axis, that of a recurrent layer's steps, comes before the clips."""
+
+    op: Operation
+
+
 class UnknownPrimitive(UserError):
     """The network holds a primitive, or a use of one, for which there is no rule."""
 
@@ -144,7 +151,7 @@ class _Here:
             return _run(self.operations, default, values[1:], self.scope)
         if name in jaxpr_walk.CALLS and len(inner) == 1:
             return _run(self.operations, inner[0], values, self.scope)
-        if any(isinstance(value, Operation) for value in values):
+        if any(isinstance(value, Operation | Steps) for value in values):
             if name not in RULES:
                 raise self.unknown()
             results = RULES[name](self, *values)
@@ -345,6 +352,39 @@ def _split(here: _Here, x):
     return parts
 
 
+def _transpose(here: _Here, x):
+    if here.eqn.params["permutation"] != (1, 0, 2):
+        return here.add("transpose", x, **here.eqn.params)
+    return x.op if isinstance(x, Steps) else Steps(x)
+
+
+def _scan(here: _Here, *values):
+    """Write a loop out, step by step: what it goes over are `Steps`, and what it collects."""
+    p = here.eqn.params
+    n_consts, n_carry, length = p["num_consts"], p["num_carry"], p["length"]
+    consts, carry = values[:n_consts], values[n_consts : n_consts + n_carry]
+    over, collected = values[n_consts + n_carry :], []
+    here.require(all(isinstance(x, Steps) for x in over), "it goes over another axis than steps")
+    for step in reversed(range(length)) if p["reverse"] else range(length):
+        rows = []
+        for x in over:
+            ranges = [(step, step + 1, 1), *((0, n, 1) for n in x.op.shape[1:])]
+            row = here.add("slice", x.op, shape=(N_CLIPS, 1, *x.op.shape[1:]), ranges=ranges)
+            rows.append(here.add("reshape", row, shape=(N_CLIPS, *x.op.shape[1:])))
+        results = _run(here.operations, p["jaxpr"], [*consts, *carry, *rows], here.scope)
+        carry = results[:n_carry]
+        collected.append(results[n_carry:])
+    collected = collected[::-1] if p["reverse"] else collected
+    stacked = []
+    for parts in zip(*collected, strict=True):
+        here.require(all(isinstance(y, Operation) for y in parts), "it collects a constant")
+        shape = N_CLIPS, 1, *parts[0].shape
+        parts = [here.add("reshape", y, shape=shape) for y in parts]
+        whole = N_CLIPS, length, *shape[2:]
+        stacked.append(Steps(here.add("concatenate", *parts, shape=whole, axis=1)))
+    return [*carry, *stacked]
+
+
 def _unchanged(here: _Here, *xs):
     floating = all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in here.eqn.outvars)
     here.require(floating, "the result is not floating")
@@ -376,9 +416,10 @@ RULES = CONSTANT_RULES | {
     "reduce_window": _window,
     "reduce_window_max": lambda here, x: _pool(here, x, "max"),
     "reduce_window_sum": lambda here, x: _pool(here, x, "add"),
+    "scan": _scan,
     "slice": _slice,
     "split": _split,
-    "transpose": lambda here, x: here.add("transpose", x, **here.eqn.params),
+    "transpose": _transpose,
 }
 
 
@@ -404,7 +445,18 @@ def _simplified(operations: dict[str, Operation]) -> list[Operation]:
             kept[op.name] = op
     read = {name for op in kept.values() for name in op.inputs}
     unread = [op.name for op in kept.values() if op.kind == "constant" and op.name not in read]
-    return [op for op in kept.values() if op.name not in (INPUT, *unread)]
+    operations = [op for op in kept.values() if op.name not in (INPUT, *unread)]
+    _share([op for op in operations if op.kind == "dense"])
+    return operations
+
+
+def _share(operations: list[Operation]) -> None:
+    """Say of operations with equal arrays that they share them: the steps of a recurrent layer."""
+    owners = {}
+    for op in operations:
+        key = tuple((name, op.arrays[name].tobytes()) for name in sorted(op.arrays))
+        owner = owners.setdefault(key, op)
+        op.shares = owner.name if owner is not op else None
 
 
 def _merge(op: Operation, after: Operation, value: np.ndarray | None = None) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from asc_jax.complexity import limits
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import open_run, output_folder
 from asc_jax.experiment import Experiment
@@ -69,7 +70,8 @@ def export_run(
     tally = check.compare(reference, writer.load(built), batches)
     check.require_agreement(tally)
     out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
-    over = ".over_budget" if "budget" in deployment.metadata else ""
+    over = ".teacher" if run.experiment.is_teacher else ""
+    over = ".over_budget" if "budget" in deployment.metadata else over
     contents = {out / f"{stem}{over}{writer.EXTENSION}": data for stem, data in built.items()}
     write(contents)
     return summary(kind, deployment, tally, contents, run.experiment.config.precision.stored)
@@ -101,7 +103,7 @@ def deploy(
         operations = reader.read(apply, variables, log_mel_shape(config))
         # Single numbers of the program, such as what is added to a variance, are not rounded.
         numbers = {op.name: op.arrays for op in operations if _is_number(op)}
-        params = {op.name: op.arrays for op in operations if op.name not in numbers}
+        params = {op.owner: op.arrays for op in operations if op.name not in numbers}
     except reader.UnknownPrimitive:
         if not any_network:
             raise
@@ -120,7 +122,7 @@ def deploy(
     else:
         params |= jax.tree.map(np.float32, numbers)
         for op in operations:
-            op.arrays = params[op.name]
+            op.arrays = params[op.owner]
     metadata = {
         "classes": json.dumps(config.labels.classes),
         "sample_rate": str(config.features.sample_rate),
@@ -134,7 +136,9 @@ def deploy(
         operations, config.features.to_dict(), experiment.n_samples, metadata, own
     )
     n_bytes = precision.tree_bytes(deployment.params)["total"]
-    if not experiment.within_budget or n_bytes > experiment.cost["max_bytes"]:
+    if experiment.is_teacher:
+        metadata["role"] = limits.TEACHER
+    elif not experiment.within_budget or n_bytes > experiment.cost["max_bytes"]:
         metadata["budget"] = f"over budget: {n_bytes:,} bytes, {experiment.cost['macs']:,} MACs"
     return deployment
 
@@ -184,6 +188,8 @@ def summary(
     lines.append(f"network weights per file: {n_bytes:,} bytes of {metadata['weights']}")
     if "budget" in metadata:
         lines.append(metadata["budget"])
+    if "role" in metadata:
+        lines.append(metadata["role"])
     n_noise = tally["n_clips"] - tally["n_labelled"]
     noise = f", {n_noise:,} of them synthetic noise" if n_noise else ""
     lines.append(f"compared on {tally['n_clips']:,} clips{noise}:")

@@ -13,14 +13,21 @@ from collections.abc import Callable
 import jax
 
 from asc_jax.machine.named_parts import takes
+from asc_jax.models.cnn_gru import CNNGRU
 from asc_jax.models.cp_mobile import CPMobile
+from asc_jax.models.cp_resnet import CPResNet
 from asc_jax.models.kernels import by_chunks
 from asc_jax.models.tf_sepnet import TFSepNet
 from asc_jax.types import Array, Params
 
-MODELS = {"cp_mobile": CPMobile, "tf_sepnet": TFSepNet}
+MODELS = {
+    "cp_mobile": CPMobile,
+    "tf_sepnet": TFSepNet,
+    "cnn_gru": CNNGRU,
+    "cp_resnet": CPResNet,
+}
 
-__all__ = ["MODELS", "CPMobile", "TFSepNet", "evaluation", "training"]
+__all__ = ["CNNGRU", "MODELS", "CPMobile", "CPResNet", "TFSepNet", "evaluation", "training"]
 
 
 def evaluation(network) -> Callable:

@@ -1,4 +1,4 @@
-"""The network: a CP-Mobile without its normalisation extras, 61,148 parameters."""
+"""Define CP-Mobile: without its normalisation extras the baseline's network, 61,148 parameters."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,15 +7,9 @@ from asc_jax.errors import expect
 from asc_jax.models.layers import ConvBn, InvertedResidual, activation, make_divisible
 from asc_jax.types import Array
 
-# The blocks: stage, and strides over mel bins and frames.
-BLOCKS = (
-    (0, (1, 1)),
-    (0, (1, 1)),
-    (0, (1, 2)),
-    (1, (2, 1)),
-    (1, (1, 1)),
-    (2, (1, 1)),
-)
+STAGES = (0, 0, 0, 1, 1, 2)  # of the blocks
+# Strides of the blocks, over mel bins and frames: the baseline's.
+STRIDES = ((1, 1), (1, 1), (1, 2), (2, 1), (1, 1), (1, 1))
 
 
 class CPMobile(nn.Module):
@@ -30,6 +24,7 @@ class CPMobile(nn.Module):
       expansion: width of a block's inside over its input.
       n_classes: number of scenes.
       grn: add CP-Mobile's global response normalisation to every block (+ 12 parameters).
+      strides: of the blocks, over mel bins and frames: six pairs.
       activation: "relu", "relu6", "hard_swish", "silu" or "gelu".
       dtype: arithmetic of the convolutions; None follows the input.
       axis_name: replica axis over which batch statistics are taken, under pmap.
@@ -52,6 +47,7 @@ class CPMobile(nn.Module):
     expansion: float = 2.1
     n_classes: int = 10
     grn: bool = False
+    strides: tuple[tuple[int, int], ...] = STRIDES
     activation: str = "relu"
     dtype: str | None = None
     axis_name: str | None = None
@@ -73,17 +69,28 @@ class CPMobile(nn.Module):
         for name in ("width_multiplier", "expansion"):
             value = getattr(self, name)
             expect(name, value, 0 < value <= 64, "above 0 and at most 64")
+        expect("strides", self.strides, _are_strides(self.strides), "six pairs of whole numbers")
         act, axis = activation(self.activation), self.axis_name
         width = make_divisible(self.width)
 
         x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
         for name, n in (("stem1", width // 4), ("stem2", width)):
             x = act(ConvBn(n, (3, 3), (2, 2), axis_name=axis, name=name)(x, train, mask))
-        for number, (stage, strides) in enumerate(BLOCKS, 1):
+        for number, (stage, strides) in enumerate(zip(STAGES, self.strides, strict=True), 1):
             n = make_divisible(width * self.width_multiplier**stage)
             block = InvertedResidual(
-                n, self.expansion, strides, act, self.grn, axis, name=f"b{number}"
+                n, self.expansion, tuple(strides), act, self.grn, axis, name=f"b{number}"
             )
             x = block(x, train, mask)
         x = ConvBn(self.n_classes, (1, 1), axis_name=axis, name="head")(x, train, mask)
         return jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))
+
+
+def _are_strides(strides) -> bool:
+    """Return whether they are a pair of small whole numbers for each block."""
+    pairs = isinstance(strides, tuple) and all(isinstance(pair, tuple) for pair in strides)
+    return (
+        pairs
+        and [len(pair) for pair in strides] == [2] * len(STAGES)
+        and all(type(n) is int and 1 <= n <= 8 for pair in strides for n in pair)
+    )

@@ -5,6 +5,7 @@ that behave differently in training take `train`, and `mask [b]`: False for padd
 part in batch statistics; None: every clip counts.
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -50,31 +51,79 @@ def kaiming_fan_out(key: Array, shape, dtype=jnp.float32) -> Array:
 
     Groups are ignored, as PyTorch does.
     """
-    kf, kt, _, c_out = shape
-    return jax.random.normal(key, shape, dtype) * (2.0 / (c_out * kf * kt)) ** 0.5
+    *size, _, c_out = shape
+    return jax.random.normal(key, shape, dtype) * (2.0 / (c_out * math.prod(size))) ** 0.5
+
+
+def kaiming_fan_in(key: Array, shape, dtype=jnp.float32) -> Array:
+    """Draw from a normal distribution of variance 2 / (c_in of a group · kf · kt)."""
+    return jax.random.normal(key, shape, dtype) * (2.0 / math.prod(shape[:-1])) ** 0.5
+
+
+def uniform(n: int) -> Callable:
+    """Return an initialiser that draws between ±1 / √n."""
+
+    def draw(key: Array, shape, dtype=jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -1, 1) * n**-0.5
+
+    return draw
+
+
+def pytorch_default(key: Array, shape, dtype=jnp.float32) -> Array:
+    """Draw a kernel as PyTorch's layers do if nothing is said: between ±1 / √fan_in."""
+    return uniform(math.prod(shape[:-1]))(key, shape, dtype)
+
+
+KERNEL_INITS = {
+    "kaiming_fan_out": kaiming_fan_out,
+    "kaiming_fan_in": kaiming_fan_in,
+    "pytorch": pytorch_default,
+}
+
+
+def kernel_initialiser(name: str) -> Callable:
+    """Return the initialiser of that name; an unknown one raises ValueError."""
+    if name not in KERNEL_INITS:
+        raise ValueError(f"unknown kernel_init {name!r}; known: {', '.join(KERNEL_INITS)}")
+    return KERNEL_INITS[name]
+
+
+def shuffle(x: Array, groups: int = 2) -> Array:
+    """Return the channels of equal groups in turn.
+
+    Example:
+      >>> shuffle(jnp.arange(6))
+      Array([0, 3, 1, 4, 2, 5], dtype=int32)
+    """
+    return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 class Conv(nn.Module):
-    """Convolution without bias, padded by half its kernel.
+    """Convolution without bias.
 
     Attributes:
       n_channels: of the result.
       size: of the kernel, mel bins and frames.
       strides: likewise.
       groups: as many equal parts of the channels are convolved each by itself.
+      padding: zeros before and after mel bins and frames; None: half the kernel.
+      kernel_init: how the kernel starts.
     """
 
     n_channels: int
     size: tuple[int, int] = (3, 3)
     strides: tuple[int, int] = (1, 1)
     groups: int = 1
+    padding: tuple[int, int] | None = None
+    kernel_init: Callable = kaiming_fan_out
 
     @nn.nowrap  # no scope of its own: a layer has one name in the counter and the exporters
     def convolve(self, x: Array) -> Array:
         """Return the convolution of x by the parameter `kernel`."""
         shape = (*self.size, x.shape[-1] // self.groups, self.n_channels)
-        kernel = self.param("kernel", kaiming_fan_out, shape)
-        return conv(x, kernel.astype(x.dtype), self.strides, self.groups)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        padding = self.padding and [(n, n) for n in self.padding]
+        return conv(x, kernel.astype(x.dtype), self.strides, self.groups, padding)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

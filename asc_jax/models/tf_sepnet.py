@@ -1,5 +1,8 @@
 """Define TF-SepNet, a network of separate convolutions over mel bins and over frames."""
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,7 @@ import jax.numpy as jnp
 from asc_jax.errors import expect
 from asc_jax.models.kernels.convolution import conv_general_dilated
 from asc_jax.models.kernels.pool import max_pool
-from asc_jax.models.layers import ConvBn
+from asc_jax.models.layers import ConvBn, kernel_initialiser, pytorch_default, shuffle, uniform
 from asc_jax.types import Array
 
 NORM, POOL = "norm", "pool"
@@ -33,6 +36,7 @@ class TFSepNet(nn.Module):
       norm: "ada_res_norm", with learned weights per channel, or "res_norm".
       dropout: probability that a value of a path is set to 0 in training.
       n_classes: number of scenes.
+      kernel_init: how kernels start, one of `layers.KERNEL_INITS`; the authors' is "pytorch".
       dtype: arithmetic of the convolutions; None follows the input.
       axis_name: replica axis over which batch statistics are taken, under pmap.
 
@@ -40,7 +44,7 @@ class TFSepNet(nn.Module):
       low-complexity acoustic scene classification", ICASSP 2024 (arXiv 2309.08200), and the
       authors' code, yqcai888/easy_dcase_task1. The paper's TF-SepNet-40 has depth 16 and
       `ada_res_norm`; TF-SepNet-64 of their DCASE 2024 Task 1 submission has depth 17, `res_norm`
-      and 512 mel bins. Kernels start as those of `ConvBn`, the authors' as PyTorch's defaults.
+      and 512 mel bins.
 
     Example:
       >>> import jax
@@ -55,6 +59,7 @@ class TFSepNet(nn.Module):
     norm: str = "ada_res_norm"
     dropout: float = 0.1
     n_classes: int = 10
+    kernel_init: str = "kaiming_fan_out"
     dtype: str | None = None
     axis_name: str | None = None
 
@@ -78,10 +83,10 @@ class TFSepNet(nn.Module):
         expect("dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and below 1")
 
         x = log_mel if self.dtype is None else log_mel.astype(self.dtype)
-        half, axis = self.width // 2, self.axis_name
-        x = nn.relu(ConvBn(half, (3, 3), (2, 2), axis_name=axis, name="stem1")(x, train, mask))
-        stem2 = ConvBn(4 * half, (3, 3), (2, 2), groups=half, axis_name=axis, name="stem2")
-        x = nn.relu(stem2(x, train, mask))
+        half, init = self.width // 2, kernel_initialiser(self.kernel_init)
+        conv_bn = functools.partial(ConvBn, axis_name=self.axis_name, kernel_init=init)
+        x = nn.relu(conv_bn(half, (3, 3), (2, 2), name="stem1")(x, train, mask))
+        x = nn.relu(conv_bn(4 * half, (3, 3), (2, 2), groups=half, name="stem2")(x, train, mask))
         n_norms = n_blocks = 0
         for layer in LAYERS[self.depth]:
             if layer == POOL:
@@ -92,13 +97,14 @@ class TFSepNet(nn.Module):
             else:
                 n_blocks += 1
                 n = int(layer * self.width)
-                block = TimeFrequencySeparate(n, self.dropout, axis, name=f"b{n_blocks}")
+                block = TimeFrequencySeparate(n, self.dropout, conv_bn, name=f"b{n_blocks}")
                 x = block(x, train, mask)
         head = nn.Conv(
             self.n_classes,
             (1, 1),
             dtype=x.dtype,
             kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            bias_init=uniform(x.shape[-1]) if init is pytorch_default else nn.initializers.zeros,
             conv_general_dilated=conv_general_dilated,
             name="head",
         )
@@ -116,17 +122,17 @@ class TimeFrequencySeparate(nn.Module):
     Attributes:
       n_channels: of the result; even.
       dropout: probability that a value of a path is set to 0 in training.
-      axis_name: as for `BatchNorm`.
+      conv_bn: what makes the convolutions, `ConvBn` with some of its attributes.
     """
 
     n_channels: int
     dropout: float
-    axis_name: str | None = None
+    conv_bn: Callable = ConvBn
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
         def conv_bn(name, *args, **kwargs):
-            conv = ConvBn(*args, **kwargs, axis_name=self.axis_name, name=name)
+            conv = self.conv_bn(*args, **kwargs, name=name)
             return lambda x: nn.relu(conv(x, train, mask))
 
         n = self.n_channels // 2
@@ -139,16 +145,6 @@ class TimeFrequencySeparate(nn.Module):
             y = conv_bn(f"{name}_pointwise", n, (1, 1))(jnp.mean(y, axis=axis, keepdims=True))
             paths[index] += drop(y)
         return jnp.concatenate(paths, axis=-1)
-
-
-def shuffle(x: Array) -> Array:
-    """Return the channels of the two halves in turn.
-
-    Example:
-      >>> shuffle(jnp.arange(6))
-      Array([0, 3, 1, 4, 2, 5], dtype=int32)
-    """
-    return x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 class ResNorm(nn.Module):

@@ -1,5 +1,6 @@
 """Infer the config that a PyTorch checkpoint was made with from its file."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
@@ -7,10 +8,12 @@ import ml_collections
 import numpy as np
 
 from asc_jax.errors import UserError, short
-from asc_jax.models.cp_mobile import BLOCKS
+from asc_jax.models import MODELS
+from asc_jax.models.cp_mobile import STRIDES
+from asc_jax.models.from_config import SUPPLIED
 from asc_jax.pytorch import front_end
 from asc_jax.pytorch.front_end import ORIG_RATE
-from asc_jax.pytorch.weights import infer_config, of_teacher
+from asc_jax.pytorch.weights import infer_config, of_teacher, recognise
 
 HYPER_PARAMETERS = {  # our key → names on the command lines of the baseline and of its descendants
     "model.width_multiplier": ("channels_multiplier",),
@@ -80,8 +83,24 @@ def infer(
     """
     _check_hyper_parameters(told, config.features.mel_scale)
     config = config.copy_and_resolve_references().unlock()
-    sources = {}
+    sources, inferred = {}, infer_config(network)
+    kind = recognise(network).network
+    attributes = _defaults(kind)
+    if kind != config.model.get("name"):
+        if lost := [key for key in overrides if key.startswith("model.")]:
+            raise UserError(f"config.{lost[0]} is set, but the file holds a {kind}: leave it out")
+        config.model = {"name": kind, **attributes}
+        sources["model.name"] = "tensor names"
+    for name in attributes.keys() & {*inferred, "activation"} - {*config.model}:
+        config.model[name] = attributes[name]
+    strides = {} if "model.strides" in overrides else _found(told, ("strides",))
+    for place, value in strides.items():
+        value = _strides(place, value)
+        if kind == "cp_mobile" and value != config.model.get("strides", STRIDES):
+            config.model.strides, sources["model.strides"] = value, "hyper-parameters"
     for key, names in HYPER_PARAMETERS.items():
+        if key.startswith("model.") and kind != "cp_mobile":
+            continue
         found = {} if key in overrides else _found(told, names)
         if key == "features.f_max":
             half = config.features.sample_rate / 2  # what torchaudio takes for None
@@ -96,7 +115,7 @@ def infer(
             outer = place.rpartition(".")[0]
             sources[key] = f"hyper-parameters ({outer})" if outer else "hyper-parameters"
     buffers = front_end.settings_of(constants, config.features)
-    wanted = {name: config.model[name] for name in ("width_multiplier", "expansion")}
+    wanted = {n: config.model[n] for n in ("width_multiplier", "expansion") if n in config.model}
     network = infer_config(network, **wanted)
     n_classes = network.pop("n_classes")
     if n_classes != len(config.labels.classes):
@@ -214,12 +233,18 @@ def _check_hyper_parameters(told: Mapping[str, object], mel_scale: str) -> None:
                     f"the hyper-parameter {place} is {short(value)}, that of another front end, "
                     f"and features has {ours}: {WITHOUT}"
                 )
-    for place, strides in _found(told, ("strides",)).items():
-        _check_strides(place, strides)
 
 
-def _check_strides(place: str, strides) -> None:
-    ours = {f"b{number}": strides for number, (_, strides) in enumerate(BLOCKS, 1)}
+def _defaults(kind: str) -> dict:
+    """Return the attributes of a network that a config may hold, as they are if nothing is said."""
+    fields = {field.name: field.default for field in dataclasses.fields(MODELS[kind])}
+    others = {"n_classes", "parent", "name", *SUPPLIED}
+    return {name: default for name, default in fields.items() if name not in others}
+
+
+def _strides(place: str, strides) -> tuple:
+    """Return the strides of CP-Mobile's blocks that a hyper-parameter tells."""
+    ours = {f"b{number}": strides for number, strides in enumerate(STRIDES, 1)}
     if isinstance(strides, list | tuple) and len(strides) == len(ours):
         strides = dict(zip(ours, strides, strict=True))
     if not isinstance(strides, Mapping):
@@ -233,12 +258,13 @@ def _check_strides(place: str, strides) -> None:
         for block, value in strides.items()
     }
     for block, value in theirs.items():
-        if not all(map(_is_number, value)) or value != ours.get(block):
+        fits = block in ours and len(value) == 2 and all(type(n) is int and n >= 1 for n in value)
+        if not fits:
             raise UserError(
-                f"the hyper-parameter {place} has {short(value)} for block {block}, and the "
-                f"baseline's network {ours.get(block, 'no such block')}: a network of other "
-                "strides cannot be converted yet"
+                f"the hyper-parameter {place} has {short(value)} for block {block}, expected one "
+                f"or two whole numbers for each of the blocks {', '.join(ours)}"
             )
+    return tuple(theirs[block] for block in ours)
 
 
 def _set(config, key: str, value, whose: str) -> None:

@@ -16,16 +16,13 @@ from asc_jax.evaluation.evaluate import open_run
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import version
 from asc_jax.machine.files import writing_to
-from asc_jax.models import precision
+from asc_jax.models import from_config, precision
+from asc_jax.models.cp_mobile import STRIDES
 from asc_jax.pytorch import front_end, parts, weights
 from asc_jax.pytorch.config import infer
 from asc_jax.pytorch.files import read, write_state_dict
 from asc_jax.training.workdir import checkpoints, run_config
 
-# What no file tells, so that it has to be said.
-STRIDES = (
-    "the strides are taken to be the baseline's, b3 (1, 2) and b4 (2, 1): tensors do not tell them"
-)
 RUN_PATHS = ("config.json", "checkpoints")  # a workdir with one of them holds a run
 
 
@@ -89,7 +86,7 @@ def run_from_torch(
         run_config.save(workdir, name, config, over_budget=not experiment.within_budget)
     taken = "" if chosen.name == "." else f" ({chosen.name})"
     head = f"{path}{taken} → {workdir}: {experiment.cost['n_params']:,} parameters, {rounding}"
-    return [head, *_provenance(config, sources, overrides, name), STRIDES]
+    return [head, *_provenance(config, sources, overrides, name), *_unsaid(config, sources)]
 
 
 def list_torch(path: str | os.PathLike) -> list[str]:
@@ -108,7 +105,7 @@ def run_to_torch(
     checkpoint: str = "last",
     dtype: str = "float32",
 ) -> list[str]:
-    """Write a run's state dict for the baseline's own `load_state_dict(…, strict=True)`.
+    """Write a run's state dict for the PyTorch network's own `load_state_dict(…, strict=True)`.
 
     Args:
       workdir: of a run.
@@ -127,8 +124,10 @@ def run_to_torch(
         raise UserError(f"{path} is already there: choose another name")
     run = open_run(workdir, checkpoint=checkpoint)
     before = run.extra.get("batch_counters", {})
-    counters = {name: before.get(name, 0) + run.step for name in weights.counter_names()}
-    tensors = weights.to_torch(precision.cast(run.variables, dtype), counters)
+    attributes = from_config.attributes(run.experiment.config)
+    names = weights.counter_names(run.variables, attributes)
+    counters = {name: before.get(name, 0) + run.step for name in names}
+    tensors = weights.to_torch(precision.cast(run.variables, dtype), counters, attributes)
     write_state_dict(path, tensors)
     over = "" if run.experiment.within_budget else "; OVER BUDGET"
     return [f"{workdir}, step {run.step:,} → {path}: {len(tensors)} tensors in {dtype}{over}"]
@@ -196,6 +195,16 @@ def _origin(path: pathlib.Path, part: str) -> dict:
         "part": part,
         "sha256": digest,
     }
+
+
+def _unsaid(config, sources: Mapping[str, str]) -> list[str]:
+    """Return a line on what no tensor tells, where nothing else has told it either."""
+    if config.model.name != "cp_mobile" or "model.strides" in sources:
+        return []
+    strides = config.model.get("strides", STRIDES)
+    whose = "the baseline's" if strides == STRIDES else "the config's"
+    told = (f"b{block} {pair}" for block, pair in enumerate(strides, 1) if pair != (1, 1))
+    return [f"the strides are taken to be {whose}, {' and '.join(told)}: tensors do not tell them"]
 
 
 def _provenance(config, sources: Mapping[str, str], overrides: Mapping, name: str) -> list[str]:

@@ -10,7 +10,7 @@ import functools
 
 from asc_jax.errors import UserError
 from asc_jax.machine.optional_packages import require
-from asc_jax.models.cp_mobile import BLOCKS
+from asc_jax.models.cp_mobile import STAGES, STRIDES
 from asc_jax.models.layers import BatchNorm, make_divisible
 
 
@@ -21,12 +21,13 @@ def make_twin(
     expansion: float = 2.1,
     n_classes: int = 10,
     grn: bool = False,
+    strides=STRIDES,
     activation: str = "relu",
 ):
     """Return a fresh twin of `CPMobile` with these attributes: `make_twin(**config.model)`.
 
     Args:
-      width, width_multiplier, expansion, n_classes, grn, activation: see `CPMobile`.
+      width, width_multiplier, expansion, n_classes, grn, strides, activation: see `CPMobile`.
 
     Returns:
       `torch.nn.Module` in training mode, `log_mel [b, 1, n_mels, n_frames]` → `logits
@@ -46,12 +47,12 @@ def make_twin(
         _conv_bn(1, width // 4, 3, (2, 2), act=act),
         _conv_bn(width // 4, width, 3, (2, 2), act=act),
     )
-    stages = [nn.Sequential() for _ in {stage for stage, _ in BLOCKS}]
+    stages = [nn.Sequential() for _ in {*STAGES}]
     c_in = width
-    for number, (stage, strides) in enumerate(BLOCKS, 1):
+    for number, (stage, stride) in enumerate(zip(STAGES, strides, strict=True), 1):
         c_out = make_divisible(width * width_multiplier**stage)
         n_expanded = make_divisible(c_in * expansion)
-        block = _block_class()(c_in, n_expanded, c_out, strides, grn, act)
+        block = _block_class()(c_in, n_expanded, c_out, stride, grn, act)
         stages[stage].add_module(f"b{number}", block)
         c_in = c_out
     stages = {f"s{number}": stage for number, stage in enumerate(stages, 1)}
@@ -110,6 +111,7 @@ def _block_class():
 
         def __init__(self, c_in, n_expanded, c_out, strides, grn, act):
             super().__init__()
+            self.after_block_norm = GlobalResponseNorm() if grn else nn.Identity()
             self.block = nn.Sequential(
                 _conv_bn(c_in, n_expanded, 1, act=act),
                 _conv_bn(n_expanded, n_expanded, 3, strides, groups=n_expanded, act=act),
@@ -119,7 +121,6 @@ def _block_class():
             if c_in == c_out:
                 strided = strides != (1, 1)
                 self.shortcut = nn.AvgPool2d(3, strides, 1) if strided else nn.Identity()
-            self.after_block_norm = GlobalResponseNorm() if grn else nn.Identity()
             self.act = act()
 
         def forward(self, x):  # [b, c, f, t]

@@ -1,32 +1,48 @@
-"""Convert weights of the official PyTorch baseline to our variables and back, without PyTorch.
+"""Convert weights of PyTorch networks to our variables and back, without PyTorch.
 
-A state dict is any mapping from the baseline's tensor names (`in_c.0.0.weight` …) to arrays.
-Convolution kernels turn from `[c_out, c_in, kf, kt]` to `[kf, kt, c_in, c_out]` and back; nothing
-else changes, so that the values stay equal bit for bit. Strides and activation leave no trace in
-a state dict: they are taken to be the baseline's.
+A state dict is any mapping from the tensor names of a network that `networks` knows, such as the
+official baseline's (`in_c.0.0.weight` …), to arrays. Convolution kernels turn from `[c_out, c_in,
+kf, kt]` to `[kf, kt, c_in, c_out]` and back, matrices are transposed; nothing else changes, so that
+the values stay equal bit for bit. Strides and activation leave no trace in a state dict.
 """
 
 import collections
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from asc_jax.errors import UserError
-from asc_jax.models.layers import make_divisible
+from asc_jax.models import MODELS
+from asc_jax.pytorch.networks import (
+    STAGE_OF_BLOCK,
+    Layout,
+    Tensor,
+    counter_of,
+    layout,
+    layouts,
+    torch_names,
+)
 
-STAGE_OF_BLOCK = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3}
-LAYERS_OF_BLOCK = ("expand", "depthwise", "project")
-NORM = {  # PyTorch's name → our collection and name
-    "weight": ("params", "scale"),
-    "bias": ("params", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
-}
+__all__ = [
+    "counter_names",
+    "find_networks",
+    "from_torch",
+    "front_end_part",
+    "infer_config",
+    "layout",
+    "looks_like",
+    "of_teacher",
+    "plain_names",
+    "read_counters",
+    "recognise",
+    "to_torch",
+    "torch_names",
+]
+
 # The front end's constants, which a Lightning checkpoint holds beside the network.
 FRONT_END_BUFFERS = ("mel.0.kernel", "mel.1.spectrogram.window", "mel.1.mel_scale.fb")
 # How their names end, whatever the front end is called in a file.
@@ -35,7 +51,6 @@ _BUFFER_NAMES = (
     r"(^|[./])spectrogram\.window$",
     r"(^|[./])mel_scale\.fb$",
 )
-_FIRST_MODULE = re.compile(r"(?<![^./])(in_c|stages|feed_forward)\.")
 # What the names of tensors contain, and the kind of network that has such.
 _OTHER_NETWORKS = (
     (r"activation_post_process|_packed_params|fake_quant", "a network quantised by PyTorch"),
@@ -49,61 +64,39 @@ _OTHER_NETWORKS = (
     (r"layer[1-4]\.\d+\.conv\d", "a ResNet"),
     (r"rbr_|reparam|branch", "a network whose branches are not fused yet"),
 )
+_NONE = MappingProxyType({})
 MAX_PROBLEMS = 10  # named in one message
 MAX_COUNT = 2**53  # beyond it not every reader of JSON keeps a whole number
 
 
-class Tensor(NamedTuple):
-    """A tensor of the baseline's state dict.
+def counter_names(variables: Mapping | None = None, attributes: Mapping = _NONE) -> list[str]:
+    """Return the names of the tensors that count the training batches a BatchNorm has seen.
 
-    name: in the state dict. path: in our variables. shape: PyTorch's; every item is a size or the
-    name of a channel count (`stage1`, `inside2` …), which a state dict's own tensors fill in.
+    Args:
+      variables, attributes: see `to_torch`; None: CP-Mobile's, of which there are 21.
     """
-
-    name: str
-    path: tuple[str, ...]
-    shape: tuple[int | str, ...]
+    return (layouts()[0] if variables is None else _layout_of(variables, attributes)).counters
 
 
-def torch_names() -> dict[str, tuple[str, ...]]:
-    """Return our module path by the baseline's module name, for every convolution with its norm.
+def recognise(names: Iterable[str]) -> Layout | None:
+    """Return the layout with most of these tensor names, and fewest others; None: no name fits.
 
     Example:
-      >>> torch_names()["stages.s2.b4.block.1"]
-      ('b4', 'depthwise')
+      >>> recognise(["classifier.conv.weight", "middle_layers.15._rho"]).network
+      'tf_sepnet'
     """
-    names = {f"in_c.{i}": (f"stem{i + 1}",) for i in range(2)}
-    for block, stage in STAGE_OF_BLOCK.items():
-        for i, layer in enumerate(LAYERS_OF_BLOCK):
-            names[f"stages.s{stage}.b{block}.block.{i}"] = (f"b{block}", layer)
-    return names | {"feed_forward": ("head",)}
-
-
-def counter_names() -> list[str]:
-    """Return the names of the 21 tensors that count the training batches a BatchNorm has seen."""
-    return [f"{name}.1.num_batches_tracked" for name in torch_names()]
-
-
-def layout(*, grn: bool) -> list[Tensor]:
-    """Return every tensor but the counters, in the baseline's order."""
-    tensors = []
-    for module, path in torch_names().items():
-        c_out, c_in, size = _sizes_of(path)
-        kernel_shape = c_out, c_in, size, size
-        tensors.append(Tensor(f"{module}.0.weight", ("params", *path, "kernel"), kernel_shape))
-        for name, (collection, leaf) in NORM.items():
-            tensors.append(
-                Tensor(f"{module}.1.{name}", (collection, *path, "norm", leaf), (c_out,))
-            )
-        if grn and path[-1] == "project":
-            prefix = module.replace("block.2", "after_block_norm")
-            for leaf in ("gamma", "beta"):
-                tensors.append(Tensor(f"{prefix}.{leaf}", ("params", path[0], "grn", leaf), (1,)))
-    return tensors
+    names, best, most = {*names}, None, (0, 0)
+    for each in layouts():
+        known = {tensor.name for tensor in each.tensors}
+        n_found = len(names & known) + len(names.intersection(each.counters))
+        rank = n_found, -len(known - names)
+        if n_found and (best is None or rank > most):
+            best, most = each, rank
+    return best
 
 
 def find_networks(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Find the baseline's networks among tensors by their names.
+    """Find the networks that can be converted among tensors by their names.
 
     A wrapper puts a prefix before the names: `model.` of a Lightning module, `module.` of several
     GPUs, `_orig_mod.` of a compiled network, and any other, also several of them.
@@ -112,7 +105,7 @@ def find_networks(names: Iterable[str]) -> dict[str, dict[str, str]]:
       names: of the tensors, as `files.read` gives them.
 
     Returns:
-      Prefix → the baseline's own name → name among `names`, of every tensor under the prefix that
+      Prefix → the network's own name → name among `names`, of every tensor under the prefix that
       belongs to no other network and is no constant of a front end. Whether a network is complete
       is not looked at, but a sixth of its names are there.
 
@@ -122,14 +115,16 @@ def find_networks(names: Iterable[str]) -> dict[str, dict[str, str]]:
       ['student.']
     """
     names = list(names)
-    known = {tensor.name for tensor in layout(grn=True)} | {*counter_names()}
+    sets = [{tensor.name for tensor in each.tensors} | {*each.counters} for each in layouts()]
     counts = collections.Counter()
     for name in names:
-        for match in _FIRST_MODULE.finditer(name):
-            if name[match.start() :] in known:
-                counts[name[: match.start()]] += 1
+        starts = (0, *(match.end() for match in re.finditer(r"[./]", name)))
+        for start in starts:
+            if found := [k for k, known in enumerate(sets) if name[start:] in known]:
+                counts.update((name[:start], k) for k in found)
                 break
-    prefixes = [prefix for prefix, count in counts.items() if count >= len(known) // 6]
+    prefixes = {prefix for (prefix, k), n in counts.items() if n >= len(sets[k]) // 6}
+    prefixes = [prefix for prefix in dict.fromkeys(p for p, _ in counts) if prefix in prefixes]
     networks = {prefix: {} for prefix in prefixes}
     for name in names:
         inside = [prefix for prefix in prefixes if name.startswith(prefix)]
@@ -161,7 +156,7 @@ def of_teacher(place: str) -> bool:
 
 
 def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays of the one network by the baseline's own names, without a prefix.
+    """Return the arrays of the one network by its own names, without a prefix.
 
     Raises:
       UserError: there are several networks.
@@ -176,7 +171,7 @@ def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """Convert the baseline's state dict to `{"params": …, "batch_stats": …}`.
+    """Convert a network's state dict to `{"params": …, "batch_stats": …}`.
 
     Args:
       state_dict: tensor name → floating array; any one prefix is accepted, see `find_networks`.
@@ -184,46 +179,80 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
         ignored.
 
     Returns:
-      Nested dicts of arrays for `CPMobile.apply`, of the dtypes given.
+      Nested dicts of arrays for the network's `apply`, of the dtypes given.
 
     Raises:
       UserError: a tensor is missing, unknown, not of the shape that the other tensors imply,
         not floating, not finite or a negative variance (ten of them are named), there are several
-        networks, or no `CPMobile` has such shapes.
+        networks, or no network of that kind has such shapes.
     """
     return traverse_util.unflatten_dict(_match(state_dict)[0])
 
 
-def to_torch(variables: Mapping, counters: Mapping[str, int] | int = 0) -> dict[str, np.ndarray]:
-    """Convert `{"params": …, "batch_stats": …}` to the baseline's state dict.
+def to_torch(
+    variables: Mapping,
+    counters: Mapping[str, int] | int = 0,
+    attributes: Mapping = _NONE,
+) -> dict[str, np.ndarray]:
+    """Convert `{"params": …, "batch_stats": …}` to the network's state dict.
 
     Args:
-      variables: of `CPMobile`; dtypes are kept.
-      counters: training batches seen, one number or one for each of `counter_names()`.
+      variables: of a network that `networks` knows; dtypes are kept.
+      counters: training batches seen, one number or one for each of `counter_names`.
+      attributes: of the network, such as `depth`, for what the variables do not tell.
 
     Returns:
-      Tensor name → array (a copy), in the order of the baseline's own state dict.
+      Tensor name → array (a copy), in the order of the PyTorch network's own state dict.
 
     Raises:
-      UserError: these are not the variables of a `CPMobile`; missing and unknown ones are named.
+      UserError: these are not the variables of such a network; missing and unknown ones are named.
     """
-    values = traverse_util.flatten_dict(variables)
-    tensors = layout(grn=any("grn" in path for path in values))
-    paths = {tensor.path for tensor in tensors}
+    values, layout = traverse_util.flatten_dict(variables), _layout_of(variables, attributes)
+    paths = {tensor.path for tensor in layout.tensors}
     problems = [f"missing {'/'.join(path)}" for path in sorted(paths - set(values))]
     problems += [f"unknown {'/'.join(path)}" for path in sorted(set(values) - paths)]
     if problems:
-        raise UserError(f"these are not the variables of CPMobile: {'; '.join(problems)}")
+        network = MODELS[layout.network].__name__
+        raise UserError(f"these are not the variables of {network}: {'; '.join(problems)}")
     state_dict = {}
-    for name, path, shape in tensors:
-        value = np.asarray(values[path])
-        value = value.transpose(3, 2, 0, 1) if len(shape) == 4 else value
-        state_dict[name] = np.array(value, order="C")
-        if path[-1] == "var":
-            counter = name.replace("running_var", "num_batches_tracked")
+    for tensor in layout.tensors:
+        state_dict[tensor.name] = np.array(_theirs(tensor, np.asarray(values[tensor.path])))
+        if tensor.path[-1] == "var":
+            counter = counter_of(tensor.name)
             count = counters if isinstance(counters, int) else counters[counter]
             state_dict[counter] = np.array(count, np.int64)
     return state_dict
+
+
+def _layout_of(variables: Mapping, attributes: Mapping) -> Layout:
+    """Return the layout that shares most paths with variables, and has fewest others."""
+    paths = {*traverse_util.flatten_dict(variables)}
+
+    def fit(each: Layout) -> tuple[int, int]:
+        told = sum(attributes.get(name, value) == value for name, value in each.variant.items())
+        return -len(paths ^ {tensor.path for tensor in each.tensors}), told
+
+    return max(layouts(), key=fit)
+
+
+def _ours(tensor: Tensor, value: np.ndarray) -> np.ndarray:
+    """Return PyTorch's array as our network has it."""
+    if not tensor.path[-1].endswith("kernel"):
+        return value.reshape(-1) if value.ndim > 1 else value
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    return value.T if value.ndim == 2 else value[:, 0].T
+
+
+def _theirs(tensor: Tensor, value: np.ndarray) -> np.ndarray:
+    """Return our array as PyTorch's network has it, in the order of memory."""
+    n_axes = len(tensor.shape)
+    if tensor.path[-1].endswith("kernel"):
+        value = value.transpose(3, 2, 0, 1) if n_axes == 4 else value.T
+        value = value[:, None] if n_axes == 3 else value
+    elif n_axes > 1:
+        value = value.reshape([n if isinstance(n, int) else -1 for n in tensor.shape])
+    return np.ascontiguousarray(value).reshape(value.shape)  # a single number stays one
 
 
 def infer_config(
@@ -232,28 +261,27 @@ def infer_config(
     width_multiplier: float = 1.8,
     expansion: float = 2.1,
 ) -> dict:
-    """Return the attributes of the `CPMobile` whose tensors these are.
+    """Return the attributes of the network whose tensors these are.
 
-    Channels are rounded, so a range of multipliers and expansions makes the same network.
+    CP-Mobile's channels are rounded, so a range of multipliers and expansions makes the same one.
 
     Args:
       state_dict: as for `from_torch`.
-      width_multiplier, expansion: above 0 and at most 64. Taken wherever they fit the shapes;
-        otherwise that number with the fewest decimals, nearest to them, which fits.
+      width_multiplier, expansion: CP-Mobile's, above 0 and at most 64. Taken wherever they fit the
+        shapes; otherwise that number with the fewest decimals, nearest to them, which fits.
 
     Returns:
-      `width`, `width_multiplier`, `expansion`, `n_classes`, `grn`.
+      Of CP-Mobile `width`, `width_multiplier`, `expansion`, `n_classes`, `grn`; of others likewise.
 
     Raises:
       UserError: as `from_torch`, or a number out of its range.
     """
-    for name, wanted in (("width_multiplier", width_multiplier), ("expansion", expansion)):
-        if not 0 < wanted <= 64:
-            raise UserError(f"{name} is {wanted!r}, expected a number above 0 and at most 64")
-    values, sizes = _match(state_dict)
-    inferred = _attributes(sizes, width_multiplier, expansion)
-    grn = ("params", "b1", "grn", "gamma") in values
-    return inferred | {"n_classes": sizes["n_classes"], "grn": grn}
+    wanted = {"width_multiplier": width_multiplier, "expansion": expansion}
+    for name, number in wanted.items():
+        if not 0 < number <= 64:
+            raise UserError(f"{name} is {number!r}, expected a number above 0 and at most 64")
+    _, sizes, layout = _match(state_dict)
+    return layout.infer(sizes, wanted) | layout.variant
 
 
 def read_counters(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -263,7 +291,8 @@ def read_counters(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
       UserError: a counter is no whole number from 0 to 2⁵³.
     """
     tensors = plain_names(state_dict)
-    counters = {name: tensors[name] for name in counter_names() if name in tensors}
+    layout = recognise(tensors) or layouts()[0]
+    counters = {name: tensors[name] for name in layout.counters if name in tensors}
     for name, value in counters.items():
         if value.shape or not np.issubdtype(value.dtype, np.integer):
             raise UserError(f"{name} is {value.dtype} {value.shape}, expected one whole number")
@@ -281,38 +310,39 @@ def looks_like(names: Iterable[str]) -> str:
     return ""
 
 
-def _match(state_dict: Mapping) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, int]]:
-    """Return our values by path, and the channel counts by name."""
+def _match(state_dict: Mapping) -> tuple[dict, dict[str, int], Layout]:
+    """Return our values by path, the channel counts by name, and the layout that has them."""
     found = plain_names(state_dict)
-    for name in counter_names():
-        found.pop(name, None)
-    tensors = layout(grn=any(".after_block_norm." in name for name in found))
-    if not any(tensor.name in found for tensor in tensors):
+    layout = recognise(found)
+    if layout is None or not any(tensor.name in found for tensor in layout.tensors):
+        first, second = (tensor.name for tensor in layouts()[0].tensors[:2])
         raise UserError(
             f"none of the tensors ({', '.join(list(found)[:3]) or 'there are none'} …) is one of "
-            f"the baseline's network ({tensors[0].name}, {tensors[1].name} …){looks_like(found)}"
+            f"the baseline's network ({first}, {second} …){looks_like(found)}"
         )
-    sizes = _channel_counts(found, tensors)
+    for name in layout.counters:
+        found.pop(name, None)
+    sizes = _channel_counts(found, layout.tensors)
     values, problems = {}, []
-    for tensor in tensors:
+    for tensor in layout.tensors:
         value, shape = found.pop(tensor.name, None), tuple(sizes.get(n, n) for n in tensor.shape)
         problem = _problem(tensor, value, shape)
         if problem:
             problems.append(problem)
         else:
-            value = value.transpose(2, 3, 1, 0) if len(shape) == 4 else value
-            values[tensor.path] = np.asarray(value, order="C")
+            values[tensor.path] = np.asarray(_ours(tensor, value), order="C")
     problems += [f"unknown {name} of shape {value.shape}" for name, value in found.items()]
     if problems:
         n_more = len(problems) - MAX_PROBLEMS
         more = f"; and {n_more} more" if n_more > 0 else ""
+        differences = _differences(found, state_dict) if layout.network == "cp_mobile" else ""
         raise UserError(
-            f"this is not a state dict of the baseline's network{_differences(found, state_dict)}: "
+            f"this is not a state dict of {layout.title}{differences}: "
             + "; ".join(problems[:MAX_PROBLEMS])
             + more
         )
-    _attributes(sizes)  # raises an error if no network has these channel counts
-    return values, sizes
+    layout.infer(sizes, {})  # raises an error if no network has these channel counts
+    return values, sizes, layout
 
 
 def _differences(unknown: Mapping[str, np.ndarray], state_dict: Mapping) -> str:
@@ -355,22 +385,7 @@ def _problem(tensor: Tensor, value: np.ndarray | None, shape: tuple[int, ...]) -
     return None
 
 
-def _sizes_of(path: tuple[str, ...]) -> tuple[str, int | str, int]:
-    """Return output channels, input channels of one group and kernel size of a convolution."""
-    if len(path) == 1:
-        stem = {"stem1": ("stem", 1, 3), "stem2": ("stage1", "stem", 3)}
-        return stem.get(path[0], ("n_classes", "stage3", 1))
-    block = int(path[0].removeprefix("b"))
-    before = STAGE_OF_BLOCK.get(block - 1, 1)
-    inside, c_in, c_out = f"inside{before}", f"stage{before}", f"stage{STAGE_OF_BLOCK[block]}"
-    return {
-        "expand": (inside, c_in, 1),
-        "depthwise": (inside, 1, 3),
-        "project": (c_out, inside, 1),
-    }[path[1]]
-
-
-def _channel_counts(found: Mapping[str, np.ndarray], tensors: list[Tensor]) -> dict[str, int]:
+def _channel_counts(found: Mapping[str, np.ndarray], tensors: Iterable[Tensor]) -> dict[str, int]:
     """Return the channel counts that most tensors agree on, so that an odd one is reported."""
     votes = collections.defaultdict(collections.Counter)
     for tensor in tensors:
@@ -379,46 +394,3 @@ def _channel_counts(found: Mapping[str, np.ndarray], tensors: list[Tensor]) -> d
             for name, n in zip(tensor.shape, shape, strict=True):
                 votes[name][n] += 1
     return {name: votes[name].most_common(1)[0][0] for name in votes if isinstance(name, str)}
-
-
-def _attributes(
-    sizes: Mapping[str, int], width_multiplier: float = 1.8, expansion: float = 2.1
-) -> dict[str, float]:
-    """Return the `width`, `width_multiplier` and `expansion` that make these channel counts.
-
-    Raises:
-      UserError: none do.
-    """
-    width, insides = sizes["stage1"], [sizes["inside1"], sizes["inside2"]]
-    stages = [width, sizes["stage2"], sizes["stage3"]]
-
-    def grows(multiplier):
-        return [make_divisible(width * multiplier**i) for i in range(3)] == stages
-
-    def expands(expansion):
-        return [make_divisible(n * expansion) for n in stages[:2]] == insides
-
-    found = None, None
-    if width and sizes["stem"] == width // 4:
-        found = (
-            _simplest(grows, width_multiplier, stages[1] / width, 8 / width),
-            _simplest(expands, expansion, insides[0] / width, 8 / width),
-        )
-    if None in found:
-        counts = ", ".join(f"{name} {n}" for name, n in sizes.items())
-        raise UserError(
-            f"no width, width_multiplier and expansion make these channel counts: {counts}"
-        )
-    return dict(zip(("width", "width_multiplier", "expansion"), (width, *found), strict=True))
-
-
-def _simplest(fits: Callable, wanted: float, centre: float, reach: float) -> float | None:
-    """Return `wanted` if it fits, or the fitting number near `centre` with fewest decimals."""
-    if fits(wanted):
-        return wanted
-    for scale in (1, 10, 100, 1000, 10_000):
-        low, high = max(1, math.floor((centre - reach) * scale)), (centre + reach) * scale
-        candidates = [i / scale for i in range(low, math.ceil(high) + 1) if fits(i / scale)]
-        if candidates:
-            return min(candidates, key=lambda number: abs(number - wanted))
-    return None

@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 
-from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS
+from asc_jax.complexity.limits import MAX_BYTES, MAX_MACS, ROLES
 from asc_jax.data import labels
 from asc_jax.data.resampling import STORED_RATES
 from asc_jax.errors import UserError, short
@@ -115,7 +115,7 @@ def _of_whole_numbers(config) -> tuple[Expectation, ...]:
 
 def _of_budget(budget) -> tuple[Expectation, ...]:
     limits = {"max_macs": MAX_MACS, "max_bytes": MAX_BYTES}
-    return tuple(
+    return ("budget.role", budget.role in ROLES, " or ".join(ROLES)), *(
         (
             f"budget.{name}",
             budget[name] >= 1 and (budget[name] <= limit or not budget.enforce),

@@ -97,6 +97,11 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
         raise UserError(f"{path} cannot be read ({error!r}); {again}") from error
     run = evaluate.open_run(workdir, stored=results["stored_dtype"])
     cost = run.experiment.cost
+    if run.experiment.is_teacher:
+        raise UserError(
+            f"{workdir} is a teacher's (config.budget.role), not a submission: the limits of the "
+            "task were not checked. It cannot be handed in"
+        )
     if not run.experiment.within_budget:
         raise UserError(
             f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "

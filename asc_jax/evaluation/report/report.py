@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from asc_jax.complexity.limits import OVER_BUDGET
+from asc_jax.complexity.limits import OVER_BUDGET, TEACHER
 from asc_jax.data.tau.published import comparable, left_out
 from asc_jax.evaluation.calibration import N_BINS
 from asc_jax.evaluation.report import figures, tables
@@ -38,6 +38,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         known=known,
         published_left_out=left_out(results),
         over_budget=OVER_BUDGET,
+        teacher=TEACHER,
     )
     return "\n".join(textwrap.fill(line, _WIDTH) for line in text.split("\n"))
 
@@ -88,6 +89,7 @@ def as_html(
         n_bins=N_BINS,
         heat=heat,
         over_budget=OVER_BUDGET,
+        teacher=TEACHER,
         trained_and_tested=trained_and_tested,
         published_left_out=left_out(results),
         mistakes=_mistakes(stored_summary(results)),

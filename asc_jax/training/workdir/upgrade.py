@@ -29,6 +29,7 @@ ADDED = {
     "train.n_seeds": 1,
     "train.ema": 0.0,
     "train.clip_norm": 0.0,
+    "budget.role": "submission",
     "init.from_run": "",
     "init.checkpoint": "last",
     "init.fresh": "",
