@@ -160,6 +160,13 @@ def test_config_comes_from_the_checkpoint_and_says_so(tmp_path, tensors, front_e
         "features.n_mels": ("256", "stored buffers"),
         "features.f_min": ("0.0", "base.py"),
         "features.f_max": ("16000.0", "base.py"),
+        "features.pre_emphasis": ("0.0", "base.py"),
+        "features.window": ("hann", "base.py"),
+        "features.mel_scale": ("htk", "base.py"),
+        "features.norm_mean": ("0.0", "base.py"),
+        "features.norm_std": ("1.0", "base.py"),
+        "features.f_min_jitter": ("0.0", "base.py"),
+        "features.f_max_jitter": ("0.0", "base.py"),
     }
     name, config = run_config.load(tmp_path / "x")
     assert (name, config.features.hop_length) == ("base.py", 472)
