@@ -18,6 +18,7 @@ from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import replicas
 from asc_jax.training import distillation, losses
 
+BY_NIGHT = [pytest.mark.slow, pytest.mark.nightly]
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "d_distillation.npz"
 
 
@@ -133,7 +134,7 @@ def whole(student, tmp_path_factory):
 @pytest.mark.parametrize(
     "resident",
     # What the tests of a day compile rounds otherwise in another program, teachers or none.
-    ["off", pytest.param("float32", marks=[pytest.mark.slow, pytest.mark.nightly])],
+    ["off", pytest.param("float32", marks=BY_NIGHT)],
 )
 def test_resident_clips_and_another_order_of_the_file_give_the_same_bits(
     student, whole, resident, tmp_path
@@ -151,13 +152,14 @@ def test_resumed_run_has_the_same_bits_and_rejects_other_logits(student, whole, 
     assert_same_end(fit(student, tmp_path, clips_of()), tmp_path, whole)
 
 
-def test_teachers_change_the_training(student, whole, tmp_path):
-    other = fit(student, tmp_path, clips_of(-LOGITS))
-    assert np.any(jax.tree.leaves(other.params)[0] != jax.tree.leaves(whole[1].params)[0])
-
-
 @pytest.mark.parametrize(
-    ("resident", "n_replicas"), [("off", 2), ("float32", 1), ("float32", 2), ("int16", 2)]
+    ("resident", "n_replicas"),
+    [
+        ("off", 2),
+        ("float32", 2),
+        pytest.param("float32", 1, marks=BY_NIGHT),
+        pytest.param("int16", 2, marks=BY_NIGHT),
+    ],
 )
 def test_every_replica_reads_the_bits_of_its_own_clips(
     student, n_replicas, resident, tmp_path, monkeypatch, compiled_fast
@@ -177,6 +179,8 @@ def test_every_replica_reads_the_bits_of_its_own_clips(
     assert json.loads(line)["loss"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.nightly  # above, every replica reads its own teachers
+@pytest.mark.slow
 def test_two_replicas_train_as_four_do(student, whole, tmp_path, monkeypatch, compiled_fast):
     monkeypatch.setattr(replicas, "n_replicas", lambda: 2)
     two = fit(student, tmp_path, clips_of())

@@ -77,6 +77,8 @@ def test_rate_follows_the_epochs_of_the_run(whole):
     assert float(trained.opt_state.rate) == pytest.approx(0.005 * (1 + np.cos(np.pi * 5 / 6)))
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
 def test_average_does_not_change_the_training(whole, tmp_path, compiled_fast):
     """And a run without one keeps the state of earlier versions."""
     plain = fit(make(), tmp_path / "a", small_clips(N))

@@ -22,6 +22,7 @@ READERS = {
     "stream": Entry("readers_data", 380),
     "archive": Entry("readers_data", 25),
     "data_set": Entry("readers_data", 25),
+    "teacher_logits": Entry("readers_data", 15),
     "config": Entry("readers_runs", 15),
     "metrics": Entry("readers_runs", 25),
     "results": Entry("readers_runs", 10),

@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 
 from asc_jax.data import recordings
+from asc_jax.data import teacher_logits as logits_files
 from asc_jax.data.store import reader
 from asc_jax.data.tau import download, fetch
 from asc_jax.data.tau import folder as tau
@@ -17,6 +18,7 @@ from asc_jax.data.tau.taxonomy import DEVICES, SCENES
 from . import mutate
 from .judge import Reader
 
+KINDS_OF_LOGITS = ("a.npz", "b.npy", "b.index.json")
 COLUMNS = ("filename", "scene_label", "identifier", "source_label")
 
 
@@ -207,3 +209,46 @@ def data_set(scratch) -> Reader:
         return seed[:1] + mutate.of_json(rng, seed[1:])
 
     return Reader(read, change, tuple(bytes([i]) + text for i, text in enumerate(good)))
+
+
+def _logits_file(logits: np.ndarray) -> bytes:
+    """A file as `asc-jax logits` writes it, of `logits [n_teachers, 4, 10]`."""
+    file = io.BytesIO()
+    names = [f"audio/{number}.wav" for number in range(4)]
+    np.savez_compressed(
+        file,
+        format=np.array(logits_files.FORMAT),
+        filenames=np.array(names),
+        classes=np.array(SCENES),
+        logits=logits,
+        sources=np.array("[]"),
+    )
+    return file.getvalue()
+
+
+def _logits_seeds() -> tuple[bytes, ...]:
+    """Files of each kind; the first byte says which is corrupted."""
+    logits = np.random.default_rng(0).standard_normal((2, 4, 10)).astype(np.float32)
+    array = io.BytesIO()
+    np.save(array, logits[0])
+    index = json.dumps({"filenames": [f"{number}.wav" for number in range(4)]}).encode()
+    return b"\0" + _logits_file(logits), b"\1" + array.getvalue(), b"\2" + index
+
+
+def teacher_logits(scratch) -> Reader:
+    """Our file of teachers' logits, an array, or the index of its rows."""
+    seeds = _logits_seeds()
+    good = {name: seed[1:] for name, seed in zip(KINDS_OF_LOGITS, seeds, strict=True)}
+
+    def read(data):
+        for name, content in good.items():
+            spoilt = data[:1] == bytes([KINDS_OF_LOGITS.index(name)])
+            (scratch / name).write_bytes(data[1:] if spoilt else content)
+        for name in KINDS_OF_LOGITS[:2]:
+            logits_files.read_teacher_logits(scratch / name)
+
+    def change(rng: Random, seed: bytes) -> bytes:
+        words = (b"PK\1\2", b"'descr': '|O'", b"(2,)", b"'<f8'", b"{")
+        return seed[:1] + mutate.of_bytes(rng, seed[1:], words)
+
+    return Reader(read, change, seeds)
