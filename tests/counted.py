@@ -1,4 +1,4 @@
-"""Summaries of made-up counts, for tests."""
+"""Summaries of invented counts, for tests."""
 
 import numpy as np
 

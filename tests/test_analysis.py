@@ -8,7 +8,7 @@ from asc_jax.evaluation import analysis, evaluate
 
 
 def predictions(n=200, seed=0, sharpness=2.0, known=True):
-    """Made-up predictions of `n` clips, ten to a segment, the last ten without a label."""
+    """Invented predictions of `n` clips, ten to a segment, the last ten without a label."""
     rng = np.random.default_rng(seed)
     segment = np.arange(n) // 10
     label, device_id = rng.integers(0, 10, n)[10 * segment], rng.integers(0, 9, n)[10 * segment]

@@ -3,7 +3,7 @@
 import pytest
 from browser import Browser
 
-HEAD = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Spoilt</title>
+HEAD = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Damaged</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">"""
 
 

@@ -153,10 +153,10 @@ def test_network_that_gives_no_numbers_is_refused_by_name(tmp_path, path, value,
     assert not (tmp_path / "export").exists()
 
 
-@pytest.mark.parametrize("spoilt", ["logits", "deployed"])
-def test_reference_that_is_no_number_is_said_plainly(spoilt):
+@pytest.mark.parametrize("damaged", ["logits", "deployed"])
+def test_reference_that_is_no_number_is_said_plainly(damaged):
     logits = {"logits": np.eye(10, dtype="f4")[:4], "deployed": np.eye(10, dtype="f4")[:4]}
-    logits[spoilt] = np.full_like(logits[spoilt], np.inf)
+    logits[damaged] = np.full_like(logits[damaged], np.inf)
     batch = noise(4)[0], np.full(4, -1), np.ones(4, bool)
     with pytest.raises(UserError, match="gives NaN or inf for 4 of 4 clips: its training diverged"):
         check.compare(lambda audio: (audio, *logits.values()), {}, iter([batch]))

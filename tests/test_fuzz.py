@@ -1,4 +1,4 @@
-"""Spoilt input of every kind gives a value or a UserError: a short form, and what once did not.
+"""Damaged input of every kind gives a value or a UserError: a short form, and what once did not.
 
 The long form is `make fuzz`.
 """

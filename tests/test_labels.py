@@ -60,7 +60,7 @@ def labels(request):
 
 
 def predictions_of(labels, n=300, seed=0):
-    """Made-up predictions; a tenth of the classes and group values are not known."""
+    """Invented predictions; a tenth of the classes and group values are not known."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=2, size=(n, labels.n_classes)).astype(np.float32)
     label = np.where(rng.random(n) < 0.1, -1, rng.integers(0, labels.n_classes, n))

@@ -96,11 +96,11 @@ def test_evaluation_gives_every_format_side_by_side(trained_nothing):
 def test_evaluation_refuses_logits_that_are_no_numbers(trained_nothing, value):
     parts, variables, clips = trained_nothing
     head = jax.tree.map(lambda x: x.at[..., 0].set(value), variables["params"]["head"])
-    spoilt = variables | {"params": variables["params"] | {"head": head}}
+    damaged = variables | {"params": variables["params"] | {"head": head}}
     with pytest.raises(
         UserError, match="float32, it gives NaN or inf for 12 of 12 clips: its trai"
     ):
-        evaluation.evaluate_precisions(parts, spoilt, clips)
+        evaluation.evaluate_precisions(parts, damaged, clips)
 
 
 def test_evaluation_names_a_format_that_overflows_and_refuses_it_if_it_is_the_stored(

@@ -1,4 +1,4 @@
-"""What commands of many runs share: lists of values, and overrides for every run."""
+"""Define the flags that commands of many runs share: lists of values, overrides for every run."""
 
 import sys
 from collections.abc import Mapping, Sequence

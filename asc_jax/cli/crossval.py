@@ -65,7 +65,7 @@ OF_SECOND: list[str] = []  # and the words --against.…
 
 
 class System(NamedTuple):
-    """What is cross-validated."""
+    """Hold what is cross-validated."""
 
     name: str  # of `SYSTEMS`, and of its folder
     config: str  # path of the file

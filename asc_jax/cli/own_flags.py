@@ -34,7 +34,7 @@ FOR = {
 
 
 class Request(NamedTuple):
-    """What the flags ask for.
+    """Hold what the flags ask for.
 
     inputs: as read. problems: of these. cut, choices: see there. settings: flag → value, of all
     that the clips depend on.

@@ -28,7 +28,7 @@ N_NAMED = 3  # clips that a message names
 
 
 class TeacherLogits(NamedTuple):
-    """What one file holds.
+    """Hold the logits of one file.
 
     path: of the file. filenames: `[n]`, of the clips. logits: `[n_teachers, n, n_classes]`
     float32. classes: names of the classes, None where the file does not say them.
@@ -214,7 +214,7 @@ def _order(teacher: TeacherLogits, classes: Sequence[str]) -> list[int]:
 
 
 def _key(filename: str) -> str:
-    """`audio/bus-a.wav` → `bus-a.wav`."""
+    """Return a name without its folder: `audio/clip-a.wav` → `clip-a.wav`."""
     return filename.removeprefix(FOLDER)
 
 

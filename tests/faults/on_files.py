@@ -116,7 +116,7 @@ def clock_moved(home, rng, folder):
 
 
 class Hurt:
-    """Clips that do something when the n-th batch is read, and may be spoilt by it."""
+    """Clips that do something when the n-th batch is read, and may be damaged by it."""
 
     def __init__(self, clips, at, do):
         self.clips, self.at, self.do, self.identity = clips, at, do, clips.identity

@@ -83,7 +83,7 @@ def of_tree(rng: Random, tree):
 
 
 def of_json(rng: Random, seed: bytes) -> bytes:
-    """Half of the time spoilt as text, half of the time as values."""
+    """Half of the time damaged as text, half of the time as values."""
     if rng.randrange(2):
         return of_bytes(rng, seed)
     return json.dumps(of_tree(rng, json.loads(seed))).encode("utf-8", "surrogatepass")

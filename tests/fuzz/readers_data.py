@@ -49,7 +49,7 @@ def table(scratch) -> Reader:
 
 
 def tau_folder(scratch) -> Reader:
-    """A whole folder, whose meta.csv (first byte even) or list of a split is spoilt."""
+    """A whole folder, whose meta.csv (first byte even) or list of a split is damaged."""
     (scratch / "audio").mkdir()
     (scratch / "split_setup").mkdir()
     for line in meta_csv().decode().splitlines()[1:]:
@@ -81,7 +81,7 @@ def sound(kind: str, subtype: str | None = None, *, n=4410, channels=1, rate=44_
 
 
 def wav(scratch) -> Reader:
-    """A clip of a data set; its header is spoilt more often than its samples."""
+    """A clip of a data set; its header is damaged more often than its samples."""
     path = scratch / "clip.wav"
 
     def read(data):
@@ -242,8 +242,8 @@ def teacher_logits(scratch) -> Reader:
 
     def read(data):
         for name, content in good.items():
-            spoilt = data[:1] == bytes([KINDS_OF_LOGITS.index(name)])
-            (scratch / name).write_bytes(data[1:] if spoilt else content)
+            damaged = data[:1] == bytes([KINDS_OF_LOGITS.index(name)])
+            (scratch / name).write_bytes(data[1:] if damaged else content)
         for name in KINDS_OF_LOGITS[:2]:
             logits_files.read_teacher_logits(scratch / name)
 

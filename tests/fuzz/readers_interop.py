@@ -89,7 +89,7 @@ def hostile_files() -> tuple[bytes, ...]:
 
 
 def torch_names(scratch) -> Reader:
-    """A state dict in memory, whose names, shapes, types and values are spoilt."""
+    """A state dict in memory, whose names, shapes, types and values are damaged."""
     good = state_dict()
     names = [*good]
     odd_shapes = ((), (0,), (1,), (3, 3), (1, 1, 1, 1), (8, 1, 3, 3), (2**20,), (0, 0, 0, 0))

@@ -51,9 +51,9 @@ def metrics(scratch) -> Reader:
         if rng.randrange(2):
             return mutate.of_bytes(rng, seed)
         values = [json.loads(line) for line in seed.splitlines()]
-        spoilt = mutate.of_tree(rng, values)
-        spoilt = spoilt if isinstance(spoilt, list) else [spoilt]
-        text = "".join(json.dumps(value) + "\n" for value in spoilt)
+        damaged = mutate.of_tree(rng, values)
+        damaged = damaged if isinstance(damaged, list) else [damaged]
+        text = "".join(json.dumps(value) + "\n" for value in damaged)
         return text.encode("utf-8", "surrogatepass")
 
     seed = "".join(json.dumps(line) + "\n" for line in lines).encode()

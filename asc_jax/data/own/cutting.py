@@ -36,7 +36,7 @@ SHORT = ("reject", "pad", "drop")
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """How recordings are cut.
+    """Say how recordings are cut.
 
     clip_s: length of a clip, seconds. hop_s: from the start of a window to that of the next.
     min_peak_dbfs: windows whose highest sample lies below are left out, dB of full scale.
@@ -79,7 +79,7 @@ class Span(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the first pass finds in a file.
+    """Hold what the first pass finds in a file.
 
     rate: Hz. n_samples: per channel. digest: of the mono samples and the rate. spans: windows to
     keep of each stretch. n_quiet: windows left out of each. short: stretches shorter than a clip.

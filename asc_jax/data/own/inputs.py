@@ -53,7 +53,7 @@ class Stretch(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What is to be cut.
+    """Hold what is to be cut.
 
     source: the folder or the table. stretches: in the order of their names. columns: the group
     columns. notes: what a person should know, a sentence each. has_splits: a column gives them.
@@ -67,7 +67,7 @@ class Inputs(NamedTuple):
 
 
 class Names(NamedTuple):
-    """How recordings and splits are found in the names of files.
+    """Say how recordings and splits are found in the names of files.
 
     recording: searched for; its first group, or all that it matches, names the recording. split:
     the same for the split. None: not searched for. folds: how many there are, if splits are the

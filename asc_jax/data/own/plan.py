@@ -35,7 +35,7 @@ class Clip(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What a person decides about recordings that can be taken in several ways.
+    """Hold what a person decides about recordings that can be taken in several ways.
 
     fractions: split → its share; None: the splits are given with the recordings. wanted: splits
     that must not be empty. seed: of the choice of splits. duplicates: what becomes of one sound
@@ -62,7 +62,7 @@ class Choices:
 
 
 class Plan(NamedTuple):
-    """What is to be stored.
+    """Hold what is to be stored.
 
     splits: name → its clips, in the order of the files' names. labels: of the clips. columns: the
     group columns, as `Clip.group_ids` has them. n_quiet: (split, class) → windows left out since

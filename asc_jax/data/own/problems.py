@@ -1,4 +1,4 @@
-"""What is wrong with an input or odd about it, collected so that it is told at once."""
+"""Collect what is wrong with an input or odd about it, so that it is told at once."""
 
 from collections.abc import Sequence
 
