@@ -47,7 +47,7 @@ def same_padding():
     def padding(x, size, strides):
         return jax.lax.padtype_to_pads(x.shape[1:3], size, strides, "SAME")
 
-    def conv(x, kernel, strides=(1, 1), groups=1):
+    def conv(x, kernel, strides=(1, 1), groups=1, _=None):
         return true_conv(x, kernel, strides, groups, padding(x, kernel.shape[:2], strides))
 
     def avg_pool(x, size, strides, _):
@@ -144,9 +144,9 @@ def _changed_mask(change):
     """`change(start, width, axis)` gives what `augment.mask_band` gets instead."""
     true = augment.mask_band
 
-    def mask_band(power, start, width, *, axis):
+    def mask_band(power, start, width, *, axis, **rest):
         start, width, axis = change(start, width, axis)
-        return true(power, start, width, axis=axis)
+        return true(power, start, width, axis=axis, **rest)
 
     return [(augment, "mask_band", mask_band)]
 

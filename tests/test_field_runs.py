@@ -247,7 +247,7 @@ def test_table_is_not_made_of_two_data_sets(run):
 def test_waveform_of_another_length_is_no_clip(run):
     opened = asc_jax.load_run(run)
     for shape in ((1, 16_000), (32_000,)):
-        with pytest.raises(UserError, match=r"expected \[b, 32000\]: one second at 32000 Hz"):
+        with pytest.raises(UserError, match=r"expected \[b, 32000\]: 1 s at 32000 Hz"):
             opened.apply(np.zeros(shape, np.float32))
 
 

@@ -259,9 +259,9 @@ def test_c_header_holds_any_names(labels, tmp_path):
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler here")
-    features = {
+    features = small_config().features.to_dict() | {
         "sample_rate": 8000, "n_fft": 16, "win_length": 16, "hop_length": 8, "n_mels": 4,
-        "f_min": 0.0, "f_max": 4000.0,
+        "f_max": 4000.0,
     }  # fmt: skip
     metadata = {"weights": "float32", "classes": json.dumps(labels.classes, ensure_ascii=False)}
     header = c_header.build(Deployment([], features, 20_000, metadata))["asc_model"]
