@@ -124,6 +124,7 @@ def check_all_rows(printed, n_rows):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_all_stages_but_the_longest_are_within_tolerance(monkeypatch):
     assert parity.STAGES[-1] is training_stages.trajectory_float32
     monkeypatch.setattr(parity, "STAGES", parity.STAGES[:-1])

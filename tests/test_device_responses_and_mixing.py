@@ -403,6 +403,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.nightly
 def test_run_with_all_of_them_resumes_to_the_same_bits_and_with_the_same_files_only(
     folder, tmp_path, compiled_fast
 ):

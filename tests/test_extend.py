@@ -115,6 +115,7 @@ def test_own_augmentation_reads_the_device(config):
     assert changed[0, 0] != changed[2, 0]
 
 
+@pytest.mark.nightly
 def test_arrays_are_loaded_for_training_and_can_be_indexed(config, tmp_path, compiled_fast):
     """The second example of the page, seeds in one program included."""
     code = re.findall(r"```python\n(import jax\n.*?)```", PAGE.read_text(), re.DOTALL)[0]

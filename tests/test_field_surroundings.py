@@ -76,6 +76,7 @@ def settled(monkeypatch):
     warnings.filters[:] = filters
 
 
+@pytest.mark.nightly
 def test_b02_b21_notebooks_and_other_peoples_variables_change_nothing(tmp_path):
     """A picture is drawn, help is there without docstrings, and a word prints in any encoding."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")

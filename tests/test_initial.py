@@ -58,6 +58,7 @@ def test_layers_of_another_width_are_fresh_and_named(other):
     )
 
 
+@pytest.mark.nightly
 def test_frozen_parameters_stay_and_a_resumed_run_ends_in_the_same_bits(other, tmp_path):
     workdir, theirs = other
     parts = parts_from(workdir, init__freeze="b*/*")

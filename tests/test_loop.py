@@ -69,8 +69,16 @@ def half_way(stopped_at_8, tmp_path):
     return shutil.copytree(stopped_at_8, tmp_path / "run")
 
 
+LATER = (5, 7, 1), (8, 8, 1), (9, 11, 2)
+
+
 @pytest.mark.parametrize(
-    ("at", "step", "every"), [(2, 3, 1), (4, 4, 3), (5, 7, 1), (8, 8, 1), (9, 11, 2)]
+    ("at", "step", "every"),
+    [
+        (2, 3, 1),
+        (4, 4, 3),
+        *(pytest.param(*moments, marks=pytest.mark.nightly) for moments in LATER),
+    ],
 )
 def test_stopped_run_goes_on_to_the_same_bits(parts, whole, tmp_path, at, step, every):
     """Within an epoch, at its end, before the first regular checkpoint and after it."""
@@ -342,6 +350,7 @@ def test_log_that_is_no_file_is_an_error(parts, tmp_path):
 @pytest.mark.parametrize(
     "storage", ["float32", pytest.param("int16", marks=[pytest.mark.slow, pytest.mark.nightly])]
 )
+@pytest.mark.nightly
 def test_resident_clips_train_as_streamed_ones(parts, tmp_path, whole, storage):
     """Bit for bit in float32, also where a batch is filled up; in int16 the clips are rounded."""
     state = fit(parts, tmp_path, resident=storage)

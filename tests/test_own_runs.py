@@ -159,6 +159,7 @@ def test_splits_that_are_not_there_are_named(home, split, message):
         open_split(home / "data", split)
 
 
+@pytest.mark.nightly
 def test_split_both_trained_and_tested_on_is_told(home):
     words = [*SMALL, "--config.data.test_split=fold2", "--config.train.eval_every_epochs=0"]
     done = call("train", *words, "--workdir=both", cwd=home)

@@ -86,6 +86,7 @@ def test_evaluation_logits_equal_the_authors(width, depth):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_training_logits_statistics_and_gradients_equal_the_authors(x64):
     arrays, network, variables, log_mel = load(40, 16)
     variables, log_mel = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (variables, log_mel))

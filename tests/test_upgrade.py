@@ -47,6 +47,7 @@ def test_a_config_of_today_is_left_alone():
     assert upgraded(config) == config | {"train": config["train"] | {"n_seeds": 1}}
 
 
+@pytest.mark.nightly
 def test_run_is_resumed_to_the_same_bits_from_its_state_in_either_layout(
     experiment, tmp_path, compiled_fast
 ):
