@@ -4,7 +4,7 @@ import abc
 import contextlib
 import csv
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,6 +146,30 @@ class Answers(NamedTuple):
     def summary(self) -> Mapping[str, Any]:
         """Return accuracies and log losses with the parameters as stored."""
         return stored_summary(self.results)
+
+
+def read_all(runs: Sequence[Run]) -> dict[Run, Answers]:
+    """Return what each run left; those tested on one split share one array of each kind of name.
+
+    Raises:
+      UserError: a file cannot be read, or runs were tested on different clips of one split.
+    """
+    answers: dict[Run, Answers] = {}
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        read = run.read()
+        first = firsts.setdefault(run.config.data.test_split, run)
+        there = answers.get(first, read)
+        if read.labels != there.labels or any(
+            not np.array_equal(getattr(read, name), getattr(there, name))
+            for name in ("filenames", "label", "recording")
+        ):
+            raise UserError(
+                f"{run.workdir} and {first.workdir} were tested on different clips or classes: "
+                "evaluate both on one data set, with asc-jax eval"
+            )
+        answers[run] = there._replace(results=read.results, predicted=read.predicted)
+    return answers
 
 
 def read_answers(workdir: Path) -> Answers:
