@@ -184,8 +184,7 @@ def pool_of(folds: Folds, chosen: Sequence[str]) -> Pool | None:
         label=np.concatenate([each.label for each in of_clips]),
         recording=np.concatenate([each.recording for each in of_clips]),
         groups={
-            column: np.concatenate([each.groups[column] for each in of_clips])
-            for column in columns
+            column: np.concatenate([each.groups[column] for each in of_clips]) for column in columns
         },
         columns=columns,
         predicted=np.stack(

@@ -78,23 +78,26 @@ def pooled(pool: Pool, classes: Sequence[str], n_replicates: int) -> dict[str, A
         "classes": {
             name: of_class(pool, pool.label == number) for number, name in enumerate(classes)
         },
-        "groups": {
-            column: {
-                value: _of_mask(pool, cells == value)
-                for value in _in_order(pool.columns[column].values, cells)
-            }
-            for column, cells in pool.groups.items()
-        },
+        "groups": by_value(pool),
         "confusion": confusion.tolist(),
+    }
+
+
+def by_value(pool: Pool) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return column → value → `n_clips`, `accuracy`, `macro_accuracy`, of the values with clips."""
+    return {
+        column: {
+            value: _of_mask(pool, cells == value)
+            for value in _in_order(pool.columns[column].values, cells)
+        }
+        for column, cells in pool.groups.items()
     }
 
 
 def by_set(pool: Pool) -> dict[str, dict[str, dict[str, Any]]]:
     """Return column → set → `n_clips`, `accuracy`, `macro_accuracy`, of the sets with clips."""
     return {
-        column: {
-            name: _of_mask(pool, mask) for name, mask in masks_of_sets(pool, column).items()
-        }
+        column: {name: _of_mask(pool, mask) for name, mask in masks_of_sets(pool, column).items()}
         for column, group in pool.columns.items()
         if group.sets
     }
