@@ -255,6 +255,8 @@ def read_probs(workdir: Path, answers: Answers) -> np.ndarray:
     table = _read_table(path, ("filename", "scene_label", *classes))
     with _reading(path):
         rows = {name: row for row, name in enumerate(table["filename"])}
+        if lacking := [name for name in answers.filenames.tolist() if name not in rows]:
+            raise ValueError(f"it lacks {len(lacking)} clips, such as {lacking[0]}")
         order = [rows[name] for name in answers.filenames.tolist()]
         probs = np.array([table[name] for name in classes], float).T[order]
         if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
