@@ -386,6 +386,8 @@ def write_configs(out: pathlib.Path, systems: Sequence[System]) -> None:
 
 def check_configs(runs: Sequence[Run], section: Mapping[str, Any] | None) -> None:
     """Raise a `UserError` for what would stop every run of a system: its config or its clips."""
+    if section:
+        load_bank(section["dir"], runs[-1].config.features.sample_rate)
     for each in {each.system: each for each in runs}.values():
         try:
             make_experiment(each.config)
@@ -393,8 +395,6 @@ def check_configs(runs: Sequence[Run], section: Mapping[str, Any] | None) -> Non
                 open_for(each.config, split)
         except UserError as error:
             raise UserError(f"{each.title}: {error}") from error
-    if section:
-        load_bank(section["dir"], runs[-1].config.features.sample_rate)
 
 
 def carry_out(

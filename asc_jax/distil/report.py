@@ -80,7 +80,7 @@ def as_words(collected: Mapping[str, Any], suffix: str) -> str:
         tables=made,
         max_rows=MAX_ROWS,
         students=[name for name in STUDENTS if name in collected["results"]],
-        drawing=system_figure(collected),
+        drawing=system_figure,
         heat=heat,
         max_numbered=MAX_NUMBERED,
     )
