@@ -214,6 +214,8 @@ def test_failed_teacher_stops_the_distillation_unless_it_is_left_out(
     found = json.loads((tmp_path / "out/distil.json").read_text())
     assert found["teachers_used"] == ["teacher cp_resnet, seed 0"]
     assert {*found["missing"]} == {"teacher cp_resnet, seed 1"}
+    with pytest.raises(UserError, match="or leave out again those that failed, with --leave_out_"):
+        command()
 
 
 def test_when_everything_fails_there_is_no_page(dataset, command, carried_out, tmp_path):

@@ -257,7 +257,7 @@ def test_every_form_says_how_the_figures_were_made(whole, tmp_path):
         text = " ".join(path.read_text().split())
         assert "Nothing is chosen by the test split" in text
         assert "Distilled minus undistilled: macro average accuracy" in text
-        for name in (*CLASSES, "inside", "yard", "unknown"):
+        for name in (*CLASSES, "site: inside (hall)", "yard", "unknown"):
             assert name in text
     assert f"{100 * whole['ensemble']['macro_accuracy']:.2f}" in paths[3].read_text()
     assert paths[4].read_text().count("<svg") == 1

@@ -438,12 +438,15 @@ def require_own_students(
     if not begun or not path.exists():
         return
     found = in_file(path, teachers, teachers[0].config.data.train_split)
-    if found is None or {*found} != {*teachers}:
-        raise UserError(
-            f"{begun[0].workdir} was trained with the logits of other teachers: move "
-            f"{begun[0].workdir.parent} away, or choose another --out, with --teachers_dir="
-            f"{teachers[0].workdir.parents[1]} to keep the teachers"
-        )
+    if found is not None and {*found} == {*teachers}:
+        return
+    left_out = found and any(unfinished(run) for run in teachers if run not in found)
+    hint = ", or leave out again those that failed, with --leave_out_failed" if left_out else ""
+    raise UserError(
+        f"{begun[0].workdir} was trained with the logits of other teachers: move "
+        f"{begun[0].workdir.parent} away, or choose another --out, with --teachers_dir="
+        f"{teachers[0].workdir.parents[1]} to keep the teachers{hint}"
+    )
 
 
 def store_logits(

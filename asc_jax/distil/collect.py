@@ -4,10 +4,10 @@
 
 `student`, `teachers` (names), `train_split`, `test_split`, `distill` (the values of that section
 but the files), `impulse_responses` (the section, with `students`, whether they have it too; or
-None), `seeds`, `teacher_seeds`, `classes`, `systems` (name → label), `stored_dtypes`,
-`code_versions`, `over_budget`, `trained_and_tested` (title → what), `one_class` (title → the class
-that a network predicts for every clip), `level`, `n_replicates`, `teachers_used` and
-`teachers_left_out` (titles);
+None), `seeds`, `teacher_seeds`, `classes`, `members` (column → set → its values), `systems` (name →
+label), `stored_dtypes`, `code_versions`, `over_budget`, `trained_and_tested` (title → what),
+`one_class` (title → the class that a network predicts for every clip), `level`, `n_replicates`,
+`teachers_used` and `teachers_left_out` (titles);
 `runs`: one dict per run: `system`, `seed`, `workdir`, `n_clips` and the figures;
 `results`: system → `config`, `complexity`, `over_seeds` (the figures, each `mean` and `sd`), `sets`
 (see `pools.by_set`) and what `pools.pooled` returns, over all seeds;
@@ -65,7 +65,8 @@ def collect(
         run, reason = next(iter(reasons.items()))
         raise UserError(f"no figures: none of the {len(runs)} runs is done: {run.title}: {reason}")
     answers = read_all(done)
-    classes = answers[done[0]].labels.classes
+    names = answers[done[0]].labels
+    classes = names.classes
     teachers = [run for run in runs if run.is_teacher]
     used = [run for run in teachers if run in answers and (used is None or run in used)]
     by_system: dict[str, dict[int, Answers]] = {name: {} for name in labels}
@@ -77,6 +78,10 @@ def collect(
         "seeds": sorted({run.seed for run in runs if not run.is_teacher}),
         "teacher_seeds": sorted({run.seed for run in teachers}),
         "classes": list(classes),
+        "members": {
+            column: {name: list(values) for name, values in group.sets.items()}
+            for column, group in names.groups.items()
+        },
         "systems": dict(labels),
         **_about({run.title: answers[run] for run in done}, classes),
         "level": bootstrap.LEVEL,

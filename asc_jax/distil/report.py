@@ -216,16 +216,18 @@ def _classes(collected: Mapping[str, Any]) -> Table:
 def _group(collected: Mapping[str, Any], column: str) -> Table:
     columns, compared = _columns(collected), collected["comparison"]
     rows = []
-    for kind, prefix in (("sets", "set "), ("groups", "")):
+    for kind in ("sets", "groups"):
         found = [figures[kind].get(column, {}) for figures in columns.values()]
         for value in dict.fromkeys(value for figures in found for value in figures):
             of_value = [figures.get(value) for figures in found]
             cells = [count(max(each["n_clips"] for each in of_value if each))]
             cells += [percent(each and each["macro_accuracy"]) for each in of_value]
-            if compared:
-                there = compared[kind].get(column, {}).get(value)
-                cells += [points(there["difference"] if kind == "sets" and there else there)]
-            rows.append([prefix + value, *cells])
+            there = (compared or {}).get(kind, {}).get(column, {}).get(value)
+            name = value
+            if kind == "sets":
+                name = words.of_members(value, collected["members"][column][value])
+                there = there and there["difference"]
+            rows.append([name, *cells, *[points(there)] * bool(compared)])
     what = words.words(column)
     header = [what, "clips", *columns] + ["difference"] * bool(compared)
     return Table(f"Macro average accuracy by {what}, %, all seeds", header, rows)
