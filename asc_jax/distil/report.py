@@ -187,7 +187,11 @@ def _comparison(collected: Mapping[str, Any]) -> Table:
         ["mean ± sd over seeds", points(found["over_seeds"]["mean"]) + sd, NONE, NONE],
     ]
     for column, sets in found["sets"].items():
-        rows += [[f"{words.words(column)} set {name}", *_tested(row)] for name, row in sets.items()]
+        members = collected["members"][column]
+        rows += [
+            [f"{words.words(column)}: {words.of_members(name, members[name])}", *_tested(row)]
+            for name, row in sets.items()
+        ]
     heading = "Distilled minus undistilled: macro average accuracy, percentage points"
     return Table(heading, ["of", "difference", _level(collected), "p"], rows)
 
