@@ -37,6 +37,7 @@ from asc_jax.cli.campaign_flags import (
 )
 from asc_jax.cli.config_flag import config_name, config_path, read_config
 from asc_jax.data.clips import dataset_folder, open_for
+from asc_jax.data.teacher_logits import read_sources
 from asc_jax.distil import impulse_responses
 from asc_jax.distil import report as distil_report
 from asc_jax.distil.collect import collect
@@ -158,16 +159,15 @@ def main(
         student_too=values.impulse_student,
     )
     students = students if values.compare else students[1:]
-    more = {STUDENTS[1]: (f"--config.distill.logits={out / LOGITS}",)}
+    n_clips = check_data(students[-1].read().data)
     teachers_dir = pathlib.Path(values.teachers_dir or out / "teachers")
-    n_clips = check_data(students, teachers)
     teacher_runs = [
         plan(system, teachers_dir / system.name, seed, n_clips, out)
         for seed in teacher_seeds
         for system in teachers
     ]
     student_runs = [
-        plan(system, out / system.name, seed, n_clips, out, *more.get(system.name, ()))
+        plan(system, out / system.name, seed, n_clips, out)
         for seed in seeds  # so that a comparison, of one seed, is there first
         for system in students
     ]
@@ -187,7 +187,23 @@ def main(
         if all(unfinished(run) for run in (*teacher_runs, *student_runs)):
             end_if_failed(failed)
     config = student_runs[-1].config
-    about = {
+    collected = collect(
+        [*teacher_runs, *student_runs],
+        {system.name: system.label for system in (*teachers, *students)},
+        describe(values, config, section),
+        in_file(out / LOGITS, teacher_runs, config.data.train_split),
+    )
+    paths = distil_report.write(collected, out)
+    print(distil_report.as_words(collected, "txt"))
+    print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
+    end_if_failed(failed)
+
+
+def describe(
+    values, config: ml_collections.ConfigDict, section: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the tables say of the campaign; config: of a student."""
+    return {
         "student": _label(values.student),
         "teachers": [_label(path) for path in values.teacher],
         "train_split": config.data.train_split,
@@ -197,16 +213,6 @@ def main(
         },
         "impulse_responses": section and {**section, "students": values.impulse_student},
     }
-    collected = collect(
-        [*teacher_runs, *student_runs],
-        {system.name: system.label for system in (*teachers, *students)},
-        about,
-        in_file(out / LOGITS, teacher_runs, config.data.train_split),
-    )
-    paths = distil_report.write(collected, out)
-    print(distil_report.as_words(collected, "txt"))
-    print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
-    end_if_failed(failed)
 
 
 def make_section(
@@ -326,15 +332,16 @@ def _label(path: str) -> str:
     return config_name(config_path(path)).removesuffix(".py")
 
 
-def check_data(students: Sequence[System], teachers: Sequence[System]) -> int:
+def check_data(data: ml_collections.ConfigDict) -> int:
     """Return the number of training clips.
+
+    data: that section of the config of every run.
 
     Raises:
       UserError: there is no data set, or a split is trained and tested on.
     """
     from asc_jax.data.store import reader as stored
 
-    data = students[-1].read().data
     train, test = data.train_split.split("+"), data.test_split.split("+")
     if both := [name for name in test if name in train]:
         raise UserError(
@@ -350,11 +357,10 @@ def check_data(students: Sequence[System], teachers: Sequence[System]) -> int:
     return sum(there[name] for name in train)
 
 
-def plan(
-    system: System, folder: pathlib.Path, seed: int, n_clips: int, out: pathlib.Path, *words: str
-) -> Run:
-    """Return one run; `words` are overrides beside those of its system."""
-    own = (*words, f"--config.seed={seed}")
+def plan(system: System, folder: pathlib.Path, seed: int, n_clips: int, out: pathlib.Path) -> Run:
+    """Return one run; `n_clips` is the number of training clips."""
+    logits = [f"--config.distill.logits={out / LOGITS}"] * (system.name == STUDENTS[1])
+    own = (*logits, f"--config.seed={seed}")
     return Run(
         system.name,
         seed=seed,
@@ -433,12 +439,18 @@ def carry_out(
 def require_own_students(
     path: pathlib.Path, teachers: Sequence[Run], distilled: Sequence[Run]
 ) -> None:
-    """Raise a `UserError` if students were trained with the logits of other teachers than these."""
+    """Raise a `UserError` if students were trained with the logits of other teachers than these.
+
+    Where the file of logits is gone or damaged, it is made anew, and what is compared then are the
+    logits that students were trained with.
+    """
     begun = [run for run in distilled if (run.workdir / "checkpoints").is_dir()]
-    if not begun or not path.exists():
+    try:
+        read_sources(path)
+    except UserError:
         return
     found = in_file(path, teachers, teachers[0].config.data.train_split)
-    if found is not None and {*found} == {*teachers}:
+    if not begun or (found is not None and {*found} == {*teachers}):
         return
     left_out = found and any(unfinished(run) for run in teachers if run not in found)
     hint = ", or leave out again those that failed, with --leave_out_failed" if left_out else ""
