@@ -49,7 +49,7 @@ def in_file(path: Path, teachers: Sequence[Run], split: str) -> list[Run] | None
         return None
     by_sum = {checkpoint_sum(run.workdir): run for run in teachers}
     by_sum.pop(None, None)
-    found = [by_sum.get(each.get("checkpoint_sha256")) for each in sources]
-    if None in found or {each.get("split") for each in sources} != {split}:
+    found = [by_sum.get(str(each.get("checkpoint_sha256"))) for each in sources]
+    if None in found or any(each.get("split") != split for each in sources):
         return None
     return found
