@@ -300,7 +300,7 @@ def make_systems(
         found.append(System(name, name, path, own, None))
         if section:
             named = f"{name}{WITH_RESPONSES}"
-            found.append(System(named, f"{name} + impulse responses", path, own, section))
+            found.append(System(named, f"{name} + responses", path, own, section))
     names = [system.name for system in found]
     if twice := [name for name in names if names.count(name) > 1 or name in STUDENTS]:
         raise UserError(
