@@ -18,7 +18,7 @@ LAYERS = (
     "training",
     "experiment",
     "evaluation",
-    "export pytorch prediction challenge crossval",
+    "export pytorch prediction challenge crossval distil",
     "library",
     "cli",
     "__main__",

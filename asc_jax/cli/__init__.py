@@ -1,9 +1,9 @@
 """The command `asc-jax`: its verbs, its help, and how each verb starts and ends.
 
 Exit status: 0 done, 1 over budget (`complexity`), out of tolerance (`parity`) or some runs failed
-(`table1`, `crossval`), 2 wrong input, or a machine that lacks something (`error: …` on stderr), 3
-another process of the run is lost, 128 + its number stopped by a signal with everything saved (130
-by Ctrl-C, 143 by SIGTERM), 141 nobody reads its output any more.
+(`table1`, `crossval`, `distil`), 2 wrong input, or a machine that lacks something (`error: …` on
+stderr), 3 another process of the run is lost, 128 + its number stopped by a signal with everything
+saved (130 by Ctrl-C, 143 by SIGTERM), 141 nobody reads its output any more.
 """
 
 import difflib
@@ -36,7 +36,7 @@ from asc_jax.machine import (
 
 VERBS = (  # each is a module of this folder
     *("train", "eval", "predict", "logits", "prepare-data", "synthesize", "complexity"),
-    *("config", "convert", "parity", "table1", "crossval", "submission"),
+    *("config", "convert", "parity", "table1", "crossval", "distil", "submission"),
 )
 STOPPED = "stopped; what was there before still is: run the same command again to continue"
 SEND_AGAIN_S = 0.05  # after a signal that came where nothing can be raised

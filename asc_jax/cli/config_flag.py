@@ -63,6 +63,15 @@ def read_config(name: str, overrides: Sequence[str]):
     return values.config.copy_and_resolve_references()
 
 
+def config_path(name: str) -> str:
+    """Return the path of a config file that is named as for --config.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    return absolute_config(["", f"--config={name}"])[1].partition("=")[2]
+
+
 def config_name(path: str) -> str:
     """`…/configs/splits/5pct.py` → `splits/5pct.py`; other files by their own name."""
     resolved = pathlib.Path(path).resolve()

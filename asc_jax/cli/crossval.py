@@ -35,7 +35,7 @@ from asc_jax.cli.campaign_flags import (
     some_of,
     take_overrides,
 )
-from asc_jax.cli.config_flag import absolute_config, config_name, read_config
+from asc_jax.cli.config_flag import config_name, config_path, read_config
 from asc_jax.crossval import report as crossval_report
 from asc_jax.crossval.collect import collect
 from asc_jax.crossval.runs import Run, folds_among, others
@@ -140,12 +140,12 @@ def make_systems(
     Raises:
       UserError: a config cannot be read, or both are the same.
     """
-    first = System(SYSTEMS[0], _path(config), tuple(overrides))
+    first = System(SYSTEMS[0], config_path(config), tuple(overrides))
     first_config = first.read()
     if against is None and not of_second:
         return [first]
     own = [f"--config.{word.lstrip('-').partition('.')[2]}" for word in of_second]
-    path = first.config if against is None else _path(against)
+    path = first.config if against is None else config_path(against)
     second = System(SYSTEMS[1], path, (*overrides, *own))
     try:
         second_config = second.read()
@@ -160,11 +160,6 @@ def make_systems(
             "--against.model.width=16, or name another config with --against"
         )
     return [first, second]
-
-
-def _path(config: str) -> str:
-    """Return the path of a config file that is named as for --config."""
-    return absolute_config(["", f"--config={config}"])[1].partition("=")[2]
 
 
 def _all_but_splits(config: ml_collections.ConfigDict) -> dict:

@@ -12,7 +12,7 @@ in it), `in_several_classes` and `in_several_folds` (numbers of recordings with 
   `folds`: fold → `n_clips`, `n_recordings`, `seeds`, the figures and `classes` (name → accuracy);
   `over_folds`: the figures, each `mean` and `sd` over folds; `classes`: name → `mean`, `sd` and
   `n_folds`, those that have clips of it;
-  `pooled`: see `pooled`, or None;
+  `pooled`: see `pools.pooled`, with `folds`, or None;
 `comparison`: `first`, `second`, `folds`, `left_out` (folds), `by_fold` (fold → difference),
 `over_folds` (`mean`, `sd`), `difference`, `interval`, `p`, `classes` (name → difference), each a
 macro average of the first minus that of the second, the last ones pooled; or None;
@@ -25,14 +25,15 @@ be said: the standard deviation of one fold, an interval where a class has a sin
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from asc_jax.crossval.runs import Run
 from asc_jax.errors import UserError
 from asc_jax.evaluation.campaign import bootstrap
-from asc_jax.evaluation.campaign.runs import Answers, unfinished
+from asc_jax.evaluation.campaign.pools import Pool, difference, pooled, spread
+from asc_jax.evaluation.campaign.runs import Answers, read_all, unfinished
 
 FIGURES = ("macro_accuracy", "accuracy", "log_loss")
 Folds = Mapping[str, Mapping[int, Answers]]  # fold → seed → run
@@ -60,7 +61,7 @@ def collect(
     if not done:
         run, reason = next(iter(reasons.items()))
         raise UserError(f"no figures: none of the {len(runs)} runs is done: {run.title}: {reason}")
-    answers = _read(done)
+    answers = read_all(done)
     folds = list(dict.fromkeys(run.fold for run in runs))
     systems: dict[str, dict[str, dict[int, Answers]]] = {}
     for fold in folds:
@@ -94,26 +95,6 @@ def collect(
         "comparison": comparison(systems, folds, classes, n_replicates),
         "missing": {run.title: reason for run, reason in reasons.items() if reason is not None},
     }
-
-
-def _read(runs: Sequence[Run]) -> dict[Run, Answers]:
-    """Return what each run left; all of a fold share the first one's arrays of names."""
-    answers: dict[Run, Answers] = {}
-    firsts: dict[str, Run] = {}
-    for run in runs:
-        read = run.read()
-        first = firsts.setdefault(run.fold, run)
-        there = answers.get(first, read)
-        if read.labels != there.labels or any(
-            not np.array_equal(getattr(read, name), getattr(there, name))
-            for name in ("filenames", "label", "recording")
-        ):
-            raise UserError(
-                f"{run.workdir} and {first.workdir} were tested on different clips or classes: "
-                "evaluate both on one data set, with asc-jax eval"
-            )
-        answers[run] = there._replace(results=read.results, predicted=read.predicted)
-    return answers
 
 
 def _about(answers: Mapping[Run, Answers], classes: Sequence[str]) -> dict[str, Any]:
@@ -163,11 +144,11 @@ def result(folds: Folds, classes: Sequence[str], n_replicates: int) -> dict[str,
         "config": first["config"],
         "complexity": first["complexity"],
         "folds": by_fold,
-        "over_folds": {name: _spread([row[name] for row in by_fold.values()]) for name in FIGURES},
+        "over_folds": {name: spread([row[name] for row in by_fold.values()]) for name in FIGURES},
         "classes": {
-            name: _spread(values) | {"n_folds": len(values)} for name, values in by_class.items()
+            name: spread(values) | {"n_folds": len(values)} for name, values in by_class.items()
         },
-        "pooled": pool and pooled(pool, classes, n_replicates),
+        "pooled": pool and {"folds": list(folds), **pooled(pool, classes, n_replicates)},
     }
 
 
@@ -179,30 +160,12 @@ def _of_fold(seeds: Mapping[int, Answers], classes: Sequence[str]) -> dict[str, 
         "n_clips": len(label),
         "n_recordings": len(np.unique(runs[0].recording)),
         "seeds": list(seeds),
-        **{name: _spread([run.summary[name] for run in runs])["mean"] for name in FIGURES},
+        **{name: spread([run.summary[name] for run in runs])["mean"] for name in FIGURES},
         "classes": {
             classes[number]: float(correct[:, label == number].mean())
             for number in np.unique(label)
         },
     }
-
-
-class Pool(NamedTuple):
-    """The clips of several folds, with the answers of each seed that is done in all of them."""
-
-    folds: list[str]
-    seeds: list[int]
-    label: np.ndarray  # [n] int
-    recording: np.ndarray  # [n] str
-    groups: Mapping[str, np.ndarray]  # column → [n] str
-    values: Mapping[str, tuple[str, ...]]  # column → all its values
-    predicted: np.ndarray  # [n_seeds, n] int
-    log_loss: np.ndarray  # [n_seeds], mean over the clips
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Return `[n_seeds, n]` bool."""
-        return self.predicted == self.label
 
 
 def pool_of(folds: Folds, chosen: Sequence[str]) -> Pool | None:
@@ -215,81 +178,20 @@ def pool_of(folds: Folds, chosen: Sequence[str]) -> Pool | None:
     of_clips = [folds[fold][seeds[0]] for fold in chosen]
     weights = np.array([len(each.label) for each in of_clips])
     log_loss = [[folds[fold][seed].summary["log_loss"] for fold in chosen] for seed in seeds]
-    labels = of_clips[0].labels
+    columns = of_clips[0].labels.groups
     return Pool(
-        list(chosen),
         seeds,
         label=np.concatenate([each.label for each in of_clips]),
         recording=np.concatenate([each.recording for each in of_clips]),
         groups={
-            column: np.concatenate([each.groups[column] for each in of_clips])
-            for column in labels.groups
+            column: np.concatenate([each.groups[column] for each in of_clips]) for column in columns
         },
-        values={column: group.values for column, group in labels.groups.items()},
+        columns=columns,
         predicted=np.stack(
             [np.concatenate([folds[fold][seed].predicted for fold in chosen]) for seed in seeds]
         ),
         log_loss=np.array(log_loss, float) @ weights / weights.sum(),  # None becomes NaN
     )
-
-
-def pooled(pool: Pool, classes: Sequence[str], n_replicates: int) -> dict[str, Any]:
-    """Return the figures of pooled clips, of which each is tested once with each seed.
-
-    They are `folds`, `seeds`, `n_clips`, `n_recordings`; means over seeds of the figures;
-    `interval` of the macro average, by recordings; `classes`: name → `n_clips`, `n_recordings`,
-    `accuracy`; `groups`: column → value → `n_clips`, `accuracy`, `macro_accuracy`;
-    `confusion`: `[n_classes][n_classes]` clips, rows the true class, each counted with each seed.
-    """
-    totals = _totals(pool)
-    confusion = np.zeros((len(classes), len(classes)), int)
-    np.add.at(confusion, (np.tile(pool.label, len(pool.seeds)), pool.predicted.ravel()), 1)
-    log_loss = float(pool.log_loss.mean())
-    return {
-        "folds": pool.folds,
-        "seeds": pool.seeds,
-        "n_clips": len(pool.label),
-        "n_recordings": len(np.unique(pool.recording)),
-        "macro_accuracy": float(bootstrap.macro_average(totals).mean()),
-        "accuracy": float(pool.correct.mean()),
-        "log_loss": log_loss if np.isfinite(log_loss) else None,
-        "interval": bootstrap.confidence_interval(totals, n_replicates=n_replicates),
-        "classes": {
-            name: _of_class(pool, pool.label == number) for number, name in enumerate(classes)
-        },
-        "groups": {
-            column: {
-                value: _of_value(pool, cells == value)
-                for value in _in_order(pool.values[column], cells)
-            }
-            for column, cells in pool.groups.items()
-        },
-        "confusion": confusion.tolist(),
-    }
-
-
-def _of_class(pool: Pool, mask: np.ndarray) -> dict[str, Any]:
-    return {
-        "n_clips": int(mask.sum()),
-        "n_recordings": len(np.unique(pool.recording[mask])),
-        "accuracy": float(pool.correct[:, mask].mean()) if mask.any() else None,
-    }
-
-
-def _of_value(pool: Pool, mask: np.ndarray) -> dict[str, Any]:
-    correct, label = pool.correct[:, mask], pool.label[mask]
-    totals = bootstrap.cluster_totals(correct, label, label)
-    return {
-        "n_clips": int(mask.sum()),
-        "accuracy": float(correct.mean()),
-        "macro_accuracy": float(bootstrap.macro_average(totals).mean()),
-    }
-
-
-def _in_order(values: Sequence[str], cells: np.ndarray) -> list[str]:
-    """Return the values that occur, in their own order and then what is not known."""
-    there = set(cells.tolist())
-    return [value for value in (*values, *sorted(there - {*values})) if value in there]
 
 
 def comparison(
@@ -310,47 +212,10 @@ def comparison(
         "folds": common,
         "left_out": [fold for fold in folds if fold not in common],
         "by_fold": by_fold,
-        "over_folds": _spread(list(by_fold.values())),
-        **_difference(*pools, classes, n_replicates),
+        "over_folds": spread(list(by_fold.values())),
+        **difference(*pools, classes, n_replicates),
     }
 
 
 def _macro_mean(runs) -> float:
     return bootstrap.mean_sd([run.summary["macro_accuracy"] for run in runs])[0]
-
-
-def _difference(
-    first: Pool | None, second: Pool | None, classes: Sequence[str], n_replicates: int
-) -> dict[str, Any]:
-    """Return `difference`, `interval`, `p` and `classes` of two pools of the same clips."""
-    if first is None or second is None:
-        return {"difference": None, "interval": None, "p": None, "classes": {}}
-    totals = _totals(first, second)
-    macro, n_first = bootstrap.macro_average(totals), len(first.seeds)
-    interval = bootstrap.confidence_interval(totals, n_first, n_replicates=n_replicates)
-    p = bootstrap.paired_test(totals, n_first, n_replicates=n_replicates)
-    accuracies = [
-        [_of_class(pool, pool.label == number)["accuracy"] for pool in (first, second)]
-        for number in range(len(classes))
-    ]
-    return {
-        "difference": float(macro[:n_first].mean() - macro[n_first:].mean()),
-        "interval": interval,
-        "p": interval and p,
-        "classes": {
-            name: None if None in pair else pair[0] - pair[1]
-            for name, pair in zip(classes, accuracies, strict=True)
-        },
-    }
-
-
-def _totals(*pools: Pool) -> bootstrap.Totals:
-    """Return clips by class and recording, of the seeds of all pools."""
-    correct = np.concatenate([pool.correct for pool in pools])
-    return bootstrap.cluster_totals(correct, pools[0].label, pools[0].recording)
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Return mean and standard deviation; None for both where a value, or every one, is None."""
-    mean, sd = (None, None) if None in values or not values else bootstrap.mean_sd(values)
-    return {"mean": mean, "sd": sd}

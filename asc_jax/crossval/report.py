@@ -6,15 +6,21 @@ All are pure functions of what `collect.collect` returns, so equal runs give equ
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from asc_jax.crossval.collect import FIGURES
 from asc_jax.evaluation.report import tables as words
-from asc_jax.evaluation.report.figures import BLUE, INK, MAX_NUMBERED, RED, Drawing, svg
+from asc_jax.evaluation.report.figures import (
+    BLUE,
+    INK,
+    MAX_NUMBERED,
+    RED,
+    Drawing,
+    name_rows,
+    svg,
+)
 from asc_jax.evaluation.report.report import heat
 from asc_jax.evaluation.report.tables import (
     NONE,
@@ -32,7 +38,6 @@ HERE = Path(__file__).parent
 WIDTH = 440  # narrow, so that its words stay legible on a phone
 MARKS = ((BLUE, "o"), (RED, "s"))  # told apart by colour and by shape
 MAX_LABEL = 18  # characters of a system's label in a column's heading
-MAX_FOLD = 18  # of a fold's name beside a picture
 MAX_ROWS = 60  # of a group column that is printed
 
 
@@ -61,7 +66,7 @@ def as_words(collected: Mapping[str, Any], suffix: str) -> str:
     """
     made = tables(collected)
     if suffix == "md":
-        made = {name: _without_bars(table) for name, table in made.items()}
+        made = {name: words.without_bars(table) for name, table in made.items()}
     return words.fill(
         HERE / f"crossval.{suffix}",
         title=title(collected),
@@ -255,12 +260,6 @@ def _runs(collected: Mapping[str, Any]) -> Table:
     return Table("The runs", header, rows)
 
 
-def _without_bars(table: Table) -> Table:
-    """Return a table whose cells do not end where a name has the sign that separates cells."""
-    rows = [[cell.replace("|", r"\|") for cell in row] for row in (table.header, *table.rows)]
-    return Table(table.title, rows[0], rows[1:])
-
-
 def drawings(collected: Mapping[str, Any]) -> list[Drawing]:
     """Return the drawings that the figures allow."""
     compared = collected["comparison"]
@@ -286,7 +285,7 @@ def fold_figure(collected: Mapping[str, Any]) -> Drawing:
             axes.axvline(100 * mean, color=colour, lw=1.5, ls=("-", "--")[number])
         axes.plot([], [], color=INK, lw=1.5, label="mean over folds")
         figure.legend(loc="outside upper left")
-        _name_rows(axes, folds)
+        name_rows(axes, folds)
         axes.set(xlabel="macro average accuracy, %")
 
     description = "; ".join(
@@ -314,7 +313,7 @@ def difference_figure(collected: Mapping[str, Any]) -> Drawing:
         if interval:
             ends = 100 * interval["low"], 100 * interval["high"]
             axes.hlines(len(folds), *ends, color=RED, lw=3)
-        _name_rows(axes, rows)
+        name_rows(axes, rows)
         reach = 1.05 * max(0.5, *map(abs, axes.get_xlim()))
         axes.set(xlim=(-reach, reach), xlabel="difference, percentage points")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:+g}".replace("-", "−") if x else "0")
@@ -324,10 +323,3 @@ def difference_figure(collected: Mapping[str, Any]) -> Drawing:
     pair = " minus ".join(collected["systems"][found[key]] for key in ("first", "second"))
     picture = svg("differences", (WIDTH, 80 + 40 * len(rows)), draw)
     return Drawing(f"{pair}, macro average accuracy", "; ".join(parts), picture)
-
-
-def _name_rows(axes, names: Sequence[str]) -> None:
-    """Write a name beside each row, the first on top."""
-    axes.set_yticks(np.arange(len(names)), [shortened(name, MAX_FOLD) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(axis="x")

@@ -168,7 +168,7 @@ def with_teachers_of(
     Raises:
       UserError: as `read_teacher_logits` and `with_teacher_logits`.
     """
-    paths = [path.strip() for path in config.distill.logits.split(",") if path.strip()]
+    paths = paths_of(config)
     if not paths:
         return clips
     meta_csv = config.distill.meta_csv or None
@@ -176,6 +176,25 @@ def with_teachers_of(
         read_teacher_logits(path, meta_csv=meta_csv, read_tensor=read_tensor) for path in paths
     ]
     return with_teacher_logits(clips, teachers, config.labels.classes)
+
+
+def paths_of(config) -> list[str]:
+    """Return the files of logits that the section `distill` of a config names."""
+    return [path.strip() for path in config.distill.logits.split(",") if path.strip()]
+
+
+def read_sources(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return what `write_teacher_logits` was told of each teacher of a file.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    path = Path(path)
+    with _opened(path) as content:
+        sources = json.loads(str(content["sources"]))
+        if not isinstance(sources, list) or not all(isinstance(each, dict) for each in sources):
+            raise ValueError("its sources are no list of objects")
+        return sources
 
 
 def filenames_of(clips: Clips) -> list[str]:

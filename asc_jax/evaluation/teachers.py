@@ -1,7 +1,9 @@
 """Logits of trained runs for a split, which a network can be distilled from."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -67,6 +69,7 @@ def store(
                 "checkpoint": checkpoint,
                 "step": run.step,
                 "sha256": checkpoints.digest(jax.tree.map(np.asarray, run.variables)),
+                "checkpoint_sha256": checkpoint_sum(workdir, run.step, checkpoint),
                 "split": split,
                 "config_name": run.name,
                 "config": config.to_dict(),
@@ -77,3 +80,27 @@ def store(
         say(f"{workdir}, step {run.step}: {len(names):,} clips{figure}")
     write_teacher_logits(path, names, np.stack(logits), classes, sources)
     return len(logits), len(names)
+
+
+def checkpoint_sum(
+    workdir: str | os.PathLike, step: int | None = None, checkpoint: str = "last"
+) -> str | None:
+    """Return the sha256 that a run's newest checkpoint has of its arrays, which are not read.
+
+    Args:
+      workdir: of the run.
+      step: that the checkpoint should be of; None: whichever it is.
+      checkpoint: "last" or "best".
+
+    Returns:
+      None if there is no checkpoint of that step, or it is damaged.
+    """
+    name = evaluate.CHECKPOINTS[checkpoint]
+    if not (Path(workdir) / name).is_dir():
+        return None
+    with contextlib.closing(checkpoints.Checkpoints(workdir, name=name)) as manager:
+        if step not in (None, manager.latest_step()):
+            return None
+        with contextlib.suppress(UserError):
+            return manager.newest_digest()
+    return None

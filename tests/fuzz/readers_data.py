@@ -246,6 +246,7 @@ def teacher_logits(scratch) -> Reader:
             (scratch / name).write_bytes(data[1:] if damaged else content)
         for name in KINDS_OF_LOGITS[:2]:
             logits_files.read_teacher_logits(scratch / name)
+        logits_files.read_sources(scratch / KINDS_OF_LOGITS[0])
 
     def change(rng: Random, seed: bytes) -> bytes:
         words = (b"PK\1\2", b"'descr': '|O'", b"(2,)", b"'<f8'", b"{")

@@ -13,7 +13,8 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 import filelock
 import tqdm
@@ -114,18 +115,18 @@ def carry_out(
     """
     done = {run.title for run in runs if unfinished(run) is None}
     failed = {}
-    environment = {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute()), **os.environ}
+    environment = _environment(cache)
     with Progress(runs, done) as progress, stop_signals() as stopped:
         for group in seed_groups([run for run in runs if together and run.title not in done]):
             progress.say(f"training {len(group)} seeds at once: {group[0].workdir.parent}")
-            with _locked(group[0], stopped, progress) as log:
+            with _locked(group[0].workdir, stopped, progress.say) as log:
                 # An error here shows again below, where each run is tried by itself.
                 _finish(train_seeds(group), log, environment, stopped, lambda: None)
         for number, run in enumerate(runs, 1):
             if run.title in done:
                 continue
             progress.say(f"{number}/{len(runs)}  {run.title} → {run.workdir}{progress.left()}")
-            with _locked(run, stopped, progress) as log:
+            with _locked(run.workdir, stopped, progress.say) as log:
                 # Another command may have done it while we waited.
                 reason = unfinished(run)
                 if reason:
@@ -135,6 +136,37 @@ def carry_out(
                 progress.say(f"failed: {run.title}: {failed[run.title]}")
             progress.end(run)
     return failed
+
+
+def make(
+    target: pathlib.Path, words: Sequence[str], cache: pathlib.Path, made: Callable[[], bool]
+) -> str | None:
+    """Make a file with a verb of `asc-jax`, in a process of its own; `<target>.log` is its log.
+
+    Args:
+      target: the file; no other process works on it at the same time.
+      words: the verb and its arguments.
+      cache: folder for compiled programs.
+      made: returns whether the file is there as it should be.
+
+    Returns:
+      None if it is made, otherwise how the process ended, and where its log is.
+
+    Raises:
+      UserError: the log cannot be written.
+      Interrupted: SIGTERM or Ctrl-C, passed on to the process.
+    """
+    with stop_signals() as stopped, _locked(target, stopped, print) as log:
+        if made():  # another command may have made it while we waited
+            return None
+        status = _finish([*COMMAND, *words], log, _environment(cache), stopped, lambda: None)
+        if status:
+            return f"{words[0]} ended with status {status}; {_last_line(log.name)} (see {log.name})"
+        return None if made() else f"{target} is not what was asked for (see {log.name})"
+
+
+def _environment(cache: pathlib.Path) -> dict[str, str]:
+    return {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute()), **os.environ}
 
 
 def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
@@ -201,15 +233,17 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _locked(run: Run, stopped: list[int], progress: Progress) -> Iterator:
-    """Yield the run's log, opened for appending, once no other process works on the run."""
-    path = pathlib.Path(f"{run.workdir}.log")
-    with files.writing_to(run.workdir):
+def _locked(
+    target: pathlib.Path, stopped: list[int], say: Callable[[str], None]
+) -> Iterator[BinaryIO]:
+    """Yield the log beside a target, opened for appending, once no other process works on it."""
+    path = pathlib.Path(f"{target}.log")
+    with files.writing_to(target):
         path.parent.mkdir(parents=True, exist_ok=True)
         log = path.open("ab", buffering=0)
     with log:
         if not filelock.lock_descriptor(log.fileno(), blocking=False):
-            progress.say(f"waiting: another process still works on {run.workdir}")
+            say(f"waiting: another process still works on {target}")
             while not filelock.lock_descriptor(log.fileno(), blocking=False):
                 time.sleep(POLL_S)
                 _check_stop(stopped)

@@ -4,16 +4,18 @@ import abc
 import contextlib
 import csv
 import dataclasses
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
-from asc_jax.data.clips import dataset_folder
+from asc_jax.data.clips import dataset_folder, open_for
 from asc_jax.data.labels import UNKNOWN_NAME, Labels, from_dict
 from asc_jax.data.store import reader as stored
+from asc_jax.data.teacher_logits import paths_of, with_teachers_of
 from asc_jax.errors import UserError, short
 from asc_jax.evaluation.campaign import bootstrap
 from asc_jax.evaluation.result_files import stored_summary, upgraded
@@ -108,22 +110,52 @@ def unfinished(run: Run) -> str | None:
 def _require_same_clips(run: Run, extra: Mapping[str, Any]) -> None:
     """Raise a `UserError` if a data set was built anew, with other clips, since a run's training.
 
+    The clips of a distilled network include its teachers' logits.
+
     extra: metadata of the run's newest checkpoint. Where the data set is gone, nothing is compared.
     """
     data = run.config.data
     for key, split in (("train_data", data.train_split), ("watched_data", data.test_split)):
         before = extra.get(key)
-        if key == "watched_data" and data.validation_locations:
-            continue  # of locations held out
+        if before is None or (key == "watched_data" and data.validation_locations):
+            continue  # not known, or of locations held out
         try:
             now = stored.identity(dataset_folder(data.dir), split)
+            distilled = key == "train_data" and bool(run.config.distill.logits)
+            now = _with_teachers(run.config, now) if distilled else now
         except UserError:
             return
-        if before not in (None, now):
+        if before == now:
+            continue
+        if distilled:
             raise UserError(
-                f"{run.workdir} is of other clips than {split} in {data.dir} now holds: the data "
-                "set was built anew since. Choose another --out, or build it as it was"
+                f"{run.workdir} was trained with other logits of teachers than "
+                f"{run.config.distill.logits} now holds, or on other clips than {split} in "
+                f"{data.dir}: put those back, move the run away, or choose another --out"
             )
+        raise UserError(
+            f"{run.workdir} is of other clips than {split} in {data.dir} now holds: the data "
+            "set was built anew since. Choose another --out, or build it as it was"
+        )
+
+
+# (identity of the stored clips, each file's path, size and time) → with the logits, since every
+# clip is read for its name.
+_IDENTITIES: dict[tuple, str | None] = {}
+
+
+def _with_teachers(config: ml_collections.ConfigDict, stored_identity: str) -> str | None:
+    """Return the identity of training clips with the logits that a config asks for.
+
+    Raises:
+      UserError: these cannot be read.
+    """
+    stats = [(path, os.stat(path)) for path in paths_of(config) if os.path.exists(path)]
+    key = stored_identity, *((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    if key not in _IDENTITIES:
+        clips = open_for(config, config.data.train_split)
+        _IDENTITIES[key] = with_teachers_of(config, clips).identity
+    return _IDENTITIES[key]
 
 
 class Answers(NamedTuple):
@@ -146,6 +178,30 @@ class Answers(NamedTuple):
     def summary(self) -> Mapping[str, Any]:
         """Return accuracies and log losses with the parameters as stored."""
         return stored_summary(self.results)
+
+
+def read_all(runs: Sequence[Run]) -> dict[Run, Answers]:
+    """Return what each run left; those tested on one split share one array of each kind of name.
+
+    Raises:
+      UserError: a file cannot be read, or runs were tested on different clips of one split.
+    """
+    answers: dict[Run, Answers] = {}
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        read = run.read()
+        first = firsts.setdefault(run.config.data.test_split, run)
+        there = answers.get(first, read)
+        if read.labels != there.labels or any(
+            not np.array_equal(getattr(read, name), getattr(there, name))
+            for name in ("filenames", "label", "recording")
+        ):
+            raise UserError(
+                f"{run.workdir} and {first.workdir} were tested on different clips or classes: "
+                "evaluate both on one data set, with asc-jax eval"
+            )
+        answers[run] = there._replace(results=read.results, predicted=read.predicted)
+    return answers
 
 
 def read_answers(workdir: Path) -> Answers:
@@ -184,6 +240,28 @@ def read_answers(workdir: Path) -> Answers:
     )
     require_same(workdir, answers.summary, answers.correct, answers.label)
     return answers
+
+
+def read_probs(workdir: Path, answers: Answers) -> np.ndarray:
+    """Return the probabilities in a run's `output.csv`, of the parameters as stored.
+
+    Returns:
+      `[n, n_classes]` float64, in the order of the clips and the classes of `read_answers`.
+
+    Raises:
+      UserError: it is missing or damaged, or lacks a clip.
+    """
+    path, classes = workdir / "output.csv", answers.labels.classes
+    table = _read_table(path, ("filename", "scene_label", *classes))
+    with _reading(path):
+        rows = {name: row for row, name in enumerate(table["filename"])}
+        if lacking := [name for name in answers.filenames.tolist() if name not in rows]:
+            raise ValueError(f"it lacks {len(lacking)} clips, such as {lacking[0]}")
+        order = [rows[name] for name in answers.filenames.tolist()]
+        probs = np.array([table[name] for name in classes], float).T[order]
+        if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
+            raise ValueError("it holds numbers that are no probabilities")
+        return probs
 
 
 def require_same(

@@ -40,6 +40,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_BARS = 40  # values of a group column that has a picture
 MAX_NUMBERED = 30  # classes, up to which the cells of the confusion have numbers
 MAX_NAME = 24  # characters of a name in a picture
+MAX_ROW_NAME = 18  # of one beside a row of a narrow picture
 
 
 @contextlib.contextmanager
@@ -127,6 +128,13 @@ def svg(name: str, size: tuple[float, float], draw: Callable) -> str:
     content = file.getvalue()
     # Groups are numbered alike in every picture, and a page may have an id only once.
     return re.sub(r' id="[\w.]+_\d+"', "", content[content.index("<svg") :])
+
+
+def name_rows(axes, names: Sequence[str]) -> None:
+    """Write a name beside each row of a picture, the first on top."""
+    axes.set_yticks(np.arange(len(names)), [shortened(name, MAX_ROW_NAME) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x")
 
 
 def draw_log_mel(

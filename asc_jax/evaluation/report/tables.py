@@ -53,6 +53,12 @@ def aligned(table: Table, *, markdown: bool = False) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def without_bars(table: Table) -> Table:
+    """Return a table whose cells do not end where a name has the sign that separates cells."""
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in (table.header, *table.rows)]
+    return Table(table.title, rows[0], rows[1:])
+
+
 def points(difference: float | None) -> str:
     """Return a difference of fractions in percentage points, with its sign.
 

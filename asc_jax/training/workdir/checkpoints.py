@@ -133,11 +133,24 @@ class Checkpoints:
         Raises:
           UserError: it cannot be read.
         """
+        newest = self._newest()
+        return newest and newest[0]
+
+    def newest_digest(self) -> str | None:
+        """Return the sha256 that the newest checkpoint has of its arrays; None if there is none.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        newest = self._newest()
+        return newest and newest[1]
+
+    def _newest(self) -> tuple[dict, str] | None:
         step = self._manager.latest_step()
         if step is None:
             return None
         try:
-            return _checked(self._meta(step), step)[0]
+            return _checked(self._meta(step), step)
         except Exception as error:  # as in `restore`
             raise UserError(
                 f"{self.directory}/{step} is damaged: remove {self.directory} to go on without "
