@@ -77,6 +77,11 @@ def log_mel_of(name):
     return jnp.moveaxis(jnp.asarray(golden(name)["log_mel"]), 1, -1)
 
 
+def config_of(name):
+    """Return the config of that name, such as `students/cnn_gru`."""
+    return importlib.import_module(f"configs.{name.replace('/', '.')}").get_config()
+
+
 def shapes_of(network, shape):
     clip = jax.ShapeDtypeStruct((1, *shape, 1), jnp.float32)
     return clip, jax.eval_shape(network.init, jax.random.key(0), clip)
@@ -93,12 +98,54 @@ def shapes_of(network, shape):
         (CNNGRU(), (256, 33), 58_171, 10_889_944),
         (CPResNet(), (256, 43), 127_684, 28_839_120),
         (CPResNet(), (256, 65), 127_684, 45_980_032),
+        (TFSepNet(), (256, 64), 53_370, 7_025_200),
+        (TFSepNet(width=80), (256, 64), 196_730, 24_171_200),
+        (TFSepNet(width=64, depth=17, norm="res_norm"), (512, 64), 126_858, 29_413_888),
+        (TFSepNet(width=64, depth=17, norm="res_norm"), (512, 65), 126_858, 30_734_848),
     ],
 )
 def test_size_is_the_published_one(network, shape, params, macs):
     clip, variables = shapes_of(network, shape)
     assert n_params(variables["params"]) == params
     assert count_macs(evaluation(network), variables, clip).total == macs
+
+
+@pytest.mark.parametrize(
+    ("name", "n_frames", "params", "macs"),
+    [
+        ("students/cp_mobile_12310", 64, 12_310, 3_883_008),
+        ("students/cp_mobile_61160", 65, 61_160, 29_416_448),
+        ("students/cp_mobile_half", 64, 61_160, 17_047_552),
+        ("students/cnn_gru", 33, 58_171, 10_889_944),
+        ("teachers/cp_mobile_126952", 64, 126_952, 28_889_088),
+        ("teachers/cp_resnet", 43, 127_684, 28_839_120),
+        ("teachers/tf_sepnet_64", 64, 126_858, 29_413_888),
+    ],
+)
+def test_config_is_the_published_network_behind_its_front_end(name, n_frames, params, macs):
+    config = config_of(name)
+    made = experiment.make(config)
+    assert log_mel_shape(config)[1] == n_frames
+    assert (made.cost["n_params"], made.cost["macs"]) == (params, macs)
+    text = importlib.import_module(f"configs.{name.replace('/', '.')}").__doc__
+    assert f"{params:,} parameters" in " ".join(text.split())
+    assert f"{macs:,} multiply-accumulates" in " ".join(text.split())
+    assert made.is_teacher == name.startswith("teachers/")
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [("teachers/tf_sepnet_64", 30_734_848), ("teachers/cp_mobile_126952", 31_680_000)],
+)
+def test_without_pre_emphasis_the_clip_has_a_frame_more_and_the_network_is_over(name, macs):
+    config = config_of(name).unlock()
+    config.budget.update(role="submission", max_bytes=128_000)
+    config.precision.stored = "float32"
+    config.features.pre_emphasis = 0.0
+    with pytest.raises(
+        UserError, match=rf"{macs:,} MACs are \d+,\d+,?\d* over the limit of 30,000,0"
+    ):
+        experiment.make(config.lock())
 
 
 def test_recurrent_layer_is_counted_step_by_step():
@@ -251,7 +298,7 @@ def test_unknown_kernel_init_is_refused_with_the_known_ones(name):
 )
 def test_students_and_teachers_are_exported_with_the_same_top_class(name, kind):
     module = kind_of(kind)
-    config = importlib.import_module(f"configs.{name.replace('/', '.')}").get_config()
+    config = config_of(name)
     made = experiment.make(config)
     deployment = deploy(made, moved_variables(made), "float32", {})
     functions = module.load(module.build(deployment))
@@ -283,7 +330,7 @@ def test_pytorch_file_of_any_network_makes_a_run_and_comes_back(tmp_path, name):
     tensors = part(name, "state")
     torch_files.write_state_dict(tmp_path / "in.pt", tensors)
     folder = "students" if name == "cnn_gru" else "teachers"
-    config = importlib.import_module(f"configs.{folder}.{name}").get_config()
+    config = config_of(f"{folder}/{name}")
     options = {"name": f"{folder}/{name}.py", "config": config}
     lines = torch_runs.run_from_torch(tmp_path / "in.pt", tmp_path / "run", **options)
     assert f"{n_params(variables_of(name)['params']):,} parameters" in lines[0]
