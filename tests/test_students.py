@@ -117,6 +117,7 @@ def test_size_is_the_published_one(network, shape, params, macs):
         ("students/cp_mobile_61160", 65, 61_160, 29_416_448),
         ("students/cp_mobile_half", 64, 61_160, 17_047_552),
         ("students/cnn_gru", 33, 58_171, 10_889_944),
+        ("students/rep_mobile", 64, 60_664, 17_047_552),
         ("teachers/cp_mobile_126952", 64, 126_952, 28_889_088),
         ("teachers/cp_resnet", 43, 127_684, 28_839_120),
         ("teachers/tf_sepnet_64", 64, 126_858, 29_413_888),
