@@ -318,7 +318,6 @@ def test_files_give_the_same_top_class_on_256_clips(name, kind):
     for artefact in ARTEFACTS:
         assert tally["n_same"][artefact] >= 0.999 * 256, (artefact, tally)
         assert tally["gap"][artefact] < 1e-3, (artefact, tally)
-    print(name, kind, tally["n_same"], tally["gap"])
 
 
 def test_recurrent_layer_is_read_step_by_step_with_its_weights_once():
