@@ -3,6 +3,7 @@
     python -m benchmarks                       every part (an hour); the picture and tables, too:
     python -m benchmarks --png P --markdown M --json J
     python -m benchmarks a b --quick           two parts, one batch size, few repeats
+    python -m benchmarks m --networks cnn_gru --batches 256     one of the other networks
 
 Parts are letters: see `benchmarks/parts.py`; j and k, for accelerators, run unasked on one only.
 """
@@ -74,6 +75,11 @@ def _size(given) -> inputs.Size:
             raise UserError(f"--{name} {','.join(numbers)}: expected numbers") from error
         if min(changes[name]) < 1:
             raise UserError(f"--{name}: every one must be at least 1")
+    changes["networks"] = tuple(given.networks) or size.networks
+    for name in changes["networks"]:
+        if name not in inputs.OTHER_NETWORKS:
+            known = ", ".join(inputs.OTHER_NETWORKS)
+            raise UserError(f"unknown network {name!r}; known to part m: {known}")
     if given.repeats is not None:
         changes["repeats"] = given.repeats
     return dataclasses.replace(size, **changes)
@@ -100,6 +106,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("quick", False, "One batch size, 3 repeats: an idea, in minutes.")
     flags.DEFINE_bool("toy", False, "A toy network, 2 repeats: whether it runs, not how fast.")
     flags.DEFINE_list("batches", [], "Training batches, e.g. 78,130,256, the default.")
+    flags.DEFINE_list("networks", [], "Of part m, names of benchmarks/inputs.py; default: all.")
     flags.DEFINE_list("seeds", [], "Models trained in one program, part j, e.g. 1,2,4,8,16.")
     flags.DEFINE_integer("repeats", None, "Rounds after the warm-up, 7.", lower_bound=1)
     threads = min(2, len(os.sched_getaffinity(0)))

@@ -16,7 +16,19 @@ from asc_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SPLITS = ("train_25pct", "train_50pct", "train_100pct")
-CONFIGS = {"cp_mobile": "configs.splits.5pct", "tf_sepnet": "configs.tf_sepnet_40"}
+CONFIGS = {
+    "cp_mobile": "configs.splits.5pct",
+    "tf_sepnet": "configs.tf_sepnet_40",
+    "tf_sepnet_64": "configs.teachers.tf_sepnet_64",
+    "cnn_gru": "configs.students.cnn_gru",
+    "cp_mobile_12310": "configs.students.cp_mobile_12310",
+    "cp_mobile_half": "configs.students.cp_mobile_half",
+    "cp_mobile_61160": "configs.students.cp_mobile_61160",
+    "cp_mobile_126952": "configs.teachers.cp_mobile_126952",
+    "rep_mobile": "configs.students.rep_mobile",
+    "cp_resnet": "configs.teachers.cp_resnet",
+}
+OTHER_NETWORKS = tuple(name for name in CONFIGS if name != "cp_mobile")
 TOLERANCE = 1e-4  # on log-mels, logits, statistics; relative on the whole gradient
 N_PROBE = 4  # clips on which contestants are compared before they are timed
 
@@ -30,7 +42,7 @@ class Size:
     whose steps do not share anything. n_segments: made-up scenes, per scene, 10 clips each.
     seeds: models trained in one program. run_clips, run_epochs: of a whole run, the 5 % split's.
     build_clips: of data sets to be prepared; what the second takes longer is free of the start.
-    toy: a small front end and network.
+    toy: a small front end and network. networks: besides the first, keys of CONFIGS.
     """
 
     batches: tuple[int, ...] = (78, 130, 256)
@@ -45,6 +57,7 @@ class Size:
     run_epochs: int = 150
     build_clips: tuple[int, ...] = (12_288, 49_152)
     toy: bool = False
+    networks: tuple[str, ...] = OTHER_NETWORKS
 
 
 SIZES = {
@@ -71,18 +84,26 @@ def make_config(size: Size, network: str = "cp_mobile") -> ml_collections.Config
     network: a key of CONFIGS. Dropout is off, or peers could not be compared.
     """
     config = importlib.import_module(CONFIGS[network]).get_config().unlock()
-    if "dropout" in config.model:
-        config.model.dropout = 0.0
+    config.model.update({name: 0.0 for name in config.model if name.endswith("dropout")})
     if size.toy:
-        config.features.update(n_mels=32, hop_length=2000)
-        config.model.width = 8
-        config.augment.freq_mask.max_width = 8
+        config.features.update(n_mels=32, hop_length=2000 if network == "cp_mobile" else 1000)
+        config.model.update({"widths": (8, 8, 16)} if "widths" in config.model else {"width": 8})
+        for section in config.augment.values():
+            if section.get("max_width"):
+                section.max_width = 8
     return config.lock()
 
 
 def read_config(spec: Mapping) -> ml_collections.ConfigDict:
     """The config in a request."""
-    return ml_collections.ConfigDict(json.loads(spec["config"])).lock()
+    return ml_collections.ConfigDict(_with_tuples(json.loads(spec["config"]))).lock()
+
+
+def _with_tuples(value):
+    """Return a value of JSON with tuples for its lists, as configs have them."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def waveforms(n_clips: int, rate: int) -> np.ndarray:

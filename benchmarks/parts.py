@@ -141,11 +141,12 @@ def _large_set(size: Size) -> Iterator[Row]:
         yield Row("l", what, "build_many", {"n_clips": n}, (OURS,), needs_data=True)
 
 
-def _second_network(size: Size) -> Iterator[Row]:
-    names = (OURS, "torch", "torch_channels_last", BEST_PEER)
-    for batch in size.batches:
-        spec = {"batch": batch, "network": "tf_sepnet"}
-        yield Row("m", f"TF-SepNet-40 step, batch {batch}", "model_step", spec, names)
+def _other_networks(size: Size) -> Iterator[Row]:
+    names = (OURS, "torch", "torch_tuned", BEST_PEER, "torch_compile_tuned")
+    for network in size.networks:
+        for batch in size.batches if network == "tf_sepnet" else size.batches[-1:]:
+            spec = {"batch": batch, "network": network}
+            yield Row("m", f"{network} step, batch {batch}", "model_step", spec, names)
 
 
 PARTS = {
@@ -161,5 +162,5 @@ PARTS = {
     "j": ("An accelerator: resident data, number formats, seeds", _accelerator),
     "k": ("A whole run from clips in memory", _whole_run),
     "l": ("Preparation of a large set", _large_set),
-    "m": ("Training step of another network, network only", _second_network),
+    "m": ("Training step of other networks, network only", _other_networks),
 }

@@ -8,10 +8,15 @@ import torch
 from asc_jax import features
 from asc_jax.models.from_config import attributes
 from asc_jax.pytorch.twin import make_twin
-from benchmarks import inputs, peer_pipeline, peer_tf_sepnet
+from benchmarks import inputs, peer_cnn_gru, peer_cp_resnet, peer_pipeline, peer_tf_sepnet
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-TWINS = {"cp_mobile": make_twin, "tf_sepnet": peer_tf_sepnet.TFSepNet}
+TWINS = {
+    "cp_mobile": make_twin,
+    "tf_sepnet": peer_tf_sepnet.TFSepNet,
+    "cp_resnet": peer_cp_resnet.CPResNet,
+    "cnn_gru": peer_cnn_gru.CNNGRU,
+}
 MIXED = {"bfloat16": torch.bfloat16}  # under autocast
 
 
@@ -45,8 +50,15 @@ def make_net(spec: Mapping, config):
     return _arranged(spec, load_twin(config, reference))
 
 
+def make_twin_of(name: str, attributes: Mapping, n_mels: int):
+    """Return a fresh twin of the network `name` of `models.MODELS`, for log-mels of `n_mels`."""
+    given = {k: v for k, v in attributes.items() if k != "kernel_init"}
+    given |= {"n_mels": n_mels} if name == "cnn_gru" else {}
+    return TWINS[name](**given)
+
+
 def _fresh_twin(config):
-    return TWINS[config.model.name](**attributes(config))
+    return make_twin_of(config.model.name, attributes(config), config.features.n_mels)
 
 
 def _arranged(spec: Mapping, twin):
@@ -57,9 +69,10 @@ def _arranged(spec: Mapping, twin):
 
 def _check(spec: Mapping, config, twin, net, reference: Mapping) -> None:
     """Front end, logits, statistics, and in float64 the gradient; raises `Mismatch`."""
-    waveform = torch.from_numpy(reference["waveform"]).to(DEVICE)
-    log_mel = make_front_end(config)(waveform)
-    inputs.require_equal("log-mels", reference["log_mel"], log_mel[:, 0].cpu())
+    log_mel = torch.from_numpy(reference["log_mel"])[:, None].to(DEVICE)
+    if "network" not in spec:  # the others' front ends are no part of their rows
+        log_mel = make_front_end(config)(torch.from_numpy(reference["waveform"]).to(DEVICE))
+        inputs.require_equal("log-mels", reference["log_mel"], log_mel[:, 0].cpu())
     log_mel = formatted(spec, log_mel)
     with torch.no_grad():
         logits = net.eval()(log_mel)
@@ -81,10 +94,11 @@ def _check(spec: Mapping, config, twin, net, reference: Mapping) -> None:
 
 
 def make_step(spec: Mapping, config, net):
-    """`step(log_mel, label)`: forward, focal loss, gradient, AdamW under a warm-up."""
+    """`step(log_mel, label)`: forward, focal loss, gradient, Adam(W) under a warm-up."""
     net.train()
-    peak_lr, n_warm_up = config.schedule.peak_lr, max(1, config.schedule.warmup_steps)
-    tx = torch.optim.AdamW(net.parameters(), peak_lr, weight_decay=config.optim.weight_decay)
+    peak_lr, n_warm_up = config.schedule.peak_lr, max(1, config.schedule.get("warmup_steps", 0))
+    make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optim.name]
+    tx = make(net.parameters(), peak_lr, weight_decay=config.optim.weight_decay)
     warm_up = torch.optim.lr_scheduler.LambdaLR(tx, lambda n: min(1, n / n_warm_up))
     dtype = MIXED.get(spec.get("dtype"))
 
@@ -93,6 +107,8 @@ def make_step(spec: Mapping, config, net):
         with torch.autocast(DEVICE.type, dtype, enabled=dtype is not None):
             logits = net(formatted(spec, log_mel))
         _focal_loss(logits.float(), label, config.loss.gamma).backward()
+        if config.train.clip_norm:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), config.train.clip_norm)
         tx.step()
         warm_up.step()
 

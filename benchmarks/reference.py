@@ -36,7 +36,7 @@ def _arrays(config) -> dict[str, np.ndarray]:
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (variables, log_mel))
         grads = jax.jit(functools.partial(_gradients, config=config))(*wide)
-    named = NAMED.get(config.model.name, to_torch_by_path)
+    named = functools.partial(named_as_twin, config.model.name)
     return {
         "waveform": waveform,
         "log_mel": log_mel[..., 0],
@@ -45,6 +45,11 @@ def _arrays(config) -> dict[str, np.ndarray]:
         **{f"weight|{name}": value for name, value in named(variables).items()},
         **{f"after|{name}": value for name, value in named({"params": grads, **updated}).items()},
     }
+
+
+def named_as_twin(name: str, variables: Params) -> dict[str, np.ndarray]:
+    """Return the variables of the network `name` by the names of its twin's tensors."""
+    return NAMED.get(name, to_torch_by_path)(variables)
 
 
 def to_torch_by_path(variables: Params) -> dict[str, np.ndarray]:
@@ -61,7 +66,8 @@ def to_torch_by_path(variables: Params) -> dict[str, np.ndarray]:
     return named
 
 
-NAMED = {"cp_mobile": to_torch}  # the twin has the official baseline's names
+# These twins have the names of `asc_jax.pytorch.networks`.
+NAMED = dict.fromkeys(("cp_mobile", "cnn_gru", "cp_resnet"), to_torch)
 TORCH_LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -105,8 +111,8 @@ def _uneven(variables: Params) -> Params:
     rng = np.random.default_rng(2)
 
     def stir(path, leaf):
-        if path[-1].key == "kernel":
-            return leaf
+        if path[-1].key.endswith("kernel"):
+            return leaf if np.any(leaf) else 0.1 * rng.standard_normal(leaf.shape, np.float32)
         spread = rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
         return leaf * spread if path[-1].key in ("scale", "var") else leaf + (spread - 1)
 

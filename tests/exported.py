@@ -93,9 +93,9 @@ def results_in_jax(deployment, waveform):
     return inputs, dict(zip(ARTEFACTS, expected, strict=True))
 
 
-def save_run(workdir, config, variables):
-    """Write a workdir as training leaves it, of the small config's network."""
-    small = experiment.make(small_config())
+def save_run(workdir, config, variables, made=None):
+    """Write a workdir as training leaves it; made: its experiment, if not the small config's."""
+    small = made or experiment.make(small_config())
     manager = checkpoints.Checkpoints(workdir)
     manager.save(3, small.new_state(variables, small.tx(1)))
     manager.close()

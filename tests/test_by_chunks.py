@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asc_jax.models import MODELS
+from asc_jax.models import MODELS, CPMobile
 from asc_jax.models.kernels import clip_axis
 from asc_jax.models.kernels.by_chunks import by_chunks
 from asc_jax.models.kernels.convolution import conv
@@ -55,6 +55,7 @@ class Shuffled(nn.Module):
 
 NETWORKS = {
     **{name: network(**SMALL.get(name, {})) for name, network in MODELS.items()},
+    "cp_mobile with branches": CPMobile(width=8, depthwise="branches"),
     "with a GRU": Recurrent(),
     "with shuffles": Shuffled(),
 }
@@ -153,7 +154,7 @@ def _floats(tree):
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, pytest.param(False, marks=NIGHTLY)])
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=NIGHTLY if n in MODELS else ()) for n in NETWORKS]
+    "name", [pytest.param(n, marks=() if n.startswith("with ") else NIGHTLY) for n in NETWORKS]
 )
 def test_networks_are_the_same_by_chunks(x64, name, masked):
     variables, clips = started(NETWORKS[name], masked)

@@ -53,6 +53,14 @@ def test_warmup_longer_than_the_run_never_reaches_the_peak():
     assert float(schedule(9)) == pytest.approx(0.09)
 
 
+def test_less_than_half_a_cycle_ends_above_zero():
+    schedule = optim.warmup_cosine(1000, peak_lr=1.0, warmup_steps=20, n_cycles=0.4)
+    assert float(schedule(20)) == 1.0
+    assert float(schedule(1000)) == pytest.approx(0.5 * (1 + np.cos(0.8 * np.pi)))
+    with pytest.raises(UserError, match="n_cycles"):
+        optim.warmup_cosine(10, peak_lr=1.0, warmup_steps=1, n_cycles=0.6)
+
+
 @pytest.mark.parametrize("name", ["peak_lr", "warmup_steps", "weight_decay"])
 def test_negative_values_are_refused_by_name(name):
     values = {"peak_lr": 0.1, "warmup_steps": 1, "weight_decay": 0.1} | {name: -1}

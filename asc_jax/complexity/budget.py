@@ -14,7 +14,7 @@ from asc_jax import features
 from asc_jax.complexity.count import torchinfo_macs
 from asc_jax.complexity.measure import measure
 from asc_jax.models import precision
-from asc_jax.models.from_config import log_mel_shape, model, n_samples
+from asc_jax.models.from_config import deployed, log_mel_shape, model, n_samples
 from asc_jax.types import Params
 
 MAX_WIDTH = 4096  # where the searches give up: far above any network within a task's limits
@@ -78,7 +78,7 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
 
 def _shapes(config) -> tuple[Params, dict[str, tuple[int, ...]]]:
     """Abstract variables; module path → shape of its result, without the batch axis."""
-    network = model(config)
+    network = model(deployed(config)[0])
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
 
     def run(key, clip):

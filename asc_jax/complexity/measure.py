@@ -9,11 +9,11 @@ from asc_jax.complexity.count import count_macs, layer_bytes
 from asc_jax.errors import UserError
 from asc_jax.machine.named_parts import errors_named
 from asc_jax.models import evaluation, precision
-from asc_jax.models.from_config import log_mel_shape, model
+from asc_jax.models.from_config import deployed, log_mel_shape, model
 
 
 def measure(config) -> dict:
-    """Return the cost of the network on one clip: counts, by layer and in total.
+    """Return the cost of the network as it is deployed, on one clip: by layer and in total.
 
     Returns:
       `macs`, `n_classes`, `n_params`, `bytes` (parameters in the stored dtype, the official rule's
@@ -23,9 +23,10 @@ def measure(config) -> dict:
     Raises:
       UserError: the section `model` describes no network.
     """
-    network = model(config)
-    if not isinstance(network, nn.Module):
+    if not isinstance(model(config), nn.Module):
         raise UserError(f"config.model.name is {config.model.name}, expected a flax.linen.Module")
+    config, _ = deployed(config)
+    network = model(config)
     clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
     with errors_named("config.model"):
         logits, variables = jax.eval_shape(

@@ -16,7 +16,7 @@ from asc_jax.evaluation import calibration, metrics
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import replicas, version
-from asc_jax.models import precision
+from asc_jax.models import from_config, precision
 from asc_jax.training.state import first_layout
 from asc_jax.training.workdir import checkpoints, run_config
 from asc_jax.types import Params
@@ -28,8 +28,9 @@ CHECKPOINTS = {"last": "checkpoints", "best": "best"}  # → the folder in a wor
 class OpenRun(NamedTuple):
     """A trained run.
 
-    name: of its config. experiment: the config, bound. variables: `{"params", "batch_stats"}` as
-    trained, not rounded. extra: what the checkpoint says besides. step: of the checkpoint.
+    name: of its config. experiment: the config, bound. variables: `{"params", "batch_stats"}`, not
+    rounded. Both are those of the network as deployed (`from_config.deployed`). extra: what the
+    checkpoint says besides. step: of the checkpoint.
     """
 
     name: str
@@ -95,7 +96,11 @@ def _evaluate(step, n_replicas: int, labels: Labels, variables: Params, clips) -
 
 
 def open_run(
-    workdir: str | os.PathLike, *, checkpoint: str = "last", stored: str | None = None
+    workdir: str | os.PathLike,
+    *,
+    checkpoint: str = "last",
+    stored: str | None = None,
+    as_trained: bool = False,
 ) -> OpenRun:
     """Open a trained run with its newest or its best checkpoint.
 
@@ -103,6 +108,7 @@ def open_run(
       workdir: of the run.
       checkpoint: "last" or "best".
       stored: dtype to deploy in; None: that of the run's config.
+      as_trained: return the network that was trained where another form of it is deployed.
 
     Raises:
       UserError: there is no such run or checkpoint, or its network is over the budget.
@@ -117,7 +123,10 @@ def open_run(
     state, extra, step = restore(experiment, workdir, name=CHECKPOINTS[checkpoint])
     if "config" in extra:
         run_config.hold_against(extra["config"], saved[1], workdir)
-    return OpenRun(name, experiment, state.variables, extra, step)
+    deployed, fuse = from_config.deployed(config)
+    if as_trained or deployed is config:
+        return OpenRun(name, experiment, state.variables, extra, step)
+    return OpenRun(name, make_experiment(deployed), fuse(state.variables), extra, step)
 
 
 def output_folder(workdir: str | os.PathLike, checkpoint: str) -> pathlib.Path:

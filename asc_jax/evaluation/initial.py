@@ -41,7 +41,7 @@ def start(experiment: Experiment) -> Start:
     """
     init = experiment.config.init
     workdir = pathlib.Path(init.from_run).expanduser()
-    other = open_run(workdir, checkpoint=init.checkpoint)
+    other = open_run(workdir, checkpoint=init.checkpoint, as_trained=True)
     there = {"params": other.variables["params"], "batch_stats": other.variables["batch_stats"]}
     arrays = _by_name(there)
     variables = jax.tree.map(np.asarray, experiment.variables())

@@ -3,7 +3,8 @@
 A network is a `flax.linen.Module` whose `__call__(log_mel, train)` takes
 `log_mel [b, n_mels, n_frames, 1]` and returns logits `[b, n_classes]`. It may have a parameter
 `mask [b]` (False: padding, no part in batch statistics) and attributes `dtype` and `axis_name`,
-which the program then sets: the dtype of its arithmetic, and the axis of the replicas.
+which the program then sets: the dtype of its arithmetic, and the axis of the replicas. One that
+is deployed in another form has a method `deployed`: `from_config.deployed`.
 """
 
 import functools

@@ -1,11 +1,19 @@
 """Define CP-Mobile: without its normalisation extras the baseline's network, 61,148 parameters."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from asc_jax.errors import expect
-from asc_jax.models.layers import ConvBn, InvertedResidual, activation, make_divisible
-from asc_jax.types import Array
+from asc_jax.models.layers import (
+    ConvBn,
+    InvertedResidual,
+    activation,
+    fuse_branches,
+    make_divisible,
+)
+from asc_jax.types import Array, Params
 
 STAGES = (0, 0, 0, 1, 1, 2)  # of the blocks
 # Strides of the blocks, over mel bins and frames: the baseline's.
@@ -26,6 +34,8 @@ class CPMobile(nn.Module):
       grn: add CP-Mobile's global response normalisation to every block (+ 12 parameters).
       strides: of the blocks, over mel bins and frames: six pairs.
       activation: "relu", "relu6", "hard_swish", "silu" or "gelu".
+      depthwise: the blocks' filters, see `InvertedResidual`: "batch_norm"; "branches", of several
+        shapes in training, which is deployed as "fused"; or "fused".
       dtype: arithmetic of the convolutions; None follows the input.
       axis_name: replica axis over which batch statistics are taken, under pmap.
 
@@ -49,6 +59,7 @@ class CPMobile(nn.Module):
     grn: bool = False
     strides: tuple[tuple[int, int], ...] = STRIDES
     activation: str = "relu"
+    depthwise: str = "batch_norm"
     dtype: str | None = None
     axis_name: str | None = None
 
@@ -79,11 +90,29 @@ class CPMobile(nn.Module):
         for number, (stage, strides) in enumerate(zip(STAGES, self.strides, strict=True), 1):
             n = make_divisible(width * self.width_multiplier**stage)
             block = InvertedResidual(
-                n, self.expansion, tuple(strides), act, self.grn, axis, name=f"b{number}"
+                *(n, self.expansion, tuple(strides), act, self.grn, axis, self.depthwise),
+                name=f"b{number}",
             )
             x = block(x, train, mask)
         x = ConvBn(self.n_classes, (1, 1), axis_name=axis, name="head")(x, train, mask)
         return jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))
+
+    def deployed(self) -> tuple[dict, Callable[[Params], Params]]:
+        """Return the attributes to change, and how to make the variables, for deployment.
+
+        See `from_config.deployed`.
+        """
+        return ({"depthwise": "fused"}, _fused) if self.depthwise == "branches" else ({}, dict)
+
+
+def _fused(variables: Params) -> Params:
+    """Return the variables of the network with fused filters, of those with branches."""
+    params, batch_stats = ({**variables[name]} for name in ("params", "batch_stats"))
+    for block in (f"b{number}" for number in range(1, len(STAGES) + 1)):
+        layers, statistics = {**params[block]}, {**batch_stats[block]}
+        layers["depthwise"] = fuse_branches(layers["depthwise"], statistics.pop("depthwise"))
+        params[block], batch_stats[block] = layers, statistics
+    return {**variables, "params": params, "batch_stats": batch_stats}
 
 
 def _are_strides(strides) -> bool:

@@ -4,6 +4,7 @@ from asc_jax import features
 from asc_jax.errors import UserError
 from asc_jax.machine.named_parts import bind, errors_named, find, takes
 from asc_jax.models import MODELS
+from asc_jax.types import Params
 
 SUPPLIED = ("dtype", "axis_name")  # attributes that the program sets where a network has them
 N_CLASSES = "n_classes"  # and one that a config may set instead
@@ -37,6 +38,31 @@ def model(config, *, train: bool = False, axis_name: str | None = None):
     network = bind(MODELS, config.model, "config.model", supplied=supplied)
     with errors_named("config.model"):
         return network(**supplied)
+
+
+def deployed(config) -> tuple:
+    """Return the config of the network as it is deployed, and how to make its variables.
+
+    A network that is deployed in another form than it is trained in, with branches fused, say, has
+    a method `deployed()`. It returns the attributes in which the deployed network differs, none if
+    it does not, and a function that makes the deployed network's variables of its own. What is
+    counted, stored, evaluated after the training and exported is the deployed network.
+
+    Returns:
+      The config, and the function `variables -> variables`. Where there is no other form it is the
+      very config that was given, and the function changes nothing.
+    """
+    network = model(config)
+    changed, fuse = network.deployed() if hasattr(network, "deployed") else ({}, _same)
+    if not changed:
+        return config, _same
+    config = config.copy_and_resolve_references().unlock()
+    config.model.update(changed)
+    return config.lock(), fuse
+
+
+def _same(variables: Params) -> Params:
+    return variables
 
 
 def attributes(config) -> dict:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from asc_jax.errors import expect
 from asc_jax.models.kernels.convolution import conv
 from asc_jax.models.kernels.normalise import affine, batch_moments
 from asc_jax.models.kernels.pool import avg_pool
-from asc_jax.types import Array
+from asc_jax.types import Array, Params
 
 ACTIVATIONS = {
     "relu": nn.relu,
@@ -185,6 +187,72 @@ class ConvBn(Conv):
         return BatchNorm(self.axis_name, name="norm")(self.convolve(x), train, mask)
 
 
+class BiasedConv(Conv):
+    """Convolution, then a bias for each channel."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = self.convolve(x)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return x + bias.astype(x.dtype)[None, None, None]
+
+
+class BranchedDepthwise(nn.Module):
+    """Add up depthwise filters of several shapes, each with its normalisation, by learned weights.
+
+    The weights are softplus(alpha), one for each of `BRANCHES`. In evaluation the sum is one 3×3
+    filter with a bias, which `fuse_branches` makes of it.
+
+    Attributes:
+      strides: of all filters.
+      axis_name: as for `BatchNorm`.
+
+    Source: X. Ding et al.: "RepVGG: making VGG-style ConvNets great again", CVPR 2021; these
+      branches and weights are those of team Chang_HYU, DCASE 2025 Task 1.
+    """
+
+    strides: tuple[int, int] = (1, 1)
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+        n = x.shape[-1]
+        weights = nn.softplus(self.param("alpha", nn.initializers.ones, (len(BRANCHES),)))
+        total = 0
+        for weight, (name, size) in zip(weights.astype(x.dtype), BRANCHES.items(), strict=True):
+            filtered = ConvBn(n, size, self.strides, n, axis_name=self.axis_name, name=name)
+            total += weight * filtered(x, train, mask)
+        return total
+
+
+BRANCHES = {"3x3": (3, 3), "1x1": (1, 1), "1x3": (1, 3), "3x1": (3, 1)}  # mel bins × frames
+
+
+def fuse_branches(params: Params, batch_stats: Params) -> Params:
+    """Return the parameters of the `BiasedConv` that computes what a `BranchedDepthwise` does.
+
+    Args:
+      params, batch_stats: of a `BranchedDepthwise`, in evaluation.
+
+    Returns:
+      `kernel [3, 3, 1, c]` and `bias [c]`, computed in float64, of the dtype of `params`.
+    """
+    kernel, bias = 0.0, 0.0
+    wide, stats = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, batch_stats))
+    for alpha, (name, size) in zip(wide["alpha"], BRANCHES.items(), strict=True):
+        norm, running = wide[name]["norm"], stats[name]["norm"]
+        factor = norm["scale"] / np.sqrt(running["var"] + BatchNorm.epsilon)
+        weight = np.logaddexp(0, alpha)  # softplus
+        around = [((3 - n) // 2,) * 2 for n in size]
+        kernel += weight * factor * np.pad(wide[name]["kernel"], [*around, (0, 0), (0, 0)])
+        bias += weight * (norm["bias"] - running["mean"] * factor)
+    dtype = params["alpha"].dtype
+    return {"kernel": jnp.asarray(kernel, dtype), "bias": jnp.asarray(bias, dtype)}
+
+
+DEPTHWISE = ("batch_norm", "branches", "fused")
+
+
 class InvertedResidual(nn.Module):
     """Expand (1×1), filter (depthwise 3×3), project (1×1), add the shortcut, activate.
 
@@ -198,6 +266,8 @@ class InvertedResidual(nn.Module):
       act: the activation.
       grn: whether global response normalisation comes before the last activation.
       axis_name: as for `BatchNorm`.
+      depthwise: what the filter is: "batch_norm", a convolution with batch normalisation;
+        "branches", a `BranchedDepthwise`; "fused", the convolution with a bias that it becomes.
     """
 
     n_channels: int
@@ -206,16 +276,24 @@ class InvertedResidual(nn.Module):
     act: Callable = nn.relu
     grn: bool = False
     axis_name: str | None = None
+    depthwise: str = "batch_norm"
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+        expect("depthwise", self.depthwise, self.depthwise in DEPTHWISE, " or ".join(DEPTHWISE))
         n = make_divisible(x.shape[-1] * self.expansion)
 
         def conv_bn(name, *args, **kwargs):
             return ConvBn(*args, **kwargs, axis_name=self.axis_name, name=name)
 
         y = self.act(conv_bn("expand", n, (1, 1))(x, train, mask))
-        y = self.act(conv_bn("depthwise", n, (3, 3), self.strides, groups=n)(y, train, mask))
+        if self.depthwise == "branches":
+            y = BranchedDepthwise(self.strides, self.axis_name, name="depthwise")(y, train, mask)
+        elif self.depthwise == "fused":
+            y = BiasedConv(n, (3, 3), self.strides, n, name="depthwise")(y)
+        else:
+            y = conv_bn("depthwise", n, (3, 3), self.strides, groups=n)(y, train, mask)
+        y = self.act(y)
         y = conv_bn("project", self.n_channels, (1, 1))(y, train, mask)
         if x.shape[-1] == self.n_channels:
             strided = self.strides != (1, 1)

@@ -83,8 +83,8 @@ def infer(
     """
     _check_hyper_parameters(told, config.features.mel_scale)
     config = config.copy_and_resolve_references().unlock()
-    sources, inferred = {}, infer_config(network)
-    kind = recognise(network).network
+    layout = recognise(network)
+    sources, inferred, kind = {}, infer_config(network), layout.network
     attributes = _defaults(kind)
     if kind != config.model.get("name"):
         if lost := [key for key in overrides if key.startswith("model.")]:
@@ -117,6 +117,8 @@ def infer(
     buffers = front_end.settings_of(constants, config.features)
     wanted = {n: config.model[n] for n in ("width_multiplier", "expansion") if n in config.model}
     network = infer_config(network, **wanted)
+    if "depthwise" in config.model and "depthwise" not in layout.variant:
+        network["depthwise"] = "batch_norm"
     n_classes = network.pop("n_classes")
     if n_classes != len(config.labels.classes):
         raise UserError(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from asc_jax.errors import UserError
 from asc_jax.models.cnn_gru import DIVISOR
 from asc_jax.models.cp_mobile import STAGES
-from asc_jax.models.layers import make_divisible
+from asc_jax.models.layers import BRANCHES, DEPTHWISE, make_divisible
 from asc_jax.models.tf_sepnet import LAYERS, NORM, POOL, RESIDUAL_NORMS
 
 STAGE_OF_BLOCK = {block: stage + 1 for block, stage in enumerate(STAGES, 1)}
@@ -73,10 +73,11 @@ def layouts() -> tuple[Layout, ...]:
             Layout(
                 "cp_mobile",
                 "the baseline's network",
-                {"grn": grn},
-                tuple(layout(grn=grn)),
+                {"grn": grn} | ({"depthwise": depthwise} if depthwise != "batch_norm" else {}),
+                tuple(layout(grn=grn, depthwise=depthwise)),
                 _cp_mobile,
             )
+            for depthwise in DEPTHWISE
             for grn in (False, True)
         ),
         *(
@@ -102,6 +103,7 @@ def _conv_bn(conv: str, norm: str, path: tuple[str, ...], shape) -> Iterator[Ten
 
 
 def _dense(name: str, path: tuple[str, ...], shape) -> Iterator[Tensor]:
+    """Yield the tensors of a dense layer or a convolution with a bias."""
     yield Tensor(f"{name}.weight", ("params", *path, "kernel"), shape)
     yield Tensor(f"{name}.bias", ("params", *path, "bias"), shape[:1])
 
@@ -130,8 +132,12 @@ def torch_names() -> dict[str, tuple[str, ...]]:
     return names | {"feed_forward": ("head",)}
 
 
-def layout(*, grn: bool) -> list[Tensor]:
-    """Return every tensor of CP-Mobile but the counters, in the baseline's order."""
+def layout(*, grn: bool, depthwise: str = "batch_norm") -> list[Tensor]:
+    """Return every tensor of CP-Mobile but the counters, in the baseline's order.
+
+    The branches of a depthwise filter have the names that seunggyu-han/dcase2025_task1_hyu gives
+    them, and a fused filter those of a convolution with a bias.
+    """
     tensors = []
     for module, path in torch_names().items():
         if grn and path[-1] == "expand":
@@ -139,7 +145,15 @@ def layout(*, grn: bool) -> list[Tensor]:
             for leaf in ("gamma", "beta"):
                 tensors.append(Tensor(f"{prefix}.{leaf}", ("params", path[0], "grn", leaf), (1,)))
         c_out, c_in, size = _sizes_of(path)
-        tensors += _conv_bn(f"{module}.0", f"{module}.1", path, (c_out, c_in, size, size))
+        if path[-1] == "depthwise" and depthwise == "branches":
+            tensors.append(Tensor(f"{module}.alpha", ("params", *path, "alpha"), (len(BRANCHES),)))
+            for name, sizes in BRANCHES.items():
+                names = f"{module}.conv{name}.0", f"{module}.conv{name}.1"
+                tensors += _conv_bn(*names, (*path, name), (c_out, c_in, *sizes))
+        elif path[-1] == "depthwise" and depthwise == "fused":
+            tensors += _dense(f"{module}.0", path, (c_out, c_in, size, size))
+        else:
+            tensors += _conv_bn(f"{module}.0", f"{module}.1", path, (c_out, c_in, size, size))
     return tensors
 
 

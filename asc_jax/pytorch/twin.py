@@ -11,7 +11,7 @@ import functools
 from asc_jax.errors import UserError
 from asc_jax.machine.optional_packages import require
 from asc_jax.models.cp_mobile import STAGES, STRIDES
-from asc_jax.models.layers import BatchNorm, make_divisible
+from asc_jax.models.layers import BRANCHES, BatchNorm, make_divisible
 
 
 def make_twin(
@@ -23,11 +23,13 @@ def make_twin(
     grn: bool = False,
     strides=STRIDES,
     activation: str = "relu",
+    depthwise: str = "batch_norm",
 ):
     """Return a fresh twin of `CPMobile` with these attributes: `make_twin(**config.model)`.
 
     Args:
-      width, width_multiplier, expansion, n_classes, grn, strides, activation: see `CPMobile`.
+      width, width_multiplier, expansion, n_classes, grn, strides, activation, depthwise: see
+        `CPMobile`.
 
     Returns:
       `torch.nn.Module` in training mode, `log_mel [b, 1, n_mels, n_frames]` → `logits
@@ -52,7 +54,7 @@ def make_twin(
     for number, (stage, stride) in enumerate(zip(STAGES, strides, strict=True), 1):
         c_out = make_divisible(width * width_multiplier**stage)
         n_expanded = make_divisible(c_in * expansion)
-        block = _block_class()(c_in, n_expanded, c_out, stride, grn, act)
+        block = _block_class()(c_in, n_expanded, c_out, tuple(stride), grn, act, depthwise)
         stages[stage].add_module(f"b{number}", block)
         c_in = c_out
     stages = {f"s{number}": stage for number, stage in enumerate(stages, 1)}
@@ -78,10 +80,15 @@ def _activations() -> dict:
     }
 
 
-def _conv_bn(c_in: int, c_out: int, size: int, strides=(1, 1), groups: int = 1, act=None):
-    """Return a convolution without bias padded by size // 2, batch normalisation, activation."""
+def _conv_bn(c_in: int, c_out: int, size, strides=(1, 1), groups: int = 1, act=None):
+    """Return a convolution without bias padded by size // 2, batch normalisation, activation.
+
+    size: of the kernel, a number or one for each axis.
+    """
     nn = require("torch").nn
-    conv = nn.Conv2d(c_in, c_out, size, strides, size // 2, groups=groups, bias=False)
+    size = (size, size) if isinstance(size, int) else size
+    padding = tuple(n // 2 for n in size)
+    conv = nn.Conv2d(c_in, c_out, size, strides, padding, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     norm = nn.BatchNorm2d(c_out, eps=BatchNorm.epsilon, momentum=BatchNorm.momentum)
     return nn.Sequential(conv, norm, *([] if act is None else [act()]))
@@ -106,15 +113,37 @@ def _block_class():
             ratio = norm / (norm.mean(dim=1, keepdim=True) + 1e-6)
             return x + self.gamma * (x * ratio) + self.beta
 
+    class Branches(nn.Module):
+        """Compute what `models.layers.BranchedDepthwise` does, and the activation."""
+
+        def __init__(self, n, strides, act):
+            super().__init__()
+            self.alpha = nn.Parameter(torch.ones(len(BRANCHES)))
+            for name, size in BRANCHES.items():
+                self.add_module(f"conv{name}", _conv_bn(n, n, size, strides, groups=n))
+            self.act = act()
+
+        def forward(self, x):  # [b, c, f, t]
+            weights = nn.functional.softplus(self.alpha)
+            filtered = [getattr(self, f"conv{name}")(x) for name in BRANCHES]
+            return self.act(sum(w * y for w, y in zip(weights, filtered, strict=True)))
+
     class InvertedResidual(nn.Module):
         """Compute what `models.layers.InvertedResidual` does."""
 
-        def __init__(self, c_in, n_expanded, c_out, strides, grn, act):
+        def __init__(self, c_in, n_expanded, c_out, strides, grn, act, depthwise):
             super().__init__()
+            filters = {
+                "batch_norm": lambda: _conv_bn(n_expanded, n_expanded, 3, strides, n_expanded, act),
+                "branches": lambda: Branches(n_expanded, strides, act),
+                "fused": lambda: nn.Sequential(
+                    nn.Conv2d(n_expanded, n_expanded, 3, strides, 1, groups=n_expanded), act()
+                ),
+            }
             self.after_block_norm = GlobalResponseNorm() if grn else nn.Identity()
             self.block = nn.Sequential(
                 _conv_bn(c_in, n_expanded, 1, act=act),
-                _conv_bn(n_expanded, n_expanded, 3, strides, groups=n_expanded, act=act),
+                filters[depthwise](),
                 _conv_bn(n_expanded, c_out, 1),
             )
             self.shortcut = None

@@ -17,7 +17,9 @@ MAX_EPOCHS = 10**6
 MAX_WARMUP_STEPS = 10**9  # below what the step's integer holds
 
 
-def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.Schedule:
+def warmup_cosine(
+    n_steps: int, *, peak_lr: float, warmup_steps: int, n_cycles: float = 0.5
+) -> optax.Schedule:
     """Return a schedule: linear from 0 to `peak_lr`, then half a cosine to 0, by optimiser steps.
 
     Step 0 runs at rate 0: batch statistics and Adam's moments move, parameters do not.
@@ -26,6 +28,8 @@ def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.S
       n_steps: length of the whole run, steps.
       peak_lr: rate at the end of the warm-up, > 0.
       warmup_steps: length of the warm-up, steps, ≥ 0; may exceed `n_steps`.
+      n_cycles: how much of a cosine's cycle the rate falls over, in (0, 0.5]; less than a half
+        ends above 0.
 
     Raises:
       BadValue: a value is out of its range.
@@ -42,6 +46,7 @@ def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.S
     _require_rate(peak_lr)
     fits = 0 <= warmup_steps <= MAX_WARMUP_STEPS
     expect("warmup_steps", warmup_steps, fits, f"in 0 … {MAX_WARMUP_STEPS:,}")
+    expect("n_cycles", n_cycles, 0 < n_cycles <= 0.5, "above 0 and at most 0.5")
 
     # optax.warmup_cosine_decay_schedule differs in the last bits (7e-10 at most), and a run that
     # was started with this one must resume to the same bits.
@@ -49,7 +54,7 @@ def warmup_cosine(n_steps: int, *, peak_lr: float, warmup_steps: int) -> optax.S
         step = jnp.asarray(step, float)
         rise = step / max(1, warmup_steps)
         progress = (step - warmup_steps) / max(1, n_steps - warmup_steps)
-        fall = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(progress, 1)))
+        fall = 0.5 * (1 + jnp.cos(2 * n_cycles * jnp.pi * jnp.minimum(progress, 1)))
         return peak_lr * jnp.where(step < warmup_steps, rise, fall)
 
     return schedule
