@@ -29,7 +29,7 @@ CONFIGS = {
     "cp_resnet": "configs.teachers.cp_resnet",
 }
 OTHER_NETWORKS = tuple(name for name in CONFIGS if name != "cp_mobile")
-TOLERANCE = 1e-4  # on log-mels, logits, statistics; relative on the whole gradient
+TOLERANCE = 1e-4  # on log-mels and logits; relative on the gradient and on statistics above 1
 N_PROBE = 4  # clips on which contestants are compared before they are timed
 
 
@@ -124,7 +124,7 @@ def labels(n_clips: int) -> np.ndarray:
 
 
 def require_equal(name: str, ours: np.ndarray, theirs: np.ndarray, scale: float = 1.0) -> None:
-    """Hold a contestant's array against ours.
+    """Compare a contestant's array with ours.
 
     Raises:
       Mismatch: they differ by more than TOLERANCE · scale, or are NaN.
@@ -135,7 +135,7 @@ def require_equal(name: str, ours: np.ndarray, theirs: np.ndarray, scale: float 
 
 
 def write_scenes(out_dir: pathlib.Path, n_segments: int) -> None:
-    """Made-up scenes in TAU's layout, `100 * n_segments` training clips.
+    """Write synthetic scenes in TAU's layout, `100 * n_segments` training clips.
 
     Raises:
       UserError: the command that writes them failed; its own last line is in the message.
