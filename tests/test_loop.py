@@ -90,6 +90,7 @@ def test_stopped_run_goes_on_to_the_same_bits(parts, whole, tmp_path, at, step, 
     assert_same_end(state, tmp_path, whole)
 
 
+@pytest.mark.nightly
 def test_run_stopped_in_every_call_goes_on_to_the_same_bits(parts, whole, tmp_path):
     for _ in range(5):
         with pytest.raises(Interrupted) as stop:

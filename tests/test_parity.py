@@ -50,7 +50,13 @@ def failed(rows):
     return [row.stage for row in rows if not row.within]
 
 
-@pytest.mark.parametrize("fault", EXPECTED)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=pytest.mark.nightly if "running" in fault else ())
+        for fault in EXPECTED
+    ],
+)
 def test_fault_fails_the_rows_where_it_is_and_no_other(reference, fault):
     stages, rows = EXPECTED[fault]
     with inject(fault):

@@ -155,6 +155,7 @@ def test_iterators_can_be_dropped_half_way(data_dir):
     assert sum(batch["mask"].sum() for batch in clips.in_order(3)) == 20
 
 
+@pytest.mark.nightly
 def test_program_ends_although_an_iterator_is_alive(data_dir):
     code = (
         "import sys; from asc_jax.data import clips as data\n"

@@ -38,6 +38,7 @@ def only(totals, runs):
     return totals._replace(correct=totals.correct[runs])
 
 
+@pytest.mark.nightly
 def test_intervals_cover_the_truth_where_clips_of_a_segment_go_together():
     """95 % intervals by segment do, those that take clips for independent do not."""
     rng = np.random.default_rng(0)

@@ -62,11 +62,6 @@ CONFIGS = (
 )
 NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 IN_TRAINING = [name for name in NETWORKS if not name.startswith("tf_sepnet")]  # which has its own
-BY_DAY = ("cnn_gru",)
-SOME_BY_DAY = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in BY_DAY else NIGHTLY)
-    for name in IN_TRAINING
-]
 
 
 @functools.cache
@@ -173,7 +168,9 @@ def test_evaluation_logits_are_the_authors(name):
     np.testing.assert_allclose(logits, golden(name)["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SOME_BY_DAY)
+@pytest.mark.nightly
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_TRAINING)
 def test_in_float64_everything_is_the_authors(name, x64):
     network, given = NETWORKS[name], (variables_of(name), log_mel_of(name))
     variables, log_mel = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), given)
@@ -252,7 +249,10 @@ def test_every_variant_goes_to_pytorch_and_back(layout):
     assert traverse_util.flatten_dict(shapes).keys() == {t.path for t in layout.tensors}
 
 
-@pytest.mark.parametrize("name", ["cnn_gru", "tf_sepnet", "cp_resnet"])
+@pytest.mark.parametrize(
+    "name",
+    ["cp_resnet", *(pytest.param(name, marks=NIGHTLY) for name in ("cnn_gru", "tf_sepnet"))],
+)
 @pytest.mark.parametrize("kernel_init", KERNEL_INITS)
 def test_kernels_start_as_they_are_told_to(name, kernel_init):
     small = {"width": 16} if name == "tf_sepnet" else {}
@@ -384,6 +384,7 @@ def test_limits_are_not_checked_for_a_teacher_which_says_what_it_is():
         experiment.make(small_config(budget__role="professor"))
 
 
+@pytest.mark.nightly
 def test_network_in_bfloat16_is_near_and_gives_float32():
     name = "cnn_gru"
     logits = NETWORKS[name].clone(dtype="bfloat16").apply(variables_of(name), log_mel_of(name))
