@@ -150,9 +150,7 @@ def compute(operations: Sequence[Operation], params: Params, log_mel: Array) -> 
     return results(operations, params, log_mel)[operations[-1].name]
 
 
-def results(
-    operations: Sequence[Operation], params: Params, log_mel: Array
-) -> dict[str, Array]:
+def results(operations: Sequence[Operation], params: Params, log_mel: Array) -> dict[str, Array]:
     """Return the results of all operations by name, and the log-mel as `INPUT`.
 
     Args:

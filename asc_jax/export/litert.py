@@ -78,9 +78,7 @@ def runner(data: bytes, *, reference: bool = False) -> Callable[[np.ndarray], np
     package = require("ai_edge_litert.interpreter")
     kernels = package.OpResolverType.BUILTIN_REF if reference else package.OpResolverType.AUTO
     with _silent():
-        interpreter = package.Interpreter(
-            model_content=data, experimental_op_resolver_type=kernels
-        )
+        interpreter = package.Interpreter(model_content=data, experimental_op_resolver_type=kernels)
         interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 

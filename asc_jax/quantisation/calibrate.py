@@ -165,7 +165,9 @@ def signal_to_noise(
         for name, sums in jax.device_get(compute(params, values, batch)).items():
             totals[name] += sums
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {name: float(10 * np.log10(s / e if e else np.inf)) for name, (s, e) in totals.items()}
+        return {
+            name: float(10 * np.log10(s / e if e else np.inf)) for name, (s, e) in totals.items()
+        }
 
 
 def _batches(log_mel: np.ndarray) -> Iterator[np.ndarray]:

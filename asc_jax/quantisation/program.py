@@ -272,7 +272,9 @@ def _dense(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]
     name = op.name if image == op.shape else f"{op.name}/dense"
     options = {"strides": (1, 1), "padding": ((0, 0), (0, 0)), "groups": 1}
     steps.append(_convolution(op, x, name, image, bounds, kernel, **options))
-    return steps if image == op.shape else [*steps, _reshape_of(steps[-1].output, op.name, op.shape)]
+    return (
+        steps if image == op.shape else [*steps, _reshape_of(steps[-1].output, op.name, op.shape)]
+    )
 
 
 def _convolution(op, x: Tensor, name, shape, bounds, kernel, *, strides, padding, groups) -> Conv:
@@ -293,7 +295,9 @@ def _convolution(op, x: Tensor, name, shape, bounds, kernel, *, strides, padding
     biases = np.rint(bias / unit).astype(np.int64)
     sums = np.abs(weights.astype(np.int64)).sum(axis=(0, 1, 2)) * (HIGHEST - LOWEST)
     if np.any(sums + np.abs(biases) >= MAX_SUM):
-        raise _no_rule(op, f"a sum over {math.prod(kernel.shape[:3]):,} values, too many for int32,")
+        raise _no_rule(
+            op, f"a sum over {math.prod(kernel.shape[:3]):,} values, too many for int32,"
+        )
     pairs = [requantisation(factor) for factor in unit / float(output.scale)]
     multiplier, shift = np.array(pairs, np.int32).T
     return Conv(
@@ -319,7 +323,9 @@ def _add(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]:
     factors = [float(x.scale) / twice for x in inputs]
     factors.append(twice / (2**ADD_SHIFT * float(output.scale)))
     multipliers, shifts = zip(*map(requantisation, factors), strict=True)
-    return [Add(tuple(inputs), output, **_bounds(op, output), multipliers=multipliers, shifts=shifts)]
+    return [
+        Add(tuple(inputs), output, **_bounds(op, output), multipliers=multipliers, shifts=shifts)
+    ]
 
 
 def _pool(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
