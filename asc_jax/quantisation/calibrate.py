@@ -58,8 +58,10 @@ def calibrate(
 
     extremes: dict[str, Range] = {}
     for batch in _batches(log_mel):
-        for name, (low, high) in jax.device_get(compute_extremes(params, batch)).items():
-            if not np.isfinite(low + high):
+        found = jax.device_get(compute_extremes(params, batch))
+        for name in names:  # in the order of computation: the first error is the cause
+            low, high = found[name]
+            if not np.all(np.isfinite([low, high])):
                 raise UserError(
                     f"the values of {name} are not finite on the clips for calibration: take "
                     "--checkpoint best, or train again"

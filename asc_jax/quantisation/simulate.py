@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.export.graph import is_whole
-from asc_jax.models.kernels.compiler import EXACT
+from asc_jax.models.kernels.compiler import EXACT, channels
 from asc_jax.quantisation.program import (
     ADD_SHIFT,
     HIGHEST,
@@ -142,14 +142,15 @@ def _conv(step: Conv, own: tuple, x: Array) -> Array:
     windows = _windows(x, kernel.shape[:2], step.strides, step.output.shape)
     taps = (kernel[i, j] for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
     parts = (product(window, tap, step.groups) for window, tap in zip(windows, taps, strict=True))
-    sums = sum(parts, start=jnp.int32(0)) + bias
-    return requantise(sums, multiplier, shift) + step.output.zero_point
+    sums = sum(parts, start=jnp.int32(0))
+    bias, multiplier, shift = (channels(values, sums) for values in (bias, multiplier, shift))
+    return requantise(sums + bias, multiplier, shift) + step.output.zero_point
 
 
 def _depthwise(x: Array, tap: Array, groups: int) -> Array:
     """Return the products of one position of the kernel, `[1, c_out]`; `[b, f, t, c_out]`."""
     x = jnp.repeat(x, tap.shape[-1] // groups, axis=-1)
-    return x * tap[0].astype(jnp.int32)
+    return x * channels(tap[0].astype(jnp.int32), x)
 
 
 def _grouped(x: Array, tap: Array, groups: int) -> Array:
