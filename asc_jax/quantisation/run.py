@@ -3,7 +3,7 @@
 import collections
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from asc_jax.export.graph import INPUT, Deployment
 from asc_jax.export.run import deploy, write
 from asc_jax.quantisation import calibrate, litert, simulate
 from asc_jax.quantisation.program import Program, Tensor, build, require_rules
+from asc_jax.types import Array, Params
 
 N_CALIBRATION_CLIPS = 512
 DEFAULT_METHOD = "mse"
@@ -68,8 +69,7 @@ def export_int8(
     }
     data = litert.build(program, metadata)
     batches = check.clip_batches(clips, experiment.n_samples)
-    reference = check.make_reference(experiment, run.variables, deployment)
-    tally = compare(program, data, reference, batches)
+    tally = compare(program, data, deployment, batches)
     shown = log_mel[:: -(-len(log_mel) // N_REPORT_CLIPS)]
     ratios = calibrate.signal_to_noise(program, deployment.operations, deployment.variables, shown)
     out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
@@ -104,13 +104,13 @@ def quantise(deployment: Deployment, log_mel: np.ndarray, method: str) -> Progra
     return build(operations, deployment.input_shapes["log_mel_to_logits"], ranges)
 
 
-def compare(program: Program, data: bytes, reference: Callable, batches: check.Batches) -> dict:
+def compare(program: Program, data: bytes, deployment: Deployment, batches: check.Batches) -> dict:
     """Compute every batch in float32 and in integers, by JAX and by both kernels of LiteRT.
 
     Args:
       program: that the file holds.
       data: the file.
-      reference: what `check.make_reference` returns.
+      deployment: of the same network in float32.
       batches: as `check.clip_batches` gives them.
 
     Returns:
@@ -130,9 +130,8 @@ def compare(program: Program, data: bytes, reference: Callable, batches: check.B
     tally: dict = {"n_same": collections.Counter(), "n_correct": collections.Counter()}
     tally |= dict.fromkeys(("n_clips", "n_labelled", "n_other", "largest"), 0)
     for audio, label, mask in batches:
-        log_mel, logits, _ = map(np.asarray, reference(audio))
+        logits, x = map(np.asarray, reference(variables, audio))
         require_finite(logits[mask], "the network to quantise")
-        x = np.asarray(simulate.quantise(program.input, log_mel))
         ours, theirs, others = (np.asarray(f(x), np.int32) for f in (run, exact, fast))
         if not np.array_equal(ours, theirs):
             raise UserError(
