@@ -194,8 +194,8 @@ def tensor(name: str, shape: Sequence[int], bounds: Range, min_scale: float = 0.
       UserError: the range is not finite.
 
     Example:
-      >>> tensor("x", (4,), (0.0, 2.55)).zero_point, tensor("x", (4,), (-1.0, 1.0)).zero_point
-      (-128, 0)
+      >>> tensor("x", (4,), (0.0, 2.55)).zero_point, tensor("x", (4,), (-1.0, 1.55)).zero_point
+      (-128, -28)
     """
     if not np.all(np.isfinite(bounds)):
         raise UserError(

@@ -122,6 +122,13 @@ def compare(program: Program, data: bytes, deployment: Deployment, batches: chec
     Raises:
       UserError: the reference kernels give other logits than the program.
     """
+
+    @jax.jit
+    def reference(variables: Params, audio: Array):
+        log_mel = features.log_mel(audio, **deployment.features)
+        return deployment.apply(variables, log_mel), simulate.quantise(program.input, log_mel)
+
+    variables = deployment.variables
     run, exact, fast = (
         simulate.simulator(program),
         litert.load(data),
