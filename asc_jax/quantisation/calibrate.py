@@ -8,6 +8,7 @@ least mean squared error. Everything is computed from the given clips alone, wit
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
@@ -15,7 +16,7 @@ from asc_jax.export import graph
 from asc_jax.export.graph import INPUT, Operation
 from asc_jax.quantisation import simulate
 from asc_jax.quantisation.program import HIGHEST, LOWEST, OWN_RANGE, Program, Range, tensor
-from asc_jax.types import Params
+from asc_jax.types import Array, Params
 
 BATCH_SIZE = 16
 N_BINS = 4096  # of a histogram: 16 for a step of the widest range
@@ -71,11 +72,24 @@ def calibrate(
     rule = METHODS[method]
     if rule is None:
         return extremes
+
+    @jax.jit
+    def compute_bins(params, extremes, batch):
+        results = compute(params, batch)
+        return {name: _bins(results[name], *extremes[name]) for name in names}
+
     counts = {name: np.zeros(N_BINS, np.int64) for name in names}
     for batch in _batches(log_mel):
-        for name, values in jax.device_get(compute(params, batch)).items():
-            counts[name] += np.histogram(values, N_BINS, extremes[name])[0]
+        for name, bins in jax.device_get(compute_bins(params, extremes, batch)).items():
+            counts[name] += np.bincount(bins.ravel(), minlength=N_BINS)
     return {name: rule(counts[name], *extremes[name]) for name in names}
+
+
+def _bins(values: Array, low: Array, high: Array) -> Array:
+    """Return the numbers of the bins of one width, from low to high, that values lie in: int32."""
+    width = jnp.where(high > low, high - low, 1)
+    bins = jnp.floor((values - low) * (N_BINS / width))
+    return jnp.clip(bins, 0, N_BINS - 1).astype(jnp.int32)
 
 
 def percentile_range(counts: np.ndarray, low: float, high: float) -> Range:
