@@ -143,9 +143,8 @@ def _training_clips(config, folder):
         return open_for(config, config.data.train_split, folder)
     except UserError as error:
         raise UserError(
-            f"int8 needs clips of the split {config.data.train_split}, which the run was trained "
-            f"on, to find the ranges of values: {error}; give the folder of its data set by "
-            "--data_dir"
+            f"int8 needs clips of the split {config.data.train_split} to find the ranges of "
+            f"values: --data_dir names the folder of the data set that has them; {error}"
         ) from error
 
 
