@@ -45,6 +45,11 @@ class Tensor:
     scale: np.float32
     zero_point: int
 
+    @property
+    def inverse(self) -> np.float32:
+        """Return 1 / scale, rounded to float32: what real values are multiplied by."""
+        return np.float32(1 / float(self.scale))
+
     def reshaped(self, name: str, shape: Sequence[int]) -> "Tensor":
         """Return a tensor of another name and shape, with the same scale and zero point."""
         return dataclasses.replace(self, name=name, shape=tuple(shape))
