@@ -13,7 +13,7 @@ from asc_jax import experiment, features
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.export import c_header, check
-from asc_jax.export.graph import ARTEFACTS
+from asc_jax.export.graph import ARTEFACTS, INPUT, Operation, compute
 from asc_jax.export.run import KINDS, deploy, export_run, write
 from asc_jax.machine import files
 
@@ -270,3 +270,9 @@ def test_header_is_read_back_from_its_text(workdir):
         for t in (text, changed)
     )
     assert np.abs(one - two).max() > 1e-3
+
+
+def test_activation_of_the_last_operation_is_computed():
+    x = np.array([[-1.0, 2.0]], np.float32)
+    operations = [Operation("activation", "last", [INPUT], (2,), activation="relu")]
+    assert compute(operations, {}, x).tolist() == [[0.0, 2.0]]

@@ -19,6 +19,7 @@ LAYERS = (
     "experiment",
     "evaluation",
     "export pytorch prediction challenge crossval distil",
+    "quantisation",
     "library",
     "cli",
     "__main__",

@@ -4,6 +4,7 @@ usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE [--part NAM
        asc-jax convert --from_torch FILE --list
        asc-jax convert --to_torch FILE --workdir RUN [--checkpoint C] [--dtype D]
        asc-jax convert --to KIND --workdir RUN [--checkpoint C] [--dtype D] [--out DIR]
+       asc-jax convert --to litert --dtype int8 --workdir RUN [--calibration METHOD]
 
 --from_torch reads a state dict of the official baseline's network (.pt) or a Lightning
 checkpoint (.ckpt) and makes a run that can be evaluated and trained. What the file does not tell
@@ -16,11 +17,16 @@ teacher or one for each device, and --part NAME takes one of several.
 are needed for their own formats only: pip install 'asc_jax[interop]'. To quantise an ONNX file to
 int8 with ONNX Runtime's quantize_dynamic, write it with --dtype float32.
 
+--to litert --dtype int8 writes one file, log-mel to logits, that computes in integers of 8 bits
+alone, for microcontrollers: docs/quantisation.md. The ranges of its values are found on
+--calibration_clips clips of the split that the run was trained on, in --data_dir.
+
 examples:
   asc-jax convert --from_torch model.ckpt --workdir runs/converted --config base.py
   asc-jax convert --from_torch model.ckpt --list
   asc-jax convert --to_torch model.pt --workdir runs/demo
   asc-jax convert --to onnx --workdir runs/demo --dtype float32
+  asc-jax convert --to litert --dtype int8 --workdir runs/demo
 
 exit status: 0 listed or converted, and an export computes the same as the run; 2 wrong input
 """
@@ -36,13 +42,15 @@ from asc_jax.data.clips import open_for
 from asc_jax.errors import UserError
 from asc_jax.export.run import KINDS, export_run
 from asc_jax.pytorch import runs as torch_runs
+from asc_jax.quantisation.calibrate import METHODS
+from asc_jax.quantisation.run import DEFAULT_METHOD, N_CALIBRATION_CLIPS, export_int8
 from asc_jax.training.workdir import run_config
 
 # Action → the flags that go with it, besides --workdir.
 ACTIONS = {
     "from_torch": ("config", "part", "list"),
     "to_torch": ("checkpoint", "dtype"),
-    "to": ("checkpoint", "dtype", "out", "data_dir"),
+    "to": ("checkpoint", "dtype", "out", "data_dir", "calibration", "calibration_clips"),
 }
 
 
@@ -58,15 +66,27 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "dtype",
         None,
-        ["float32", "float16"],
-        "Dtype of the written weights (default: float32 for --to_torch, float16 for --to)",
+        ["float32", "float16", "int8"],
+        "Dtype of the written weights (default: float32 for --to_torch, float16 for --to); int8 is "
+        "for --to litert",
     )
     flags.DEFINE_string("out", None, "Folder to export to (default: export/ in the workdir)")
     flags.DEFINE_string(
         "data_dir",
         None,
         "Built data set whose test clips an export is checked on (default: the run's own, if it is "
-        "there)",
+        "there), and on whose training clips int8 is calibrated",
+    )
+    flags.DEFINE_enum(
+        "calibration",
+        None,
+        list(METHODS),
+        f"How int8 finds the ranges of values (default: {DEFAULT_METHOD})",
+    )
+    flags.DEFINE_integer(
+        "calibration_clips",
+        None,
+        f"Training clips that int8 finds the ranges on (default: {N_CALIBRATION_CLIPS})",
     )
 
 
@@ -86,23 +106,46 @@ def main(argv: Sequence[str]) -> None:
         lines = torch_runs.run_from_torch(values.from_torch, values.workdir, **options)
         lines.append(f"done; evaluate with: asc-jax eval --workdir {values.workdir}")
     elif action == "to_torch":
+        if options.get("dtype") == "int8":
+            raise UserError("--dtype int8 goes with --to litert, not with --to_torch")
         lines = torch_runs.run_to_torch(values.workdir, values.to_torch, **options)
     else:
         lines = _export(values.workdir, values.to, **options)
     print("\n".join(lines))
 
 
-def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoint="last"):
-    """Return the lines of `export_run`, on the run's test clips if they are there."""
+def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoint="last", **more):
+    """Return the lines of an export, checked on the run's test clips if they are there."""
+    if dtype == "int8" and kind != "litert":
+        raise UserError(f"--dtype int8 goes with --to litert, not with --to {kind}")
+    for name in more if dtype != "int8" else ():
+        raise UserError(f"--{name} goes with --to litert --dtype int8")
     config = run_config.load(workdir)[1]
+    folder = data_dir or config.data.dir
+    training_clips = _training_clips(config, folder) if dtype == "int8" else None
     try:
-        folder = data_dir or config.data.dir
         clips = open_for(config, config.data.test_split, folder)
     except UserError:
         if data_dir is not None:
             raise
         clips = None
-    return export_run(workdir, kind, out_dir=out, checkpoint=checkpoint, weights=dtype, clips=clips)
+    options = {"out_dir": out, "checkpoint": checkpoint, "clips": clips}
+    if dtype != "int8":
+        return export_run(workdir, kind, weights=dtype, **options)
+    names = {"calibration": "method", "calibration_clips": "n_calibration_clips"}
+    options |= {names[name]: value for name, value in more.items()}
+    return export_int8(workdir, training_clips, **options)
+
+
+def _training_clips(config, folder):
+    """Return the clips that a run was trained on, for the ranges of int8."""
+    try:
+        return open_for(config, config.data.train_split, folder)
+    except UserError as error:
+        raise UserError(
+            f"int8 needs clips of the split {config.data.train_split} to find the ranges of "
+            f"values: --data_dir names the folder of the data set that has them; {error}"
+        ) from error
 
 
 def _action(values) -> str:

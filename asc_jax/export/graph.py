@@ -146,19 +146,24 @@ class Deployment:
 
 
 def compute(operations: Sequence[Operation], params: Params, log_mel: Array) -> Array:
-    """Return the result of the last operation, computed by JAX.
+    """Return the result of the last operation, computed by JAX; see `results`."""
+    return results(operations, params, log_mel)[operations[-1].name]
+
+
+def results(operations: Sequence[Operation], params: Params, log_mel: Array) -> dict[str, Array]:
+    """Return the results of all operations by name, and the log-mel as `INPUT`.
 
     Args:
       operations: as `reader.read` returns them.
       params: float32 arrays by the name of their operation.
       log_mel: `[b, n_mels, n_frames, 1]`.
     """
-    results = {INPUT: log_mel}
+    found = {INPUT: log_mel}
     for op in operations:
-        inputs = [results[name] for name in op.inputs]
+        inputs = [found[name] for name in op.inputs]
         y = _COMPUTE[op.kind](op, params.get(op.owner, {}), *inputs)
-        results[op.name] = ACTIVATIONS[op.activation](y) if op.activation else y
-    return y
+        found[op.name] = ACTIVATIONS[op.activation](y) if op.activation else y
+    return found
 
 
 def is_whole(size, padding, image) -> bool:

@@ -62,25 +62,35 @@ def load(files: Mapping[str, bytes]) -> dict[str, Callable[[np.ndarray], np.ndar
     Raises:
       UserError: the package ai-edge-litert is not installed.
     """
-    interpreter_class = require("ai_edge_litert.interpreter").Interpreter
-
-    def runner(data: bytes):
-        with _silent():
-            interpreter = interpreter_class(model_content=data)
-            interpreter.allocate_tensors()
-        (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-        def run(batch: np.ndarray) -> np.ndarray:
-            if list(interpreter.get_input_details()[0]["shape"]) != list(batch.shape):
-                interpreter.resize_tensor_input(source["index"], batch.shape)
-                interpreter.allocate_tensors()
-            interpreter.set_tensor(source["index"], np.asarray(batch))
-            interpreter.invoke()
-            return interpreter.get_tensor(result["index"])
-
-        return run
-
     return {artefact: runner(data) for artefact, data in files.items()}
+
+
+def runner(data: bytes, *, reference: bool = False) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a file with one input and one output as a function that LiteRT computes.
+
+    Args:
+      data: the flatbuffer.
+      reference: by LiteRT's plain kernels instead of the fast ones of this machine.
+
+    Raises:
+      UserError: the package ai-edge-litert is not installed.
+    """
+    package = require("ai_edge_litert.interpreter")
+    kernels = package.OpResolverType.BUILTIN_REF if reference else package.OpResolverType.AUTO
+    with _silent():
+        interpreter = package.Interpreter(model_content=data, experimental_op_resolver_type=kernels)
+        interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        if list(interpreter.get_input_details()[0]["shape"]) != list(batch.shape):
+            interpreter.resize_tensor_input(source["index"], batch.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(source["index"], np.asarray(batch))
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return run
 
 
 def _convert(tf, function: Callable, shape: tuple[int, ...]) -> bytes:
