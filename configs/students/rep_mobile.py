@@ -12,8 +12,8 @@ the evaluation set, with distillation and a network tuned to each device). Its a
 channels, time and frequency is left out, and the expansion is the baseline's: 2.3, its code's
 default, makes 65,656 parameters, which as float16 are over the limit of bytes. Han_SJTUTHU (first
 in 2024, arXiv 2405.10018 and 2410.20775) has such branches too, but prunes its network in steps. No
-accuracy is published for this one. Front end, optimiser, schedule and augmentation are those of CP-Mobile 2023, and what is
-left out of them there is left out here.
+accuracy is published for this one. Front end, optimiser, schedule and augmentation are those of
+CP-Mobile 2023, and what is left out of them there is left out here.
 Source: seunggyu-han/dcase2025_task1_hyu, see `asc_jax.models.layers.BranchedDepthwise`; every other
 value is in `cp_mobile_12310.py`.
 """
