@@ -103,7 +103,7 @@ def test_wrong_flags_are_told(words, expected, tmp_path):
 def test_run_that_is_given_twice_is_rejected(tmp_path):
     (tmp_path / "t0").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "t0")
-    with pytest.raises(UserError, match="t0 is given 2 times: name each teacher once"):
+    with pytest.raises(UserError, match="t0 is given more than once: name each teacher once"):
         teachers.store([tmp_path / "t0", tmp_path / "link"], "train_5pct", tmp_path / "t.npz")
 
 

@@ -49,7 +49,7 @@ def store(
         workdir for workdir, place in zip(workdirs, places, strict=True) if places.count(place) > 1
     ]:
         raise UserError(
-            f"{twice[0]} is given {len(twice)} times: name each teacher once, since all count alike"
+            f"{twice[0]} is given more than once: name each teacher once, since all count alike"
         )
     names: list[str] = []
     classes: tuple[str, ...] = ()
