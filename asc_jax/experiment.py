@@ -39,8 +39,8 @@ class Experiment:
     """The parts of a run that do not depend on its data.
 
     config: the whole config. cost: what `measure` returns for the network. within_budget:
-    whether it is within the limits; a teacher is not compared with them. n_samples: length of a
-    clip, samples. augmentations: in the order in which they run. loss_fn: `(logits, batch) -> [b]`.
+    whether it is within the limits, which a teacher may exceed. n_samples: length of a clip,
+    samples. augmentations: in the order in which they run. loss_fn: `(logits, batch) -> [b]`.
     """
 
     config: ml_collections.ConfigDict
@@ -151,12 +151,13 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     make_optimiser(config, 1)
     cost = measure(config)
     _check_parts(config, augmentations, loss_fn, cost["n_classes"])
-    within = config.budget.role == limits.ROLES[1] or limits.check_budget(
+    is_teacher = config.budget.role == limits.ROLES[1]
+    within = limits.check_budget(
         cost["macs_by_layer"],
         cost["bytes_by_layer"],
         max_macs=cost["max_macs"],
         max_bytes=cost["max_bytes"],
-        enforce=config.budget.enforce,
+        enforce=config.budget.enforce and not is_teacher,
     )
     return Experiment(config, cost, within, n_samples(config), augmentations, loss_fn)
 

@@ -109,7 +109,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.budget.max_macs = 30_000_000
     config.budget.max_bytes = 128_000
     config.budget.enforce = True
-    # "teacher": the limits are not checked, and nothing that it makes can be handed in.
+    # "teacher": it may exceed the limits, and nothing that it makes can be handed in.
     config.budget.role = "submission"
 
     # loop.fit(..., **config.train); eval_every_epochs = 0: not before eval.py.

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from asc_jax.cli.config_flag import CONFIGS, read_config
 from asc_jax.data.labels import Group, Labels
 from asc_jax.data.store import reader as stored
 from asc_jax.distil import report
-from asc_jax.errors import UserError
+from asc_jax.errors import Interrupted, UserError
 from asc_jax.evaluation.campaign import processes
 from asc_jax.evaluation.report import figures
 
@@ -284,6 +285,14 @@ def test_without_a_device_a_all_clips_get_impulse_responses(
         ({"out": "a,b"}, "--out a,b has a comma"),
         ({"overrides": ["--config.seed=3"]}, "choose with --seeds and --teacher_seeds"),
         ({"of_student": ["--student.distill.logits=a"]}, "is made by this command"),
+        (
+            {"of_student": ["--student.budget.role=teacher"]},
+            "--student.budget.role is not for a st",
+        ),
+        (
+            {"overrides": ["--config.budget.role=teacher"]},
+            "--teacher.budget.role=teacher is for te",
+        ),
         ({"of_teachers": ["--teacher.data.train_split=a"]}, "--teacher.data.train_split is the st"),
         ({"of_teachers": ["--teacher.model.widt=3"]}, "unknown config key config.model.widt"),
         ({"of_teachers": ["--teacher.features.sample_rate=44100"]}, "44100 Hz and the student 32"),
@@ -293,7 +302,14 @@ def test_without_a_device_a_all_clips_get_impulse_responses(
         ({"impulse_responses": "x", "impulse_p": 0.0}, "--impulse_p=0: expected above 0, to 1"),
         ({"impulse_responses": "x", "impulse_clips": "a"}, "expected all or COLUMN=VALUE"),
         ({"impulse_responses": "x", "impulse_clips": "device=z"}, "some of a, b"),
-        ({"impulse_responses": "nowhere", "checked": True}, "nowhere is no folder"),
+        (
+            {"impulse_responses": "nowhere", "checked": True},
+            "--impulse_responses: dir is 'nowhere'",
+        ),
+        (
+            {"teacher": ["demo.py"], "of_teachers": ["--teacher.model.width=64"], "checked": True},
+            "^teacher demo, seed 1: .*over the limit.*: pass --teacher.budget.role=teacher",
+        ),
         (
             {"of_teachers": ["--teacher.features.n_fft=100"], "checked": True},
             "^teacher cp_resnet, seed 1: ",
@@ -309,6 +325,34 @@ def test_what_cannot_be_done_is_rejected_before_anything_runs(
     with pytest.raises(UserError, match=expected):
         command(**given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "example", re.findall(r"^ +asc-jax (.*(?:\n {6}.*)?)", distil.__doc__, re.M)
+)
+def test_example_of_the_help_is_planned(dataset, command, monkeypatch, responses, example):
+    def carry_out(out, teachers, students, **options):
+        raise Interrupted("planned", 0)
+
+    monkeypatch.setattr(distil, "carry_out", carry_out)
+    given, of_teachers = {"teacher": []}, []
+    words = iter(example.split()[1:])
+    for word in words:
+        if word.startswith("--teacher."):
+            of_teachers.append(word)
+        elif word == "--teacher":
+            given["teacher"].append(next(words))
+        elif word == "--seeds":
+            given["seeds"] = next(words).split(",")
+        elif word != "--out":
+            given[word.removeprefix("--")] = next(words)
+        else:
+            next(words)
+    if "impulse_responses" in given:
+        given["impulse_responses"] = str(responses)
+    with pytest.raises(Interrupted, match="planned"):
+        # Whether the configs of the folders fit the limits is tested in test_students.py.
+        command(of_teachers=of_teachers, checked="demo.py" in example, **given)
 
 
 def test_config_with_impulse_responses_of_its_own_is_rejected(dataset, command, tmp_path):

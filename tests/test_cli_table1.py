@@ -156,6 +156,7 @@ def test_unknown_and_doubled_values_are_refused(flag, values, known, expected):
         ("--config.seed=3", "--config.seed differs from run to run: choose with --seeds"),
         ("--config.data.train_split=x", "choose with --splits"),
         ("--config.train.n_seeds=2", "choose with --seeds; --seeds_together"),
+        ("--config.budget.role=teacher", "--config.budget.role is not for a run of this table"),
     ],
 )
 def test_overrides_that_cannot_apply_to_all_runs_are_refused(given, expected):

@@ -72,7 +72,8 @@ def make(names, folder=None, **changes):
         config.augment.dir.dir = str(folder)
     for key, value in changes.items():
         label, name = key.split("__")
-        config.augment[label][name] = value
+        with config.augment[label].ignore_type():
+            config.augment[label][name] = value
     return experiment.make_augmentations(config)
 
 
@@ -104,7 +105,7 @@ def augmented(made, batch, key, n_replicas=1):
 # The bank.
 
 
-def test_bank_holds_the_files_by_name_at_one_rate(folder):
+def test_bank_holds_the_files_by_name_at_one_rate(folder, monkeypatch):
     loaded = impulse_responses.load_bank(str(folder), 8000)
     bank = loaded["bank"]
     assert bank.shape == (3, 900)
@@ -118,7 +119,8 @@ def test_bank_holds_the_files_by_name_at_one_rate(folder):
     assert not bank[2, 450:].any()  # half as many samples
     # Resampling keeps the spectrum, which is that of an integral over time.
     assert bank[2].sum() == pytest.approx(wide.sum() / 2**31 / 2, rel=0.01)
-    again = impulse_responses.load_bank(str(folder), 8000)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    again = impulse_responses.load_bank("~/irs", 8000)
     np.testing.assert_array_equal(again["identity"], loaded["identity"])
     write_wav(folder / "b.wav", sixteen[::-1])
     other = impulse_responses.load_bank(str(folder), 8000)
@@ -169,7 +171,8 @@ def test_file_that_is_no_impulse_response_is_named(folder, what, expected):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"dir__dir": "/nowhere"}, "/nowhere is no folder: set dir to a folder of impulse"),
+        ({"dir__dir": "/nowhere"}, "dir is '/nowhere', expected a folder .*: it is no folder"),
+        ({"dir__values": "a,"}, "values is 'a,', expected some of a, b, c"),
         ({"dir__values": "a,d"}, "values is 'd', expected some of a, b, c"),
         ({"dir__column": "room"}, "column is 'room', expected device"),
         ({"dir__p": 1.5}, r"p is 1.5, expected in \[0, 1\]"),
@@ -381,6 +384,15 @@ def test_mask_after_the_logarithm_has_its_value():
         ({"filters__max_db": -1.0}, "max_db is -1.0, expected at least 0"),
         ({"mask__max_width": 33}, r"max_width is 33, expected in 0 … 32 \(n_mels\)"),
         ({"mixup__alpha": 0.0}, "alpha is 0.0, expected above 0"),
+        ({"mixup__alpha": float("inf")}, "alpha is inf, expected above 0 and finite"),
+        ({"freq_mixstyle__alpha": float("inf")}, "alpha is inf, expected above 0 and finite"),
+        ({"mask__value": float("nan")}, "value is nan, expected a finite number"),
+        ({"mask__max_width": 4.5}, "config.augment.mask.max_width is 4.5, expected a whole number"),
+        ({"mixup__per_batch": "no"}, "config.augment.mixup.per_batch is 'no', expected True or F"),
+        ({"filters__max_db": "loud"}, "config.augment.filters.max_db is 'loud', expected a number"),
+        ({"mixup__targets": None}, "config.augment.mixup.targets is None, expected text"),
+        ({"mixup__targets": "labels"}, "config.augment.mixup.targets has 'labels', .*device_id"),
+        ({"mixup__targets": ""}, "config.augment.mixup.targets has '', expected some of device_id"),
     ],
 )
 def test_value_out_of_range_is_named(change, expected):

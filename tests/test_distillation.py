@@ -13,7 +13,7 @@ from small import small_clips
 from tiny import tiny_config
 
 from asc_jax import experiment
-from asc_jax.data.teacher_logits import TeacherLogits, with_teacher_logits
+from asc_jax.data.teacher_logits import TeacherLogits, with_teacher_logits, with_teachers_of
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import replicas
 from asc_jax.training import distillation, losses
@@ -197,6 +197,8 @@ def test_clips_without_logits_are_told_in_the_first_step(student, tmp_path, comp
     ("values", "expected"),
     [
         ({"distill__temperature": 0.0}, "config.distill.temperature is 0.0, expected above 0"),
+        ({"distill__temperature": None}, "^config.distill.temperature is None, expected a number"),
+        ({"train__ema": None}, "^config.train.ema is None, expected a number"),
         ({"distill__reduction": "sum"}, "config.distill.reduction is 'sum', expected mean or"),
         ({"loss__gamma": -1.0}, "config.loss.gamma is -1.0"),
     ],
@@ -207,6 +209,7 @@ def test_bad_value_of_the_section_is_told_before_training(values, expected):
 
 
 def test_without_teachers_the_loss_is_the_label_loss_itself():
-    config = tiny_config()
+    config = tiny_config(distill__logits=None)  # as "" is
+    assert with_teachers_of(config, "the clips") == "the clips"
     loss_fn = experiment.make_loss(config)
     assert (loss_fn.func, loss_fn.keywords) == (losses.focal, {"gamma": 2.0})

@@ -1,14 +1,19 @@
 """Training locations held out: whole, a share of every scene's, by the seed alone."""
 
+import types
+
 import numpy as np
 import pytest
 from small import small_clips, small_config
+from tiny import tiny_config
 
 from asc_jax import experiment
+from asc_jax.cli import train
 from asc_jax.data import held_out
 from asc_jax.data.clips import Clips, epoch_order, from_arrays
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.errors import UserError
+from asc_jax.training.workdir import run_config
 
 
 def clips_of(n_locations, per_location=3, n_scenes=10):
@@ -98,3 +103,19 @@ def test_what_cannot_be_held_out_is_refused():
         held_out.split(small_clips(4), 0.5, seed=0)
     with pytest.raises(UserError, match=r"validation_locations is 1.0, expected in \[0, 1\)"):
         experiment.make(small_config(data__validation_locations=1.0))
+
+
+def test_fraction_that_leaves_nothing_to_train_on_leaves_no_run(tmp_path, monkeypatch):
+    """So that the same workdir takes the corrected command."""
+
+    class Flags(dict):
+        config = tiny_config(data__validation_locations=0.5)
+        workdir = str(tmp_path / "run")
+
+    given = Flags(config=types.SimpleNamespace(config_filename="tiny.py"))
+    monkeypatch.setattr(train, "flags", types.SimpleNamespace(FLAGS=given))
+    monkeypatch.setattr(train, "start_replicas", lambda: None)
+    monkeypatch.setattr(train, "open_for", lambda config, split: clips_of(1))
+    with pytest.raises(UserError, match="no class has a training location to spare"):
+        train.main(["train"])
+    run_config.save(tmp_path / "run", "tiny.py", tiny_config())

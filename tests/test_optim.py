@@ -169,6 +169,13 @@ def test_clipping_limits_the_norm_over_all_parameters(scale):
     expected = -scale * min(1, 0.5 / norm)
     for leaf in jax.tree.leaves(updates):
         np.testing.assert_allclose(leaf, np.full(leaf.shape, expected), rtol=1e-6)
+    frozen = optim.with_factors(optim.clipped(optax.sgd, 0.5))(1.0)
+    state = frozen.init(params)
+    state = state._replace(factors={"a": jnp.zeros(()), "b": jnp.full((), 0.5)})
+    updates, _ = frozen.update({"a": jnp.full(3, np.nan), "b": grads["b"]}, state, params)
+    np.testing.assert_array_equal(updates["a"], 0)
+    expected = -0.5 * scale * min(1, 0.5 / (2 * scale))  # the norm is that of b alone
+    np.testing.assert_allclose(updates["b"], np.full((2, 2), expected), rtol=1e-6)
     adam = optim.clipped(lambda rate: optim.adam(rate, weight_decay=0.0), 0.5)(1.0)
     plain = optim.adam(1.0, weight_decay=0.0)
     assert jax.tree.structure(adam.init(params)) == jax.tree.structure(plain.init(params))

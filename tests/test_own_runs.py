@@ -137,11 +137,14 @@ def test_joined_splits_are_read_one_after_the_other(home):
     assert clips_in_both(home / "data", "fold2+fold1", "fold3") == []
 
 
-def test_data_set_built_anew_is_noticed_before_runs_count_as_done(home, config):
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_data_set_built_anew_is_noticed_before_runs_count_as_done(home, config, fraction):
     run = mock.Mock(config=config, workdir="run")
     config.data.dir = str(home / "data")
-    now = open_split(home / "data", "fold1+fold2").identity
-    campaign_runs._require_same_clips(run, {"train_data": now})
+    config.data.validation_locations = fraction
+    config.seed = 1
+    clips = held_out.split(open_split(home / "data", "fold1+fold2"), fraction, config.seed)[0]
+    campaign_runs._require_same_clips(run, {"train_data": clips.identity})
     with pytest.raises(UserError, match="run is of other clips than fold1.fold2 in .* now holds"):
         campaign_runs._require_same_clips(run, {"train_data": "0"})
 

@@ -370,13 +370,13 @@ def test_network_of_a_file_replaces_that_of_the_config(tmp_path):
         torch_runs.run_from_torch(tmp_path / "in.pt", tmp_path / "other", **options)
 
 
-def test_limits_are_not_checked_for_a_teacher_which_says_what_it_is():
+def test_teacher_may_exceed_the_limits_and_says_so_and_what_it_is():
     config = small_config(budget__max_bytes=1000, budget__role="teacher")
     teacher = experiment.make(config)
-    assert teacher.within_budget
+    assert not teacher.within_budget
     assert teacher.is_teacher
     described = evaluate.describe(teacher, "teacher.py", {}, 1)
-    assert (described["role"], described["over_budget"]) == ("teacher", False)
+    assert (described["role"], described["over_budget"]) == ("teacher", True)
     deployment = deploy(teacher, moved_variables(teacher), "float16", {})
     assert deployment.metadata["role"] == "TEACHER: not a submission"
     assert "budget" not in deployment.metadata

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import types
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from small import noise
 from tiny import tiny_config
 
 from asc_jax import experiment, features
+from asc_jax.cli import logits as command
 from asc_jax.cli.config_flag import make_configs_importable
 from asc_jax.data.clips import from_arrays
 from asc_jax.data.teacher_logits import read_teacher_logits
@@ -96,6 +98,42 @@ def test_wrong_flags_are_told(words, expected, tmp_path):
     done = call("logits", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert expected in done.stderr
+
+
+def test_run_that_is_given_twice_is_rejected(tmp_path):
+    (tmp_path / "t0").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "t0")
+    with pytest.raises(UserError, match="t0 is given more than once: name each teacher once"):
+        teachers.store([tmp_path / "t0", tmp_path / "link"], "train_5pct", tmp_path / "t.npz")
+
+
+def test_place_is_tried_and_what_is_there_named_before_the_teachers_are_asked(
+    tmp_path, monkeypatch, capsys
+):
+    def main(out):
+        values = {"workdir": ["t0"], "split": "train", "out": str(out)}
+        values |= {"checkpoint": "last", "data_dir": None}
+        found = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
+        monkeypatch.setattr(command, "flags", found)
+        command.main(["logits"])
+
+    def never(*args, **options):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(command, "start_replicas", lambda: None)
+    monkeypatch.setattr(command, "prepare_jax", lambda workdir: None)
+    monkeypatch.setattr(teachers, "store", never)
+    with pytest.raises(UserError, match="cannot write /sys/t.npz: .*choose another --out"):
+        main("/sys/t.npz")
+    monkeypatch.setattr(teachers, "store", lambda *args, **options: (1, 6))
+    main(tmp_path / "t.npz")
+    said = capsys.readouterr().out
+    assert said.startswith(f"1 teacher, 6 clips → {tmp_path / 't.npz'}; train with")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "t.npz").write_text("old")
+    main(tmp_path / "t.npz")
+    assert "t.npz is there already and will be replaced: a student" in capsys.readouterr().out
+    assert (tmp_path / "t.npz").read_text() == "old"
 
 
 def test_recipe_of_the_page_is_made_of_known_parts():

@@ -13,7 +13,8 @@ them together, and of the student without and with them, with intervals and a pa
 
 examples:
   asc-jax distil --student students/cp_mobile_half.py --teacher teachers/cp_resnet.py
-  asc-jax distil --student demo.py --teacher demo.py --teacher.model.width=64 --seeds 0 --out runs/d
+  asc-jax distil --student demo.py --teacher demo.py --teacher.model.width=64
+      --teacher.budget.role=teacher --seeds 0 --out runs/d
   asc-jax distil --student demo.py --teacher demo.py --impulse_responses data/micirp
 
 exit status: 0 done, 1 some runs failed and are missing in the tables, 2 wrong input
@@ -36,6 +37,7 @@ from asc_jax.cli.campaign_flags import (
     take_overrides,
 )
 from asc_jax.cli.config_flag import config_name, config_path, read_config
+from asc_jax.complexity.limits import OverBudget
 from asc_jax.data.clips import dataset_folder, open_for
 from asc_jax.data.teacher_logits import read_sources
 from asc_jax.distil import impulse_responses
@@ -143,8 +145,9 @@ def main(
     out = pathlib.Path(values.out)
     if "," in values.out:
         raise UserError(f"--out {out} has a comma, which separates files of logits: rename it")
-    check_overrides(overrides, CHOSEN)
-    check_overrides(of_student, CHOSEN)
+    role = "is not for a student: --teacher.budget.role=teacher is for teachers over the limits"
+    for words in (overrides, of_student):
+        check_overrides(words, CHOSEN | {"budget.role": role})
     check_overrides(
         of_teachers,
         CHOSEN | dict.fromkeys(SHARED, "is the student's: give it with --student.… or --config.…"),
@@ -393,12 +396,23 @@ def write_configs(out: pathlib.Path, systems: Sequence[System]) -> None:
 def check_configs(runs: Sequence[Run], section: Mapping[str, Any] | None) -> None:
     """Raise a `UserError` for what would stop every run of a system: its config or its clips."""
     if section:
-        load_bank(section["dir"], runs[-1].config.features.sample_rate)
+        try:
+            load_bank(section["dir"], runs[-1].config.features.sample_rate)
+        except UserError as error:
+            raise UserError(f"--impulse_responses: {error}") from error
     for each in {each.system: each for each in runs}.values():
         try:
             make_experiment(each.config)
             for split in (each.config.data.train_split, each.config.data.test_split):
                 open_for(each.config, split)
+        except OverBudget as error:
+            what_to_do = (
+                "pass --teacher.budget.role=teacher, since a teacher may be"
+                if each.is_teacher
+                else "make it smaller, or pass --student.budget.enforce=False for students outside "
+                "the task"
+            )
+            raise UserError(f"{each.title}: {error.excess}: {what_to_do}") from error
         except UserError as error:
             raise UserError(f"{each.title}: {error}") from error
 

@@ -3,8 +3,8 @@
 usage: asc-jax logits --workdir RUN [--workdir RUN …] --split SPLIT --out FILE [options]
 
 FILE gets the logits of every network for every clip of the split, without augmentation, under the
-clips' file names. `asc-jax train --config.distill.logits=FILE` trains a network to follow them:
-docs/distillation.md.
+clips' file names; one that is there already is replaced at the end. `asc-jax train
+--config.distill.logits=FILE` trains a network to follow them: docs/distillation.md.
 
 examples:
   asc-jax logits --workdir runs/a --workdir runs/b --split train_25pct --out teachers.npz
@@ -52,6 +52,13 @@ def main(argv) -> None:
     start_replicas()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        files.require_place(out)  # before the teachers are asked, which may take long
+        if out.exists():
+            print(
+                f"{printable(str(out))} is there already and will be replaced: a student that was "
+                "trained with it can only be resumed with the same logits",
+                flush=True,
+            )
         prepare_jax(values.workdir[0])
         n_teachers, n_clips = teachers.store(
             values.workdir,
@@ -67,7 +74,8 @@ def main(argv) -> None:
             "--out"
         ) from error
     print(
-        f"{n_teachers} teachers, {n_clips:,} clips → {printable(str(out))}; train with "
+        f"{n_teachers} teacher{'s' * (n_teachers > 1)}, {n_clips:,} clips → "
+        f"{printable(str(out))}; train with "
         f"--config.distill.logits={printable(str(out))}"
     )
 

@@ -58,6 +58,7 @@ LABELS = {
 CHOSEN = {
     "seed": "differs from run to run: choose with --seeds",
     "data.train_split": "differs from run to run: choose with --splits",
+    "budget.role": "is not for a run of this table: its systems are submissions",
     "train.n_seeds": "is not for a run: choose with --seeds; --seeds_together trains them at once",
 }
 OVERRIDES: list[str] = []  # the words --config.… of the command line

@@ -69,12 +69,15 @@ def main(argv) -> None:
         options["start"] = initial.start
     with hosts.own_workdir(workdir) as own, lock.held(own):
         folders = [pathlib.Path(own, folder(config, each.config.seed)) for each in experiments]
+        fraction = config.data.validation_locations
+        # Before anything is written, since a fraction may leave nothing to train on.
+        parts = [held_out.split(clips, fraction, each.config.seed) for each in experiments]
         for experiment, path in zip(experiments, folders, strict=True):
             run_config.save(path, name, experiment.config, over_budget=not experiment.within_budget)
         prepare_jax(workdir)
-        if fraction := config.data.validation_locations:
-            for experiment, path in zip(experiments, folders, strict=True):
-                own_clips, held_clips = held_out.split(clips, fraction, experiment.config.seed)
+        if fraction:
+            for experiment, path, part in zip(experiments, folders, parts, strict=True):
+                own_clips, held_clips = part
                 announce(name, experiment, own_clips, workdir, held_clips)
                 options["validation_clips"] = held_clips
                 loop.fit(experiment, own_clips, test_clips, path, **options)

@@ -11,6 +11,17 @@ TEACHER = "TEACHER: not a submission"  # the stamp on what such a network makes
 N_NAMED_LAYERS = 3  # how many of the dearest layers an over-budget message names
 
 
+class OverBudget(UserError):
+    """A network over the limits; `excess` says by how much, and not what to do."""
+
+    def __init__(self, excess: str):
+        self.excess = f"the network is over the task's budget: {excess}"
+        super().__init__(
+            f"{self.excess}. Make it smaller (config.model, config.features.hop_length), or pass "
+            "--config.budget.enforce=False for a run outside the task"
+        )
+
+
 def check_budget(
     macs: Mapping[str, int],
     n_bytes: Mapping[str, int],
@@ -32,7 +43,7 @@ def check_budget(
       True when it is within both limits.
 
     Raises:
-      UserError: a limit is exceeded; names limit, excess and the layers that cost most.
+      OverBudget: a limit is exceeded; names limit, excess and the layers that cost most.
     """
     problems = [
         f"{sum(costs.values()):,} {unit} are {sum(costs.values()) - limit:,} over the limit of "
@@ -41,11 +52,7 @@ def check_budget(
         if sum(costs.values()) > limit
     ]
     if problems and enforce:
-        raise UserError(
-            "the network is over the task's budget: " + ". ".join(problems) + ". Make it smaller "
-            "(config.model, config.features.hop_length), or pass --config.budget.enforce=False "
-            "for a run outside the task"
-        )
+        raise OverBudget(". ".join(problems))
     return not problems
 
 

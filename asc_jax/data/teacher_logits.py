@@ -84,8 +84,8 @@ def read_teacher_logits(
         `.npy`, `[n, n_classes]` or `[n_teachers, n, n_classes]`, with `<name>.index.json` or
         `index.json` beside it: `{"filenames": [...]}`, and perhaps "classes";
         `.pt` or `.pth`, a PyTorch tensor of such a shape, whose rows are those of TAU's `meta.csv`.
-      meta_csv: the table of which the rows are; None: the `meta.csv` beside the file. The rows of
-        an `.npy` file too are those of the table, if one is given.
+      meta_csv: the table whose rows those of a tensor are; None: the `meta.csv` beside it. The rows
+        of an `.npy` file are the table's where it has no index.
       read_tensor: reads a file of PyTorch's, such as `asc_jax.pytorch.files.read_tensor`.
 
     Raises:
@@ -99,7 +99,7 @@ def read_teacher_logits(
     elif kind == ".npy":
         with _opened(path) as logits:
             pass
-        if meta_csv:
+        if meta_csv and _index_of(path) is None:
             filenames, logits = _by_rows(path, logits, Path(meta_csv).expanduser())
         else:
             filenames, classes = _read_index(path)
@@ -179,8 +179,9 @@ def with_teachers_of(
 
 
 def paths_of(config) -> list[str]:
-    """Return the files of logits that the section `distill` of a config names."""
-    return [path.strip() for path in config.distill.logits.split(",") if path.strip()]
+    """Return the files of logits that the section `distill` of a config names; ~ is the home."""
+    words = [word.strip() for word in (config.distill.logits or "").split(",")]
+    return [os.path.expanduser(word) for word in words if word]
 
 
 def read_sources(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -214,8 +215,8 @@ def class_order(there: Sequence[str], here: Sequence[str], whose: str) -> list[i
     if {*there} != {*here}:
         differing = [name for name in (*here, *there) if (name in here) != (name in there)]
         raise UserError(
-            f"{whose} has the classes {short(list(there))}, expected {short(list(here))}: they "
-            f"differ in {short(differing)}"
+            f"{whose} differs in the classes {short(differing)}: it has {short(list(there))}, "
+            f"expected {short(list(here))}"
         )
     return [list(there).index(name) for name in here]
 
@@ -267,13 +268,23 @@ def _read_own(path: Path) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
         return names.tolist(), content["logits"], tuple(classes.tolist())
 
 
+def _index_places(path: Path) -> tuple[Path, Path]:
+    """Return where the index of an array may lie: that of its name, and that of the folder."""
+    return path.with_suffix(".index.json"), path.with_name("index.json")
+
+
+def _index_of(path: Path) -> Path | None:
+    """Return the index beside an array; None if there is none."""
+    return next((each for each in _index_places(path) if each.is_file()), None)
+
+
 def _read_index(path: Path) -> tuple[list[str], tuple[str, ...] | None]:
     """Return the file names of an array's rows, and the classes if the index has them."""
-    beside = path.with_suffix(".index.json"), path.with_name("index.json")
-    index = next((each for each in beside if each.is_file()), None)
+    index = _index_of(path)
     if index is None:
+        own, of_all = (each.name for each in _index_places(path))
         raise UserError(
-            f"{path} has no index beside it: expected {beside[0].name} or {beside[1].name} with "
+            f"{path} has no index beside it: expected {own} or {of_all} with "
             '{"filenames": […]}, or --config.distill.meta_csv, whose rows it has'
         )
     try:
@@ -321,7 +332,8 @@ def _checked(path: Path, logits, filenames: Sequence[str], classes) -> np.ndarra
         raise UserError(f"{path} has NaN or inf in {n_bad:,} of {n * len(array):,} rows of logits")
     if array.min() >= 0 and np.abs(array.sum(axis=-1) - 1).max() < 1e-3:
         raise UserError(
-            f"{path} holds probabilities, which are no logits: store their natural logarithms"
+            f"{path} holds probabilities, which are no logits: store the natural logarithms, of "
+            "np.maximum(probabilities, 1e-30), since that of 0 is not finite"
         )
     names: dict[str, int] = {}
     twice = [name for row, name in enumerate(filenames) if names.setdefault(_key(name), row) != row]

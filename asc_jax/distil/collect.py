@@ -84,6 +84,9 @@ def collect(
         },
         "systems": dict(labels),
         **_about({run.title: answers[run] for run in done}, classes),
+        "over_budget": [  # a teacher may be
+            run.title for run in done if not run.is_teacher and answers[run].results["over_budget"]
+        ],
         "level": bootstrap.LEVEL,
         "n_replicates": n_replicates,
         "teachers_used": [run.title for run in used],
@@ -118,7 +121,6 @@ def _about(answers: Mapping[str, Answers], classes: Sequence[str]) -> dict[str, 
     return {
         "stored_dtypes": sorted({each["stored_dtype"] for each in results.values()}),
         "code_versions": sorted(versions),
-        "over_budget": [title for title, each in results.items() if each["over_budget"]],
         "trained_and_tested": {title: found for title, found in both.items() if found},
         "one_class": {
             title: classes[numbers[0]] for title, numbers in predicted.items() if len(numbers) == 1

@@ -42,8 +42,15 @@ def store(
 
     Raises:
       UserError: a run or its data cannot be opened, the runs have other classes or clips than the
-        first, or logits are not finite.
+        first, logits are not finite, or a run is given twice.
     """
+    places = [os.path.realpath(workdir) for workdir in workdirs]
+    if twice := [
+        workdir for workdir, place in zip(workdirs, places, strict=True) if places.count(place) > 1
+    ]:
+        raise UserError(
+            f"{twice[0]} is given more than once: name each teacher once, since all count alike"
+        )
     names: list[str] = []
     classes: tuple[str, ...] = ()
     logits, sources = [], []

@@ -30,10 +30,15 @@ from asc_jax.types import Array, Batch
 
 STAGES = ("waveform", "mel_power", "log_mel")
 TARGETS, MIXED = "label,teacher_logits", "mixed_"
+NO_TARGETS = {"audio", "mask", "batch_row", "mel_power", "log_mel"}  # of a batch
 NORM, JITTER = ("norm_mean", "norm_std"), ("f_min_jitter", "f_max_jitter")
 # These draw by the keys that they had before augmentations had names, so that runs which were
 # started then resume to the same bits: the name → positions in a sixfold split of the step's key.
 FIRST_KEYS = {"time_roll": 0, "freq_mask": 1, "time_mask": 2, "freq_mixstyle": slice(3, 6)}
+
+
+class MissingColumn(UserError, KeyError):
+    """A column that the clips do not have; which they have is known when a step is made."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,10 @@ class Augmentation:
     def __call__(self, key: Array, batch: Batch, context: Context) -> Batch:
         """Return the augmented batch; `key` is the step's."""
         keywords = {"context": context} if self.takes_context else {}
-        changed = self.fn(_key_of(key, self.label, self.n_keys), batch, **keywords)
+        try:
+            changed = self.fn(_key_of(key, self.label, self.n_keys), batch, **keywords)
+        except MissingColumn as error:
+            raise MissingColumn(f"config.augment.{self.label}.{error}") from error
         for name, rows in batch.items():
             if name not in changed or changed[name].shape[:1] != rows.shape[:1]:
                 raise UserError(
@@ -261,6 +269,7 @@ def log_freq_mask(key: Array, batch: Batch, *, max_width: int, value: float = 0.
     log_mel = batch["log_mel"]
     n_mels = log_mel.shape[1]
     expect("max_width", max_width, 0 <= max_width <= n_mels, f"in 0 … {n_mels} (n_mels)")
+    expect("value", value, math.isfinite(value), "a finite number")
     keys = clip_keys(key, batch["batch_row"])
     masked = augment.freq_mask(keys, log_mel[..., 0], max_width=max_width, value=value)
     return {**batch, "log_mel": masked[..., None]}
@@ -337,7 +346,7 @@ def freq_mixstyle(
     Source: see `augment.mix_band_statistics`.
     """
     expect("p", p, 0 <= p <= 1, "in [0, 1]")
-    expect("alpha", alpha, alpha > 0, "above 0")
+    expect("alpha", alpha, 0 < alpha < math.inf, "above 0 and finite")
     if p == 0:
         return batch
     (coin, partner, fraction), log_mel = key, batch["log_mel"]
@@ -388,7 +397,7 @@ def mixup(
     Source: Zhang et al., "mixup: beyond empirical risk minimization" (ICLR 2018).
     """
     expect("p", p, 0 <= p <= 1, "in [0, 1]")
-    expect("alpha", alpha, alpha > 0, "above 0")
+    expect("alpha", alpha, 0 < alpha < math.inf, "above 0 and finite")
     if p == 0:
         return batch
     if "mix_weight" in batch:
@@ -397,7 +406,8 @@ def mixup(
     names = [name for name in names if targets != TARGETS or name in batch]
     for name in names:
         if name not in batch:
-            raise KeyError(f"targets of mixup has {name}, which the clips do not have")
+            columns = ", ".join(sorted(batch.keys() - NO_TARGETS))
+            raise MissingColumn(f"targets has {name!r}, expected some of {columns}, commas between")
     (coin, partner, fraction), log_mel = key, batch["log_mel"]
     apply = jax.random.uniform(coin, (), jnp.float32) < p
     mask, here = context.gather(batch["mask"]), batch["batch_row"]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax.errors import UserError, expect
+from asc_jax.errors import BadValue, UserError, expect
 from asc_jax.features import filters
 from asc_jax.features.front_end import resample, sparse_resample
 from asc_jax.features.per_clip import clip_by_clip
@@ -26,7 +26,7 @@ def load_bank(folder: str, sample_rate: int) -> dict[str, np.ndarray]:
     Levels stay as they are.
 
     Args:
-      folder: with files `*.wav`; several channels are averaged.
+      folder: with files `*.wav`; several channels are averaged. ~ is the home.
       sample_rate: Hz.
 
     Returns:
@@ -34,15 +34,18 @@ def load_bank(folder: str, sample_rate: int) -> dict[str, np.ndarray]:
       of the files and the rate.
 
     Raises:
-      UserError: there is no such folder or no wav file in it, or a file is not a sound.
+      BadValue: there is no such folder, or no wav file in it.
+      UserError: a file is not a sound.
     """
-    place = pathlib.Path(folder)
+    place = pathlib.Path(folder).expanduser()
     paths = sorted(p for p in place.glob("*") if p.suffix.lower() == ".wav") if folder else []
     if not paths:
         what = "holds no wav file" if place.is_dir() and folder else "is no folder"
-        raise UserError(
-            f"{folder or 'the value of dir'} {what}: set dir to a folder of impulse responses as "
-            "wav files, such as those of micirp.blogspot.com"
+        raise BadValue(
+            "dir",
+            folder,
+            "a folder of impulse responses as wav files, such as those of micirp.blogspot.com: it "
+            f"{what}",
         )
     identity = hashlib.sha256(f"{sample_rate}".encode())
     by_rate: dict[int, list[tuple[int, np.ndarray]]] = {}
@@ -79,8 +82,9 @@ def chosen_values(
     known = groups.get(column)
     expect("column", column, known is not None, " or ".join(groups) or "'', without groups")
     names = [name.strip() for name in values.split(",")]
+    expected = f"some of {', '.join(known)}, commas between"
     for name in names:
-        expect("values", name, name in known, f"some of {', '.join(known)}, commas between")
+        expect("values", name or values, name in known, expected)
     return {"chosen": np.isin(np.array(known, dtype=str), names)}
 
 

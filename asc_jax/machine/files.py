@@ -43,6 +43,13 @@ def atomic_writer(path: pathlib.Path, *, sync: bool = True) -> Iterator[BinaryIO
         sync_folder(path.parent)
 
 
+def require_place(path: pathlib.Path) -> None:
+    """Raise an `OSError` if `atomic_writer` could not write to a path; what is there stays."""
+    part = path.with_name(path.name + ".part")
+    part.open("wb").close()
+    part.unlink()
+
+
 def write_atomically(path: pathlib.Path, content: str | bytes, *, sync: bool = True) -> None:
     """Write a whole file or nothing of it, as `atomic_writer`; text is written as UTF-8."""
     write_together({path: content}, sync=sync)

@@ -10,12 +10,21 @@ import difflib
 import functools
 import importlib
 import inspect
+import numbers
 import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from asc_jax.errors import BadValue, Interrupted, UserError, short
+
+# The annotations of parameters by which values are checked: what fits, and how it is called.
+TYPES = {
+    float: (numbers.Real, "a number"),
+    int: (numbers.Integral, "a whole number"),
+    bool: (bool, "True or False"),
+    str: (str, "text"),
+}
 
 
 def find(parts: Mapping[str, Callable], name: str, where: str) -> Callable:
@@ -50,7 +59,8 @@ def bind(
       supplied: keywords that the program passes itself.
 
     Raises:
-      UserError: no such part, a keyword that it does not take, or one that it needs.
+      UserError: no such part, a keyword that it does not take or one that it needs, or a value
+        that is not of the type that the part says it takes, if that is one of `TYPES`.
     """
     require_section(section, where)
     name = section.get("name")
@@ -74,7 +84,18 @@ def bind(
         needed = p.kind == p.KEYWORD_ONLY and p.default is p.empty
         if needed and p.name not in keywords and p.name not in supplied:
             raise UserError(f"{where}.{p.name} is missing: {section['name']} needs it")
+        if p.name in keywords:
+            _check_type(f"{where}.{p.name}", keywords[p.name], p.annotation)
     return functools.partial(part, **keywords)
+
+
+def _check_type(key: str, value, annotation) -> None:
+    """Raise a `UserError` for a value that is not of its annotated type, if that is in `TYPES`."""
+    if not isinstance(annotation, type) or annotation not in TYPES:
+        return
+    kind, expected = TYPES[annotation]
+    if not isinstance(value, kind) or (isinstance(value, bool) and annotation is not bool):
+        raise UserError(f"{key} is {short(value)}, expected {expected}")
 
 
 def require_section(section, where: str) -> None:

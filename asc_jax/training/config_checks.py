@@ -28,6 +28,27 @@ WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a mach
     "train.keep_checkpoints": (1, 10**6),
     "train.n_seeds": (1, 1000),
 }
+NUMBERS = (  # with the former, what has to be a number before it is compared with one
+    "data.validation_locations",
+    "data.clip_s",
+    "train.ema",
+    "train.clip_norm",
+    "init.rate",
+    "budget.max_macs",
+    "budget.max_bytes",
+    "features.sample_rate",
+    "features.n_fft",
+    "features.win_length",
+    "features.hop_length",
+    "features.n_mels",
+    "features.f_min",
+    "features.f_max",
+    "features.f_min_jitter",
+    "features.f_max_jitter",
+    "features.pre_emphasis",
+    "features.norm_mean",
+    "features.norm_std",
+)
 SECTIONS = [
     "labels",
     "data",
@@ -51,6 +72,10 @@ def check_values(config) -> None:
     try:
         for section in SECTIONS:
             require_section(config[section], f"config.{section}")
+        for name in (*WHOLE_NUMBERS, *NUMBERS):
+            value = _value(config, name)
+            if not isinstance(value, int | float):
+                raise UserError(f"config.{name} is {short(value)}, expected a number")
         expectations = _expectations(config)
         labels.from_dict(config.labels.to_dict())
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # saved by other code, say

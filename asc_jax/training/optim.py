@@ -79,8 +79,8 @@ def warmup_flat_linear(
 ) -> optax.Schedule:
     """Return a schedule: exponential warm-up, flat, linearly down, flat.
 
-    The rate is `peak_lr` times exp(−5 (1 − e / warmup_epochs)²) in epoch e of the warm-up, of which
-    the first half epoch counts as its end.
+    The rate is `peak_lr` times exp(−5 (1 − e / warmup_epochs)²) after e epochs of the warm-up. For
+    the first half epoch it stays what it is after half an epoch (e = 0.5).
 
     Args:
       n_steps: length of the whole run, steps.
@@ -276,7 +276,8 @@ def with_factors(
     """Return an optimiser whose updates are multiplied by a factor for each parameter.
 
     The factors are part of its state, 1 at first, so that a checkpoint holds them; 0 freezes a
-    parameter, weight decay included.
+    parameter, weight decay included, and the optimiser sees a gradient of 0 for it: it has no part
+    in the norm that `clipped` limits.
     """
 
     def with_rate(rate: Array) -> optax.GradientTransformation:
@@ -287,9 +288,11 @@ def with_factors(
             return FactorsState(factors, tx.init(params))
 
         def update(updates, state, params=None):
+            factors = state.factors
+            updates = jax.tree.map(lambda u, f: jnp.where(f > 0, u, 0), updates, factors)
             updates, inner = tx.update(updates, state.inner, params)
-            updates = jax.tree.map(lambda u, f: u * f.astype(u.dtype), updates, state.factors)
-            return updates, FactorsState(state.factors, inner)
+            updates = jax.tree.map(lambda u, f: u * f.astype(u.dtype), updates, factors)
+            return updates, FactorsState(factors, inner)
 
         return optax.GradientTransformation(init, update)
 

@@ -4,10 +4,10 @@
 
 The second block has the strides (2, 2) and the third none: 61,160 parameters and, at the 64 frames
 of their front end with pre-emphasis, 17,047,552 multiply-accumulates (17,050,260 as torchinfo
-counts them). The recipe is that of CP-Mobile 2023 with 200 epochs, a longer roll and no
-freq-mixstyle. Published, with distillation from four teachers: 58.85 % on the evaluation set of
-DCASE 2025; 59.3 % on the development test list, from which the authors also chose the checkpoints
-that they averaged.
+counts them). The recipe is that of CP-Mobile 2023 with 200 epochs and, as the code of the
+repository below has it, a longer roll and no freq-mixstyle. Published, with distillation from four
+teachers: 58.85 % on the evaluation set of DCASE 2025; 59.3 % on the development test list, from
+which the authors also chose the checkpoints that they averaged.
 Left out: the impulse responses (docs/augmentation.md; p 0.6 on device a), the teachers
 (docs/distillation.md; theirs average probabilities, with weights that change at epoch 170), the
 distillation of features, and the average of checkpoints (`config.train.ema` is near to it).

@@ -99,8 +99,8 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     cost = run.experiment.cost
     if run.experiment.is_teacher:
         raise UserError(
-            f"{workdir} is a teacher's (config.budget.role), not a submission: the limits of the "
-            "task were not checked. It cannot be handed in"
+            f"{workdir} is a teacher's (config.budget.role), not a submission: it may exceed the "
+            "limits of the task. It cannot be handed in"
         )
     if not run.experiment.within_budget:
         raise UserError(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
+from asc_jax.data import held_out
 from asc_jax.data.clips import dataset_folder, open_for
 from asc_jax.data.labels import UNKNOWN_NAME, Labels, from_dict
 from asc_jax.data.store import reader as stored
@@ -110,7 +111,8 @@ def unfinished(run: Run) -> str | None:
 def _require_same_clips(run: Run, extra: Mapping[str, Any]) -> None:
     """Raise a `UserError` if a data set was built anew, with other clips, since a run's training.
 
-    The clips of a distilled network include its teachers' logits.
+    The clips of a distilled network include its teachers' logits, and those of a run that holds
+    out locations are what is left.
 
     extra: metadata of the run's newest checkpoint. Where the data set is gone, nothing is compared.
     """
@@ -121,13 +123,13 @@ def _require_same_clips(run: Run, extra: Mapping[str, Any]) -> None:
             continue  # not known, or of locations held out
         try:
             now = stored.identity(dataset_folder(data.dir), split)
-            distilled = key == "train_data" and bool(run.config.distill.logits)
-            now = _with_teachers(run.config, now) if distilled else now
+            if key == "train_data":
+                now = _trained_on(run.config, now)
         except UserError:
             return
         if before == now:
             continue
-        if distilled:
+        if key == "train_data" and run.config.distill.logits:
             raise UserError(
                 f"{run.workdir} was trained with other logits of teachers than "
                 f"{run.config.distill.logits} now holds, or on other clips than {split} in "
@@ -139,22 +141,29 @@ def _require_same_clips(run: Run, extra: Mapping[str, Any]) -> None:
         )
 
 
-# (identity of the stored clips, each file's path, size and time) → with the logits, since every
-# clip is read for its name.
+# What `_trained_on` has computed, since it reads every clip for its name: (identity of the stored
+# clips, fraction held out, seed, each file's path, size and time) → identity.
 _IDENTITIES: dict[tuple, str | None] = {}
 
 
-def _with_teachers(config: ml_collections.ConfigDict, stored_identity: str) -> str | None:
-    """Return the identity of training clips with the logits that a config asks for.
+def _trained_on(config: ml_collections.ConfigDict, stored_identity: str) -> str | None:
+    """Return the identity of a run's training clips: with logits of teachers, less those held out.
+
+    stored_identity: of the whole split.
 
     Raises:
-      UserError: these cannot be read.
+      UserError: the logits cannot be read, or no location can be held out.
     """
-    stats = [(path, os.stat(path)) for path in paths_of(config) if os.path.exists(path)]
-    key = stored_identity, *((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    fraction, paths = config.data.validation_locations, paths_of(config)
+    if not fraction and not paths:
+        return stored_identity
+    stats = [(path, os.stat(path)) for path in paths if os.path.exists(path)]
+    seed = config.seed if fraction else None
+    files_there = ((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    key = stored_identity, fraction, seed, *files_there
     if key not in _IDENTITIES:
-        clips = open_for(config, config.data.train_split)
-        _IDENTITIES[key] = with_teachers_of(config, clips).identity
+        clips = with_teachers_of(config, open_for(config, config.data.train_split))
+        _IDENTITIES[key] = held_out.split(clips, fraction, config.seed)[0].identity
     return _IDENTITIES[key]
 
 
