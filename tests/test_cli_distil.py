@@ -86,7 +86,7 @@ def command(monkeypatch, tmp_path):
 
 @pytest.fixture
 def carried_out(monkeypatch):
-    """What was to be trained: lists of runs, and the words that make the logits."""
+    """Hold what was to be trained: lists of runs, and the words that make the logits."""
     calls = types.SimpleNamespace(runs=[], made=[], failing=())
 
     def carry_out(runs, cache, *, together):

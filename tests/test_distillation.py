@@ -27,7 +27,7 @@ def label_loss(logits, batch):
 
 
 def loss_and_gradient(reduction, average, dtype):
-    """Of the reference's 16 clips and three teachers."""
+    """Return logits of the reference's 16 clips, of three teachers."""
     arrays = np.load(GOLDEN)
     loss_fn = distillation.distilled(
         label_loss,

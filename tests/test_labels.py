@@ -76,7 +76,7 @@ def predictions_of(labels, n=300, seed=0):
 
 
 def results_of(given):
-    """What an evaluation of a data set of one's own writes, read back from its file."""
+    """Return what an evaluation of a data set of one's own writes, read back from its file."""
     return {
         **{"config": "own.py", "split": "train", "test_split": "test", "official_lists": False},
         **{"epoch": 1, "step": 2, "seed": 3, "code_version": "1", "over_budget": False},

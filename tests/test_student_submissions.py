@@ -1,4 +1,4 @@
-"""What a submission says of each student's size, and that a teacher is not submitted."""
+"""Test what a submission says of each student's size, and that a teacher is not submitted."""
 
 import jax
 import numpy as np

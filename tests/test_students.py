@@ -304,7 +304,7 @@ def test_unknown_kernel_init_is_refused_with_the_known_ones(name):
 @pytest.mark.parametrize("kind", kinds(("onnx", "litert")))
 @pytest.mark.parametrize("name", CONFIGS)
 def test_files_give_the_same_top_class_on_256_clips(name, kind):
-    """As `asc-jax convert` compares them, from the waveform and from the log-mel."""
+    """Compare them as `asc-jax convert` does, from the waveform and from the log-mel."""
     module = kind_of(kind)
     config = config_of(name)
     variables = moved_variables(experiment.make(config))

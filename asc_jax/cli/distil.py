@@ -70,7 +70,7 @@ OF_TEACHERS: list[str] = []  # and the words --teacher.…
 
 
 class System(NamedTuple):
-    """What is trained with several seeds: a teacher, or the student without or with them."""
+    """Hold what is trained with several seeds: a teacher, or the student without or with them."""
 
     name: str  # of its folder
     label: str

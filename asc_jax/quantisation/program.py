@@ -57,7 +57,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """What all operations have.
+    """Hold what all operations have.
 
     inputs, output: tensors. activation: "relu", "relu6" or None, and what it means: low, high: the
     least and the largest int8 of the result.

@@ -5,6 +5,7 @@
 which collects a split in memory first.
 """
 
+import abc
 import array
 import contextlib
 import io
@@ -58,25 +59,25 @@ class ShardBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         self._stored: dict[Any, Stored] = {}
         super().__init__(**{"file_format": "array_record", **kwargs})
 
+    @abc.abstractmethod
     def splits(self) -> Mapping[str, Sequence]:
         """Return split name → its clips, which can be hashed and are of one split each or equal."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
         """Return what goes into `metadata.json`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def shard_clips(self) -> int:
         """Return the number of clips of a whole shard."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def waveforms(self, clips: Sequence) -> Iterator[np.ndarray]:
         """Yield the waveform of each of these clips, float32."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def serialise(self, clip: Any, waveform: np.ndarray) -> bytes:
         """Return the record of a clip, as `example` makes one."""
-        raise NotImplementedError
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         """Write all splits. tfds' own way takes three times as long over encoding a clip."""
