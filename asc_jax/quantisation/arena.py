@@ -6,9 +6,11 @@ logits lie in memory of the caller. A reshape moves nothing: its result is that 
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 from asc_jax.quantisation.program import Program, Reshape
+
+MAX_ROUNDS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,25 +46,29 @@ class Arena:
 def plan(program: Program) -> Arena:
     """Return offsets at which no two results that are needed at one time overlap.
 
-    Every block takes the lowest place that is free during its lifetime, in three orders: by size,
-    by lifetime and as computed. The smallest arena of the three is taken.
+    Every block takes the lowest place that is free during its lifetime, in some order. Where the
+    arena becomes larger than what is needed at once, the block that ends last goes to the front of
+    the order, and all are placed again.
     """
     owners = block_names(program)
     blocks = _blocks(program, owners)
-    orders: list[Callable[[Block], tuple]] = [
-        lambda block: (-block.n_bytes, block.first),
-        lambda block: (block.first - block.last, -block.n_bytes),
-        lambda block: (block.first,),
-    ]
-    plans = [_first_fit(sorted(blocks, key=order)) for order in orders]
-    sizes = {block.name: block.n_bytes for block in blocks}
-    ends = [max((at + sizes[name] for name, at in places.items()), default=0) for places in plans]
     needed = [
         sum(block.n_bytes for block in blocks if block.first <= number <= block.last)
         for number in range(len(program.steps))
     ]
+    order = sorted(blocks, key=lambda block: (-block.n_bytes, block.first))
+    now, n_bytes = _first_fit(order)
+    places = now
+    for _ in range(MAX_ROUNDS):
+        if n_bytes == max(needed):
+            break
+        worst = max(order, key=lambda block: now[block.name] + block.n_bytes)
+        order.sort(key=lambda block: block is not worst)  # the others keep their order
+        now, n_now = _first_fit(order)
+        if n_now < n_bytes:
+            places, n_bytes = now, n_now
     peak = program.steps[needed.index(max(needed))].output.name
-    return Arena(plans[ends.index(min(ends))], owners, min(ends), max(needed), peak)
+    return Arena(places, owners, n_bytes, max(needed), peak)
 
 
 def block_names(program: Program) -> dict[str, str]:
@@ -88,7 +94,8 @@ def _blocks(program: Program, owners: Mapping[str, str]) -> list[Block]:
     return [Block(n, n_bytes[n], first[n], last[n]) for n in first if n not in callers]
 
 
-def _first_fit(blocks: list[Block]) -> dict[str, int]:
+def _first_fit(blocks: Sequence[Block]) -> tuple[dict[str, int], int]:
+    """Return the offsets of blocks that are placed in this order, and the bytes of all."""
     offsets: dict[str, int] = {}
     for number, block in enumerate(blocks):
         taken = sorted((offsets[b.name], b.n_bytes) for b in blocks[:number] if b.meets(block))
@@ -98,4 +105,4 @@ def _first_fit(blocks: list[Block]) -> dict[str, int]:
                 break
             offset = max(offset, start + n_bytes)
         offsets[block.name] = offset
-    return offsets
+    return offsets, max((offsets[b.name] + b.n_bytes for b in blocks), default=0)
