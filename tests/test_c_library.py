@@ -228,9 +228,8 @@ def test_blocks_with_shortcuts_lose_no_memory():
 
     last, steps = tensor("log_mel", 9), []
     for number in range(4):
-        block = [
-            tensor(f"{number}/{part}", size) for part, size in zip("edp", (8, 8, 4), strict=True)
-        ]
+        parts = {"expand": 8, "depthwise": 8, "project": 4}
+        block = [tensor(f"{number}/{part}", size) for part, size in parts.items()]
         for x, y in zip((last, *block), block, strict=False):
             steps.append(Step((x,), y, None, -128, 127))
         total = tensor(f"{number}/sum", 4)
