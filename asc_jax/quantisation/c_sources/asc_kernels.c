@@ -37,23 +37,22 @@ static int8_t bounded(int32_t value, const struct asc_result *result)
     return (int8_t)value;
 }
 
-/* The part of a window that lies inside x: rows and columns of x, the last ones excluded. */
+/* A window: its first row and column of x, which may lie outside, and the rows from top to bottom
+   and columns from left to right that lie inside, the last ones excluded. */
 struct part {
-    int32_t top, bottom, left, right;
+    int32_t row, column, top, bottom, left, right;
 };
 
 static struct part part_inside(const struct asc_window *window, int32_t i, int32_t j)
 {
     struct part part;
 
-    part.top = i * window->stride[0] - window->pad[0];
-    part.left = j * window->stride[1] - window->pad[1];
-    part.bottom = part.top + window->size[0];
-    part.right = part.left + window->size[1];
-    if (part.top < 0)
-        part.top = 0;
-    if (part.left < 0)
-        part.left = 0;
+    part.row = i * window->stride[0] - window->pad[0];
+    part.column = j * window->stride[1] - window->pad[1];
+    part.top = part.row < 0 ? 0 : part.row;
+    part.left = part.column < 0 ? 0 : part.column;
+    part.bottom = part.row + window->size[0];
+    part.right = part.column + window->size[1];
     if (part.bottom > window->x.mel)
         part.bottom = window->x.mel;
     if (part.right > window->x.time)
@@ -65,22 +64,21 @@ static struct part part_inside(const struct asc_window *window, int32_t i, int32
     return part;
 }
 
-/* Returns the sum of products of channel k, whose first channel of x is `first` of n. */
-static int32_t conv_sum(const struct asc_conv *conv, const int8_t *x, struct part part, int32_t i,
-                        int32_t j, int32_t k, int32_t first, int32_t n)
+/* Returns the sum of products for channel k of y, which reads n channels of x from `first` on. */
+static int32_t conv_sum(const struct asc_conv *conv, const int8_t *x, const struct part *part,
+                        int32_t k, int32_t first, int32_t n)
 {
     const struct asc_window *window = &conv->window;
-    const int32_t top = i * window->stride[0] - window->pad[0];
-    const int32_t left = j * window->stride[1] - window->pad[1];
     const int32_t zero_point = conv->x_zero_point;
-    const int8_t *kernel = conv->weights + k * window->size[0] * window->size[1] * n;
     int32_t row, column, c, sum = conv->biases[k];
 
-    for (row = part.top; row < part.bottom; row++)
-        for (column = part.left; column < part.right; column++) {
-            const int8_t *values = x + (row * window->x.time + column) * window->x.channels + first;
-            const int8_t *weights =
-                kernel + ((row - top) * window->size[1] + column - left) * n;
+    for (row = part->top; row < part->bottom; row++)
+        for (column = part->left; column < part->right; column++) {
+            const int32_t at = row * window->x.time + column;
+            const int32_t tap = (k * window->size[0] + row - part->row) * window->size[1] +
+                                column - part->column;
+            const int8_t *values = x + at * window->x.channels + first;
+            const int8_t *weights = conv->weights + tap * n;
 
             for (c = 0; c < n; c++)
                 sum += (values[c] - zero_point) * weights[c];
@@ -102,7 +100,7 @@ void asc_conv(const struct asc_conv *conv, const int8_t *x, int8_t *y)
 
             for (group = 0; group < conv->groups; group++)
                 for (k = group * n_out; k < (group + 1) * n_out; k++) {
-                    const int32_t sum = conv_sum(conv, x, part, i, j, k, group * n_in, n_in);
+                    const int32_t sum = conv_sum(conv, x, &part, k, group * n_in, n_in);
                     const int32_t value = requantise(sum, conv->multipliers[k], conv->shifts[k]);
 
                     *y++ = bounded(value + result->zero_point, result);
