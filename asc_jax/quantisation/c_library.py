@@ -26,6 +26,7 @@ from asc_jax.quantisation.program import Add, Conv, Mean, Pool, Program, Reshape
 FOLDER = "asc_int8"
 SOURCES = pathlib.Path(__file__).with_name("c_sources")
 NETWORK = ("asc_model.c", "asc_kernels.c")  # what an application compiles
+COPIED = ("asc_kernels.c", "asc_kernels.h", "asc_float.h", "test.c", "run.c", "Makefile")
 FLAGS = ("-std=c99", "-O2")
 COMPILERS = ("cc", "gcc", "clang")
 C_TYPES = {"int8": "int8_t", "int32": "int32_t", "uint8": "uint8_t"}
@@ -44,8 +45,9 @@ def build(program: Program, classes: Sequence[str], metadata: Mapping[str, str])
       metadata: text by name, for the comment on top.
     """
     memory = arena.plan(program)
-    files = {path.name: path.read_text("utf-8") for path in sorted(SOURCES.iterdir())}
-    files["asc_model.h"] = _header(files["asc_model.h"], program, memory, metadata)
+    files = {name: (SOURCES / name).read_text("utf-8") for name in COPIED}
+    template = (SOURCES / "asc_model.h").read_text("utf-8")
+    files["asc_model.h"] = _header(template, program, memory, metadata)
     files["asc_model.c"] = "\n".join([*_network(program, memory, classes), ""])
     return {name: text.encode() for name, text in files.items()}
 
@@ -75,15 +77,16 @@ def test_vector(log_mel: np.ndarray, logits: np.ndarray) -> Files:
 
 
 def compiler() -> str | None:
-    """Return the path of a C compiler that works, or None."""
+    """Return the path of a C compiler whose programs run here, or None."""
     with tempfile.TemporaryDirectory() as folder:
-        source = pathlib.Path(folder, "trial.c")
+        source, program = pathlib.Path(folder, "trial.c"), pathlib.Path(folder, "trial")
         source.write_text(TRIAL)
-        for name in COMPILERS:
-            path = shutil.which(name)
-            # Systems have a `cc` that only says how to install one.
-            if path and _compile(path, (), [source], source.with_suffix("")).returncode == 0:
-                return path
+        for path in filter(None, map(shutil.which, COMPILERS)):
+            # Systems have a `cc` that only says how to install one, or run no new programs.
+            if _compile(path, (), [source], program).returncode == 0:
+                with contextlib.suppress(OSError):
+                    if subprocess.run([program]).returncode == 0:
+                        return path
     return None
 
 

@@ -142,7 +142,7 @@ def _c_kernels(library: Mapping[str, bytes]) -> Iterator[Kernels]:
         return
     otherwise = f"{path} compiles it otherwise. Nothing was written; try another compiler"
     with c_library.compiled(library, path) as exact:
-        yield Kernels(exact, f"{name}, compiled by {path}", otherwise)
+        yield Kernels(exact, f"{name} (compiled by {path})", otherwise)
 
 
 def _test_vector(program: Program, log_mel: np.ndarray) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 /* The operations of an integer network: see asc_kernels.h.
 
-   Sums fit into int32, whatever x holds: the generator has checked it. No negative number is
-   shifted, because C99 leaves the result of that to the compiler. */
+   No sum leaves int32, whatever x holds: the generator rejects convolutions whose sums might. No
+   negative number is shifted, because C99 leaves the result of that to the compiler. */
 #include "asc_kernels.h"
 
 /* Returns a * b / 2^31, halves rounded up; 0 <= b < 2^31. */
