@@ -445,10 +445,10 @@ def test_nothing_is_written_where_litert_computes_otherwise(workdir, tmp_path, m
     ("options", "expected"),
     [
         ({}, "int8 needs clips of the split train_.*: --data_dir names the folder .*nowhere"),
-        ({"kind": "onnx"}, "--dtype int8 goes with --to litert, not with --to onnx"),
+        ({"kind": "onnx"}, "--dtype int8 goes with --to litert and c, not with --to onnx"),
         (
             {"dtype": "float32", "calibration": "mse"},
-            "--calibration goes with --to litert --dtype int8",
+            "--calibration goes with --dtype int8",
         ),
     ],
 )

@@ -98,7 +98,7 @@ def _lines(deployment: Deployment) -> Iterator[str]:
     f = deployment.features
     yield f"/* Acoustic classification, written by asc_jax.\n\n{USE}\n"
     for name, value in deployment.metadata.items():
-        yield _comment(f"{name}: {value}")
+        yield comment(f"{name}: {value}")
     yield "*/\n#ifndef ASC_MODEL_H\n#define ASC_MODEL_H\n\n#include <stdint.h>\n"
     for name, value in f.items():
         if not isinstance(value, str) and name not in JITTER:  # training alone uses these
@@ -108,7 +108,7 @@ def _lines(deployment: Deployment) -> Iterator[str]:
     yield f"#define ASC_LOG_OFFSET {features.LOG_OFFSET!r}f"
     yield f"#define ASC_N_CLASSES {len(deployment.classes)}"
     yield "static const char *const ASC_CLASSES[ASC_N_CLASSES] = { /* in UTF-8 */"
-    yield from (f"    {_string(name)}," for name in deployment.classes)
+    yield from (f"    {string(name)}," for name in deployment.classes)
     yield "};\n"
     yield from _array("ASC_WINDOW", filters.window(f["window"], f["win_length"]))
     band, here, below = deployment.mel_bands()
@@ -140,7 +140,7 @@ def _network(deployment: Deployment) -> Iterator[str]:
             row |= {"input": inputs[0][0], "other": inputs[-1][0], "kind": KINDS.index(row["kind"])}
             row["activation"] = ACTIVATION_NAMES.index(op.activation)
             words = *(row[name] for name in COLUMNS), n_values if names else -1
-            rows.append(f"    {{{', '.join(map(str, words))}}}, /* {_comment(op.name)} */")
+            rows.append(f"    {{{', '.join(map(str, words))}}}, /* {comment(op.name)} */")
             values += [op.arrays[name].ravel() for name in names]
             n_values += sum(op.arrays[name].size for name in names)
         results[op.name] = number, image, op.shape
@@ -183,16 +183,16 @@ def _row(op: Operation, first, second=None) -> dict | None:
     return row | dict(zip((*AXES, "c"), image, strict=True)) | {"groups": groups, "kind": kind}
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """Return a text that neither ends a comment nor begins another."""
     return text.replace("*/", "* /").replace("/*", "/ *")
 
 
-def _string(text: str) -> str:
+def string(text: str) -> str:
     r"""Return a C string literal of the bytes of a text in UTF-8.
 
     Example:
-      >>> print(_string('5" ä??='))
+      >>> print(string('5" ä??='))
       "5\" \303\244\?\?="
     """
     special = b'"\\?'  # a question mark may begin a trigraph

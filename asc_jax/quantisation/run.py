@@ -1,9 +1,11 @@
-"""Quantise a finished run to 8 bits and write it for LiteRT, only after the file is checked."""
+"""Quantise a finished run to 8 bits and write it for LiteRT or in C, only after it is checked."""
 
 import collections
+import contextlib
+import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -16,30 +18,53 @@ from asc_jax.experiment import Experiment
 from asc_jax.export import check
 from asc_jax.export.graph import INPUT, Deployment
 from asc_jax.export.run import deploy, write
-from asc_jax.quantisation import calibrate, litert, simulate
+from asc_jax.quantisation import c_library, calibrate, litert, simulate
 from asc_jax.quantisation.program import Program, Tensor, build, require_rules
 from asc_jax.types import Array, Params
 
 N_CALIBRATION_CLIPS = 512
 DEFAULT_METHOD = "mse"
 N_REPORT_CLIPS = 64  # of those, whose errors are reported
+N_TEST_CLIPS = 3  # of those, in the test vector of the C library
+KINDS = ("litert", "c")
+NO_COMPILER = (
+    f"the C library was not run: no compiler here ({', '.join(c_library.COMPILERS)}); make test in "
+    "its folder does it where there is one"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """What computes the integer program as it is written.
+
+    exact: function of int8 log-mels whose logits must be those of the program; None where it
+    cannot be run. name: of it, in the plural. otherwise: what it means, and what to do, if they
+    are not. fast: a function that may round otherwise, or None.
+    """
+
+    exact: Callable | None
+    name: str
+    otherwise: str
+    fast: Callable | None = None
 
 
 def export_int8(
     workdir: str | os.PathLike,
     calibration_clips,
     *,
+    kind: str = "litert",
     n_calibration_clips: int = N_CALIBRATION_CLIPS,
     method: str = DEFAULT_METHOD,
     out_dir: str | os.PathLike | None = None,
     checkpoint: str = "last",
     clips=None,
 ) -> list[str]:
-    """Write the trained network of a workdir as a LiteRT file of int8.
+    """Write the trained network of a workdir in integers of 8 bits.
 
     Args:
       workdir: of a run.
       calibration_clips: those that the network was trained on, as `data.clips` opens them.
+      kind: "litert": one file; "c": a folder, the library in C.
       n_calibration_clips: at most as many are taken, evenly spread; ≥ 1.
       method: a key of `calibrate.METHODS`.
       out_dir: folder to write to; None: `export` inside the workdir (or its `best_checkpoint`).
@@ -47,13 +72,14 @@ def export_int8(
       clips: to compare on, as for `export.run.export_run`.
 
     Returns:
-      Lines to print: file, sizes, error by layer, comparison.
+      Lines to print: files, sizes, error by layer, comparison.
 
     Raises:
-      UserError: no such run, method or package; the network has an operation without an integer
-        rule; LiteRT's reference kernels compute other logits than the program; or the file cannot
-        be written. Nothing is written then.
+      UserError: no such kind, run, method or package; the network has an operation without an
+        integer rule; LiteRT's reference kernels, or the C library, compute other logits than the
+        program; or the files cannot be written. Nothing is written then.
     """
+    expect("kind", kind, kind in KINDS, f"one of {', '.join(KINDS)}")
     expect("calibration_clips", n_calibration_clips, n_calibration_clips >= 1, "at least 1")
     run = open_run(workdir, checkpoint=checkpoint)
     experiment, metadata = run.experiment, {"config": run.name, "step": str(run.step)}
@@ -67,22 +93,63 @@ def export_int8(
         "calibration": f"{method}, {len(log_mel):,} clips",
         **_stamp(experiment, program),
     }
-    data = litert.build(program, metadata)
     batches = check.clip_batches(clips, experiment.n_samples)
-    tally = compare(program, data, deployment, batches)
+    over = ".teacher" if "role" in metadata else ".over_budget" if "budget" in metadata else ""
+    out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
+    if kind == "litert":
+        data = litert.build(program, metadata)
+        contents = {out / f"{litert.ARTEFACT}{over}{litert.EXTENSION}": data}
+        written, more = [f"{path}: {len(data):,} bytes" for path in contents], []
+        running = contextlib.nullcontext(_litert_kernels(data))
+    else:
+        library = c_library.build(program, deployment.classes, metadata)
+        running = _c_kernels(library)
+        library |= _test_vector(program, log_mel)
+        folder = out / f"{c_library.FOLDER}{over}"
+        contents = {folder / name: data for name, data in library.items()}
+        written, more = [f"{folder}: {', '.join(sorted(library))}"], c_library.memory_lines(program)
+    with running as kernels:
+        tally = compare(program, kernels, deployment, batches)
     shown = log_mel[:: -(-len(log_mel) // N_REPORT_CLIPS)]
     ratios = calibrate.signal_to_noise(program, deployment.operations, deployment.variables, shown)
-    out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
-    over = ".teacher" if "role" in metadata else ".over_budget" if "budget" in metadata else ""
-    path = out / f"{litert.ARTEFACT}{over}{litert.EXTENSION}"
-    write({path: data})
+    write(contents)
     return [
-        f"{path}: {len(data):,} bytes",
+        *written,
         f"network weights: {program.n_bytes:,} bytes, int8 with biases of int32",
+        *more,
         *(metadata[name] for name in ("budget", "role") if name in metadata),
         *error_table(program, ratios, metadata["calibration"], len(shown)),
-        *comparison(program, tally),
+        *comparison(program, kernels, tally),
     ]
+
+
+def _litert_kernels(data: bytes) -> Kernels:
+    return Kernels(
+        litert.load(data),
+        "LiteRT's reference kernels",
+        "this version of ai-edge-litert computes otherwise. Nothing was written; install the "
+        "version in requirements-interop.txt",
+        litert.load(data, reference=False),
+    )
+
+
+@contextlib.contextmanager
+def _c_kernels(library: Mapping[str, bytes]) -> Iterator[Kernels]:
+    """Compile the C library, if there is a compiler."""
+    path, name = c_library.compiler(), "the functions in C"
+    if path is None:
+        yield Kernels(None, name, "")
+        return
+    otherwise = f"{path} compiles it otherwise. Nothing was written; try another compiler"
+    with c_library.compiled(library, path) as exact:
+        yield Kernels(exact, f"{name} (compiled by {path})", otherwise)
+
+
+def _test_vector(program: Program, log_mel: np.ndarray) -> dict[str, bytes]:
+    """Return the file of a few clips of the calibration, evenly spread."""
+    n_clips = min(N_TEST_CLIPS, len(log_mel))
+    x = np.asarray(simulate.quantise(program.input, log_mel[:: len(log_mel) // n_clips][:n_clips]))
+    return c_library.test_vector(x, np.asarray(simulate.simulator(program)(x)))
 
 
 def compute_log_mel(experiment: Experiment, clips, n_clips: int) -> np.ndarray:
@@ -104,12 +171,14 @@ def quantise(deployment: Deployment, log_mel: np.ndarray, method: str) -> Progra
     return build(operations, deployment.input_shapes["log_mel_to_logits"], ranges)
 
 
-def compare(program: Program, data: bytes, deployment: Deployment, batches: check.Batches) -> dict:
-    """Compute every batch in float32 and in integers, by JAX and by both kernels of LiteRT.
+def compare(
+    program: Program, kernels: Kernels, deployment: Deployment, batches: check.Batches
+) -> dict:
+    """Compute every batch in float32 and in integers, by JAX and by the kernels.
 
     Args:
-      program: that the file holds.
-      data: the file.
+      program: that was written.
+      kernels: that run what was written.
       deployment: of the same network in float32.
       batches: as `check.clip_batches` gives them.
 
@@ -120,7 +189,7 @@ def compare(program: Program, data: bytes, deployment: Deployment, batches: chec
       by how many steps at most.
 
     Raises:
-      UserError: the reference kernels give other logits than the program.
+      UserError: the exact kernels give other logits than the program.
     """
 
     @jax.jit
@@ -128,32 +197,30 @@ def compare(program: Program, data: bytes, deployment: Deployment, batches: chec
         log_mel = features.log_mel(audio, **deployment.features)
         return deployment.apply(variables, log_mel), simulate.quantise(program.input, log_mel)
 
-    variables = deployment.variables
-    run, exact, fast = (
-        simulate.simulator(program),
-        litert.load(data),
-        litert.load(data, reference=False),
-    )
+    variables, run = deployment.variables, simulate.simulator(program)
     tally: dict = {"n_same": collections.Counter(), "n_correct": collections.Counter()}
     tally |= dict.fromkeys(("n_clips", "n_labelled", "n_other", "largest"), 0)
     for audio, label, mask in batches:
         logits, x = map(np.asarray, reference(variables, audio))
         require_finite(logits[mask], "the network to quantise")
-        ours, theirs, others = (np.asarray(f(x), np.int32) for f in (run, exact, fast))
-        if not np.array_equal(ours, theirs):
-            raise UserError(
-                "LiteRT's reference kernels give logits that differ by "
-                f"{np.abs(ours - theirs).max()} steps from those of the integer program: this "
-                "version of ai-edge-litert computes otherwise. Nothing was written; install the "
-                "version in requirements-interop.txt"
-            )
+        ours = np.asarray(run(x), np.int32)
+        if kernels.exact:
+            theirs = np.asarray(kernels.exact(x), np.int32)
+            if not np.array_equal(ours, theirs):
+                raise UserError(
+                    f"{kernels.name} give logits that differ by {np.abs(ours - theirs).max()} "
+                    f"steps from those of the integer program: {kernels.otherwise}"
+                )
+        results = {"float32": logits, "int8": ours}
+        if kernels.fast:
+            results["fast"] = np.asarray(kernels.fast(x), np.int32)
+            gap = np.abs(ours - results["fast"])[mask]
+            tally["n_other"] += int(np.any(gap, axis=-1).sum())
+            tally["largest"] = max(tally["largest"], int(gap.max(initial=0)))
         labelled = mask & (label >= 0)
         tally["n_clips"] += int(mask.sum())
         tally["n_labelled"] += int(labelled.sum())
-        gap = np.abs(ours - others)[mask]
-        tally["n_other"] += int(np.any(gap, axis=-1).sum())
-        tally["largest"] = max(tally["largest"], int(gap.max(initial=0)))
-        for name, result in (("float32", logits), ("int8", ours), ("fast", others)):
+        for name, result in results.items():
             top = result.argmax(-1)
             tally["n_same"][name] += int(np.sum(mask & (top == logits.argmax(-1))))
             tally["n_correct"][name] += int(np.sum(labelled & (top == label)))
@@ -183,7 +250,7 @@ def error_table(
     return lines
 
 
-def comparison(program: Program, tally: Mapping) -> list[str]:
+def comparison(program: Program, kernels: Kernels, tally: Mapping) -> list[str]:
     """Return the lines about what `compare` returns."""
     n_clips, n_labelled = tally["n_clips"], tally["n_labelled"]
     n_noise = n_clips - n_labelled
@@ -205,12 +272,17 @@ def comparison(program: Program, tally: Mapping) -> list[str]:
             f"other logits on {tally['n_other']:,} clips, by at most {tally['largest']} steps of "
             f"{program.output.scale:.3g} ({largest:.2g})"
         )
-    return [
+    exact = f" and by {kernels.name}, the same bits" if kernels.exact else ""
+    lines = [
         f"compared on {n_clips:,} clips{noise}:",
         *([f"  float32 in JAX{accuracy('float32')}"] if n_labelled else []),
-        f"  int8 in JAX and by LiteRT's reference kernels, the same bits: {agreement('int8')}",
-        f"  int8 by LiteRT's fast kernels of this machine, {fast}: {agreement('fast')}",
+        f"  int8 in JAX{exact}: {agreement('int8')}",
     ]
+    if kernels.fast:
+        lines.append(
+            f"  int8 by LiteRT's fast kernels of this machine, {fast}: {agreement('fast')}"
+        )
+    return lines if kernels.exact else [*lines, NO_COMPILER]
 
 
 def _results(program: Program) -> Iterator[Tensor]:
