@@ -260,6 +260,7 @@ def over(home):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_run_with_locations_held_out_selects_and_calibrates_on_them(home, over):
     """Of each scene's two locations one, with a clip each; the test list chooses nothing."""
     trained, evaluated = over

@@ -362,6 +362,7 @@ def test_resident_clips_train_as_streamed_ones(parts, tmp_path, whole, storage):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.nightly
 def test_run_that_streamed_goes_on_with_resident_clips_to_the_same_bits(parts, whole, tmp_path):
     """Whether a split fits can change from one start to the next."""
     with pytest.raises(Interrupted, match=f"after step 7 of {N_STEPS}"):

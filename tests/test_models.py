@@ -46,7 +46,7 @@ def test_evaluation_logits_of_held_out_clips_equal_the_baseline(golden, kernels)
     np.testing.assert_allclose(logits, golden("c_logits_calib")["logits_held"], atol=1e-4)
 
 
-@pytest.mark.parametrize("hop", [500, 472])
+@pytest.mark.parametrize("hop", [pytest.param(500, marks=pytest.mark.nightly), 472])
 def test_training_logits_and_statistics_equal_the_baseline(golden, kernels, hop):
     state3, reference = golden("c_state3"), golden("c_logits")
     log_mel = to_input(golden("b_frontend")[f"logmel_hop{hop}"])
