@@ -62,7 +62,7 @@ def compiler():
 
 
 def builds(compiler, folder, *flags):
-    """Whether a program of nothing can be built with such flags."""
+    """Return whether a program of nothing can be built with such flags."""
     (folder / "nothing.c").write_text("int main(void) { return 0; }\n")
     command = [compiler, *flags, "nothing.c", "-o", "nothing"]
     return subprocess.run(command, cwd=folder, capture_output=True).returncode == 0

@@ -35,7 +35,7 @@ NO_COMPILER = (
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """What computes the integer program as it is written.
+    """Hold what computes the integer program as it is written.
 
     exact: function of int8 log-mels whose logits must be those of the program; None where it
     cannot be run. name: of it, in the plural. otherwise: what it means, and what to do, if they
