@@ -145,13 +145,7 @@ def main(
     out = pathlib.Path(values.out)
     if "," in values.out:
         raise UserError(f"--out {out} has a comma, which separates files of logits: rename it")
-    role = "is not for a student: --teacher.budget.role=teacher is for teachers over the limits"
-    for words in (overrides, of_student):
-        check_overrides(words, CHOSEN | {"budget.role": role})
-    check_overrides(
-        of_teachers,
-        CHOSEN | dict.fromkeys(SHARED, "is the student's: give it with --student.… or --config.…"),
-    )
+    check_words(overrides, of_student, of_teachers)
     keep_accelerator_free()
     section = make_section(values, overrides, of_student)
     students, teachers = make_systems(
@@ -200,6 +194,17 @@ def main(
     print(distil_report.as_words(collected, "txt"))
     print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
     end_if_failed(failed)
+
+
+def check_words(
+    overrides: Sequence[str], of_student: Sequence[str], of_teachers: Sequence[str]
+) -> None:
+    """Raise a UserError for an override of a key that is not for these runs."""
+    role = "is not for a student: --teacher.budget.role=teacher is for teachers over the limits"
+    for words in (overrides, of_student):
+        check_overrides(words, CHOSEN | {"budget.role": role})
+    shared = dict.fromkeys(SHARED, "is the student's: give it with --student.… or --config.…")
+    check_overrides(of_teachers, CHOSEN | shared)
 
 
 def describe(

@@ -50,11 +50,7 @@ def write(collected: Mapping[str, Any], out_dir: str | Path) -> list[Path]:
         "distil.csv": as_csv(collected),
         **{f"distil.{x}": as_words(collected, x) + "\n" for x in ("md", "txt", "html")},
     }
-    with files.writing_to(out_dir):
-        Path(out_dir).mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            files.write_atomically(Path(out_dir) / name, content)
-    return [Path(out_dir) / name for name in contents]
+    return files.write_folder(out_dir, contents)
 
 
 def as_words(collected: Mapping[str, Any], suffix: str) -> str:

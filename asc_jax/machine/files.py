@@ -213,3 +213,22 @@ def writing_to(workdir: str | os.PathLike) -> Iterator[None]:
             f"cannot write to the workdir {workdir}: {reason(error)}; {what_to_do(error)}choose "
             "another --workdir"
         ) from error
+
+
+def write_folder(
+    folder: str | os.PathLike, contents: Mapping[str, str | bytes]
+) -> list[pathlib.Path]:
+    """Write all files of a folder, which is made if needed, or none, and return their paths.
+
+    Args:
+      folder: where they lie.
+      contents: file name → content.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    paths = {pathlib.Path(folder) / name: content for name, content in contents.items()}
+    with writing_to(folder):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        write_together(paths)
+    return list(paths)
