@@ -9,6 +9,7 @@ from flax import traverse_util
 
 from asc_jax import experiment, features
 from asc_jax.models.from_config import model
+from asc_jax.models.layers import BatchNorm
 from asc_jax.pytorch.weights import to_torch
 from asc_jax.training import losses
 from asc_jax.types import Array, Params
@@ -28,8 +29,8 @@ def write_reference(spec: Mapping) -> Job:
 
 
 def _arrays(config) -> dict[str, np.ndarray]:
-    variables = _uneven(experiment.make(config).variables())
     waveform = _louder_and_quieter(inputs.waveforms(inputs.N_PROBE, config.features.sample_rate))
+    variables = _uneven(experiment.make(config).variables(), waveform, config)
     log_mel, eval_logits, train_logits, updated = jax.jit(
         functools.partial(_compute, config=config)
     )(variables, waveform)
@@ -106,14 +107,31 @@ def _gradients(variables: Params, log_mel: Array, *, config) -> Params:
     return jax.grad(objective)(variables["params"])
 
 
-def _uneven(variables: Params) -> Params:
-    """Fresh variables whose normalisations do something, each channel its own."""
+def _uneven(variables: Params, waveform: Array, config) -> Params:
+    """Return variables whose normalisations do something, each channel its own.
+
+    Running means lie within half a standard deviation of those of these clips, as they do in
+    training. Far from them (a re-parameterised filter of a fresh network has standard deviations of
+    0.001) one pass over float32 has no digits left, and contestants could not be compared.
+    """
     rng = np.random.default_rng(2)
 
     def stir(path, leaf):
+        if path[0].key == "batch_stats":
+            return np.zeros_like(leaf)
         if path[-1].key.endswith("kernel"):
             return leaf if np.any(leaf) else 0.1 * rng.standard_normal(leaf.shape, np.float32)
         spread = rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        return leaf * spread if path[-1].key in ("scale", "var") else leaf + (spread - 1)
+        return leaf * spread if path[-1].key == "scale" else leaf + (spread - 1)
 
-    return jax.tree_util.tree_map_with_path(stir, variables)
+    variables = jax.tree_util.tree_map_with_path(stir, variables)
+    # From 0, one step of the running statistics is a tenth of those of the batch.
+    updated = jax.jit(functools.partial(_compute, config=config))(variables, waveform)[-1]
+    stats = traverse_util.flatten_dict(updated["batch_stats"])
+    for path in [path for path in stats if path[-1] == "mean"]:
+        of_var = (*path[:-1], "var")
+        mean, var = (np.asarray(stats[name]) / BatchNorm.momentum for name in (path, of_var))
+        spread = rng.uniform(0.5, 1.5, (2, *mean.shape)).astype(np.float32)
+        stats[path] = mean + (spread[0] - 1) * np.sqrt(var)
+        stats[of_var] = var * spread[1]
+    return {**variables, "batch_stats": traverse_util.unflatten_dict(stats)}
