@@ -24,7 +24,10 @@ def clips(devices=DEVICES[:4]):
 
 
 def write(workdir, skill, seed=0, config="first.py", devices=DEVICES[:4], **changes):
-    """Write config.json, results.json, output.csv and truth.csv; a moment is as hard for all."""
+    """Write config.json, results.json, output.csv and truth.csv; a moment is as hard for all.
+
+    changes: of results.json, or, as `section__key`, of the config.
+    """
     names, label, device = clips(devices)
     moments = ["-".join(name.split("-")[:4]) for name in names]
     _, number = np.unique(moments, return_inverse=True)
@@ -33,7 +36,8 @@ def write(workdir, skill, seed=0, config="first.py", devices=DEVICES[:4], **chan
     answer = np.where(hard[number] + luck[number] < skill, label, (label + 1) % N_SCENES)
     probs = np.full((len(label), N_SCENES), 0.05)
     probs[range(len(label)), answer] = 0.55
-    settings = small_config().unlock()
+    overrides = {key: changes.pop(key) for key in [*changes] if "__" in key}
+    settings = small_config(**overrides).unlock()
     settings.seed = seed
     run_config.save(workdir, config, settings.lock())
     figures = metrics.summarize(np.log(probs), label, {"device": device}, LABELS)

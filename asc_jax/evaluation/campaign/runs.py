@@ -205,16 +205,21 @@ def read_all(runs: Sequence[Run], cluster: str | None = None) -> dict[Run, Answe
         read = clustered(run.read(), cluster)
         first = firsts.setdefault(run.config.data.test_split, run)
         there = answers.get(first, read)
-        if read.labels != there.labels or any(
-            not np.array_equal(getattr(read, name), getattr(there, name))
-            for name in ("filenames", "label", "recording")
-        ):
-            raise UserError(
-                f"{run.workdir} and {first.workdir} were tested on different clips or classes: "
-                "evaluate both on one data set, with asc-jax eval"
-            )
+        require_same_test(run.workdir, read, first.workdir, there)
         answers[run] = there._replace(results=read.results, predicted=read.predicted)
     return answers
+
+
+def require_same_test(workdir: Path, read: Answers, other: Path, there: Answers) -> None:
+    """Raise a `UserError` if two runs were tested on different clips or classes."""
+    if read.labels != there.labels or any(
+        not np.array_equal(getattr(read, name), getattr(there, name))
+        for name in ("filenames", "label", "recording")
+    ):
+        raise UserError(
+            f"{workdir} and {other} were tested on different clips or classes: "
+            "evaluate both on one data set, with asc-jax eval"
+        )
 
 
 def clustered(answers: Answers, column: str | None) -> Answers:

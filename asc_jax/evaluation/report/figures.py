@@ -294,9 +294,10 @@ def draw_group(column: str, results: Mapping[str, Any], figure) -> None:
         if accuracy is not None:
             axes.vlines(100 * accuracy, y - 0.45, places[-1] + 0.45, color=INK, lw=1.4)
         y += len(names) + 1
-    axes.plot([], [], color=INK, lw=1.4, label="all clips of the set" if found["sets"] else "mean")
+    mean = "all clips of the set" if found["sets"] else "mean"
+    axes.plot([], [], "|", color=INK, mew=1.4, ms=14, label=mean)
     if has_intervals:
-        axes.plot([], [], color=INK, lw=1.4, marker="_", ms=14, label=f"{_level(results)} interval")
+        axes.plot([], [], color=INK, lw=1.4, label=f"{_level(results)} interval")
     if known:
         style = {"ms": 6, "color": INK, "mec": "white", "label": "official baseline, published"}
         axes.plot(list(marks.values()), list(marks), "D", **style)
