@@ -13,6 +13,7 @@ from asc_jax.evaluation.evaluate import Predictions
 
 MAX_VALUES = 40  # of a group column that has intervals and a table by class
 N_OF_PARTS = 2_000  # replicates of each interval of a class or of a group value
+MANY = 5_000  # clusters, above which the averages' intervals have no more replicates than these
 
 
 def of_predictions(
@@ -30,7 +31,8 @@ def of_predictions(
       predictions: of the test clips; those without a label do not count.
       cluster: group column whose values are resampled; None: recordings or moments, see
         `campaign.clusters`.
-      n_replicates: of the averages' intervals; those of parts take at most `N_OF_PARTS`.
+      n_replicates: of the averages' intervals; those of parts, and all where there are more than
+        `MANY` clusters, take at most `N_OF_PARTS`.
 
     Returns:
       `clusters`, a word for what is resampled, `n_clusters`, `level`, `n_replicates`; and, each
@@ -45,6 +47,9 @@ def of_predictions(
     columns = {name: np.array(known[name]) for name in predictions.labels.groups}
     names, word = clusters_of(known["filename"], known["recording"], columns, cluster)
     counted = predictions.label >= 0
+    n_clusters = len(np.unique(names[counted]))
+    parts = min(n_replicates, N_OF_PARTS)
+    n_replicates = n_replicates if n_clusters <= MANY else parts
     correct, label = predictions.logits.argmax(-1) == predictions.label, predictions.label
 
     def interval(mask: np.ndarray, n: int, *, macro: bool = False) -> dict[str, float] | None:
@@ -56,10 +61,9 @@ def of_predictions(
         found = bootstrap.confidence_interval(totals, n_replicates=n)
         return found and {end: found[end] for end in ("low", "high")}
 
-    parts = min(n_replicates, N_OF_PARTS)
     return {
         "clusters": word,
-        "n_clusters": len(np.unique(names[counted])),
+        "n_clusters": n_clusters,
         "level": bootstrap.LEVEL,
         "n_replicates": n_replicates,
         "macro_accuracy": interval(counted, n_replicates, macro=True),

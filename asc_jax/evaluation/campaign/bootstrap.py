@@ -18,6 +18,7 @@ import numpy as np
 
 N_REPLICATES = 10_000
 LEVEL = 0.95
+MAX_DRAWN = 5_000_000  # clusters at once, which take 80 MB
 
 
 class Totals(NamedTuple):
@@ -168,14 +169,16 @@ def paired_test(
 
 def _resampled(totals: Totals, n_replicates: int, rng: np.random.Generator) -> np.ndarray:
     """Return `[n_replicates, n_runs]` macro averages over resampled clusters."""
-    classes = _by_class(totals)
     average = np.zeros((n_replicates, len(totals.correct)))
-    for weight, (correct, clips) in zip(_weights(totals), classes, strict=True):
+    for weight, (correct, clips) in zip(_weights(totals), _by_class(totals), strict=True):
         k = len(clips)
-        drawn = rng.integers(0, k, (n_replicates, k - 1)) + k * np.arange(n_replicates)[:, None]
-        # Counted: rng.multinomial takes more than twice as long.
-        weights = np.bincount(drawn.ravel(), minlength=n_replicates * k).reshape(-1, k)
-        average += weight * (weights @ correct.T) / (weights @ clips)[:, None]
+        n_at_once = max(1, MAX_DRAWN // k)
+        for first in range(0, n_replicates, n_at_once):
+            n = min(n_at_once, n_replicates - first)
+            drawn = rng.integers(0, k, (n, k - 1)) + k * np.arange(n)[:, None]
+            # Counted: rng.multinomial takes more than twice as long.
+            times = np.bincount(drawn.ravel(), minlength=n * k).reshape(-1, k)
+            average[first : first + n] += weight * (times @ correct.T) / (times @ clips)[:, None]
     return average
 
 
