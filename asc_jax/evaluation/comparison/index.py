@@ -10,7 +10,7 @@ from asc_jax.evaluation import intervals
 from asc_jax.evaluation.campaign.runs import read_results
 from asc_jax.evaluation.comparison.report import address, pages_of
 from asc_jax.evaluation.report import tables as words
-from asc_jax.evaluation.report.tables import Table, between, count, decimals, percent
+from asc_jax.evaluation.report.tables import NONE, Table, between, count, decimals, percent
 from asc_jax.evaluation.result_files import stored_summary
 from asc_jax.machine import files
 
@@ -127,19 +127,21 @@ def _table(test: Mapping[str, Any], inside: Mapping[str, str]) -> Table:
         rows.append(
             [
                 inside[run["workdir"]],
-                results["config"],
-                results["split"],
-                str(results["seed"]),
                 percent(summary["macro_accuracy"]),
                 between(intervals.of(results, "macro_accuracy"), percent),
                 decimals(summary["log_loss"]),
-                *(count(cost[key]) if key in cost else "–" for key in ("n_params", "macs")),
+                str(results["seed"]),
+                results["config"],
+                results["split"],
+                *(count(cost[key]) if key in cost else NONE for key in ("n_params", "macs")),
                 results["stored_dtype"],
                 "; ".join(name for name, holds in flaws.items() if holds),
             ]
         )
-    header = ["run", "config", "trained on", "seed", "macro average, %", "95 % interval"]
-    header += ["log loss", "parameters", "MACs", "stored as", "note"]
+    header = ["run", "macro average, %", "95 % interval", "log loss", "seed", "config"]
+    header += ["trained on", "parameters", "MACs", "stored as", "note"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
     heading = f"Tested on {count(test['n_clips'])} clips of {test['test_split']}, "
     heading += f"{len(test['classes'])} classes"
     return Table(heading, header, rows)

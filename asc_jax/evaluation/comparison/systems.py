@@ -49,20 +49,21 @@ def read_systems(
       UserError: a run is not evaluated, the runs are not two systems or were tested on different
         clips, or the labels do not fit.
     """
-    folders = {word: runs_in(Path(word)) for word in words}
-    if len(words) < 2 or len(folders) < len(words):
+    found = {word: runs_in(Path(word)) for word in words}
+    if len(words) < 2 or len(found) < len(words):
         raise UserError(f"{' '.join(words) or 'no run is named'}: {HOW_MANY}, each once")
     if len(words) == 2:
-        groups = list(folders.values())
+        groups = list(found.values())
     else:
         by_config: dict[str, list[Path]] = {}
-        for folder in [each for found in folders.values() for each in found]:
+        for folder in [each for several in found.values() for each in several]:
             by_config.setdefault(json.dumps(config_of(folder), sort_keys=True), []).append(folder)
         groups = list(by_config.values())
     if len(groups) != 2:
         several = "; ".join(f"{group[0]} and {len(group) - 1} more" for group in groups)
         raise UserError(f"these runs are of {len(groups)} configs ({several}): {HOW_MANY}")
-    names = list(labels) or _labels(groups)
+    folders = words if len(words) == 2 else [os.path.commonpath(group) for group in groups]
+    names = list(labels) or _labels(folders)
     if len({*names}) != 2 or not all(names):
         raise UserError(f"--labels={','.join(names)}: expected two different names")
     systems = []
@@ -108,9 +109,9 @@ def config_of(folder: Path) -> dict[str, Any]:
     return json.loads(json.dumps(config))  # tuples as lists
 
 
-def _labels(groups: Sequence[Sequence[Path]]) -> list[str]:
+def _labels(folders: Sequence[str]) -> list[str]:
     """Return the folders of the systems, as far as they differ."""
-    folders = [os.path.commonpath([path.absolute() for path in group]) for group in groups]
+    folders = [os.path.abspath(folder) for folder in folders]
     common = os.path.commonpath(folders)
     names = [os.path.relpath(folder, common) for folder in folders]
     return [Path(common).name if name == "." else name for name in names]
