@@ -128,6 +128,20 @@ def _values(predictions: Predictions, column: str) -> list[str]:
     return [*predictions.labels.groups[column].values, *[UNKNOWN_NAME] * bool((cells < 0).any())]
 
 
+def no_width(found: Any) -> bool:
+    """Return whether a tree of figures has an interval whose ends are equal, at any depth.
+
+    Example:
+      >>> no_width({"classes": {"bus": {"low": 1.0, "high": 1.0}, "park": None}})
+      True
+    """
+    if not isinstance(found, Mapping):
+        return False
+    if {"low", "high"} <= found.keys():
+        return found["low"] == found["high"]
+    return any(map(no_width, found.values()))
+
+
 def of(results: Mapping[str, Any], *path: str) -> Mapping[str, float] | None:
     """Return the interval at a path of a run's results; None where it has none, as older ones."""
     found: Any = results.get("intervals") or {}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asc_jax.evaluation.intervals import no_width
 from asc_jax.evaluation.report import tables as words
 from asc_jax.evaluation.report.figures import (
     BLUE,
@@ -68,6 +69,7 @@ def as_words(collected: Mapping[str, Any], suffix: str, out_dir: str | Path = ".
             HERE / "method.txt",
             **collected,
             several_seeds=len(collected["runs"]) > 2,
+            no_width=no_width(collected["difference"]),
         ),
         tables=tables(collected),
         drawings=drawings,

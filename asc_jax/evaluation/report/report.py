@@ -91,6 +91,7 @@ def as_html(
         classes=[*stored_summary(results)["classes"]],
         words=words,
         interval=intervals.of,
+        no_width=intervals.no_width,
         sounds=sounds,
         max_numbered=figures.MAX_NUMBERED,
         n_bins=N_BINS,
