@@ -308,7 +308,10 @@ def test_keyboard_reaches_links_and_scrolls_wide_tables(browser, fullest):
     assert seen[-1][2] == "by-classes"
     for _ in range(3):
         page.press("ArrowRight")
-    scrolled = "new Promise(r => setTimeout(() => r(document.activeElement.scrollLeft), 500))"
+    scrolled = (
+        "new Promise(r => {const e = document.activeElement, look = () => e.scrollLeft && "
+        "r(e.scrollLeft); e.addEventListener('scroll', look); look()})"
+    )
     found = page.call("Runtime.evaluate", expression=scrolled, awaitPromise=True)
     assert found["result"]["value"] > 0
 
