@@ -241,6 +241,10 @@ def test_evaluation_writes_its_results(home):
     page = (home / "whole" / "report.html").read_text("utf-8")
     assert "No temperature: no clips to fit one on" in page
     assert page.count("<svg") == 2 + len(results["most_confused"])
+    assert page.count("<audio") == len(results["most_confused"])
+    assert results["intervals"]["clusters"] == "moments"
+    assert results["by_class_and_value"]["device"]["values"][0] == "a"
+    assert results["run"]["changed"]["config.features.n_mels"] == "32"
     check_against_scikit_learn(home / "whole")
 
 

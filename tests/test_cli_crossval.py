@@ -44,6 +44,7 @@ def command(monkeypatch, tmp_path):
             "seeds": ["0"],
             "labels": [],
             "seeds_together": False,
+            "cluster": None,
             "collect_only": False,
         }
         found = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values | given))

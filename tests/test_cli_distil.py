@@ -72,6 +72,7 @@ def command(monkeypatch, tmp_path):
             "compare": True,
             "leave_out_failed": False,
             "seeds_together": False,
+            "cluster": None,
             "collect_only": False,
         }
         found = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values | given))

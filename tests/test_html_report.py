@@ -1,7 +1,10 @@
 """`report.html`: what it says, and how it looks and reads in a real browser."""
 
+import base64
 import html.parser
+import io
 import re
+import wave
 
 import numpy as np
 import pytest
@@ -9,13 +12,22 @@ from browser import Browser
 from test_analysis import predictions
 from test_report import make_results
 
-from asc_jax.evaluation import analysis
+from asc_jax.evaluation import analysis, intervals
 from asc_jax.evaluation.report import report as html_report
+from asc_jax.evaluation.report import sounds
 from asc_jax.evaluation.report.figures import write_figures
 
 AXES = {"duration_s": 1.0, "f_min": 0.0, "f_max": 16_000.0}
 HELD_OUT = {"locations": ["lyon-1000", "paris-1010"], "n_clips": 400, "macro_accuracy": 0.5,
             "accuracy": 0.5, "log_loss": 1.3}  # fmt: skip
+RUN = {
+    "workdir": "runs/a", "data_dir": "data/tau22", "n_train_clips": 6980, "train_data": "0f" * 32,
+    "network": "cp_mobile (width 32)", "optimiser": "adamw; warmup_cosine (peak_lr 0.005)",
+    "loss": "focal (gamma 2)", "augmentations": "none", "batch_size": 256, "compute": "float32",
+    "changed": {"config.loss.gamma": "2"}, "jax_version": "0.10.2", "clips_per_s": 483.2,
+    "evaluated_on": {"machine": "Linux x86_64", "device": "cpu", "python": "3.11.7",
+                     "jax": "0.10.2", "flax": "0.12.8", "optax": "0.2.8", "numpy": "2.4.6"},
+}  # fmt: skip
 
 
 def whole_results(given=None, held_out=None, **changes):
@@ -28,6 +40,9 @@ def whole_results(given=None, held_out=None, **changes):
         segments=analysis.by_segment(given),
         calibration=analysis.calibrate(given, held_out),
         most_confused=analysis.most_confused(given),
+        intervals=intervals.of_predictions(given, n_replicates=200),
+        by_class_and_value=intervals.by_class_and_value(given),
+        run=RUN,
     ) | dict(changes)
 
 
@@ -35,7 +50,12 @@ def page(results, log="", learning_curve=None):
     rng = np.random.default_rng(0)
     log_mels = [rng.normal(-5, 3, (256, 68)) for _ in results["most_confused"]]
     return html_report.as_html(
-        results, log_mels, AXES, metrics_jsonl_path=log, learning_curve=learning_curve
+        results,
+        log_mels,
+        AXES,
+        metrics_jsonl_path=log,
+        learning_curve=learning_curve,
+        sounds=sounds.embedded([np.zeros(800) for _ in log_mels], 8_000),
     )
 
 
@@ -83,6 +103,67 @@ def test_page_says_what_results_json_says():
     assert "Evaluation of splits/5pct.py" in said
     assert "45.79" in said  # published, metro station
     assert all(clip["filename"].removeprefix("audio/") in said for clip in results["most_confused"])
+
+
+def test_single_run_has_intervals_and_says_of_what():
+    results = whole_results(predictions(800), most_confused=[])
+    ends = results["intervals"]["macro_accuracy"]
+    said = words(page(results))
+    assert f"({100 * ends['low']:.2f} to {100 * ends['high']:.2f})" in said
+    assert "95 % intervals by bootstrap over 80 moments" in said
+    assert "what another seed would change is not part of them" in said
+    older = {key: value for key, value in results.items() if key != "intervals"}
+    assert "interval" not in words(page(older))
+    few = whole_results(most_confused=[])  # a class has one moment
+    assert few["intervals"]["macro_accuracy"] is None
+    assert "No intervals of the averages" in words(page(few))
+
+
+def test_classes_stand_by_the_values_of_each_group_column():
+    results = whole_results(most_confused=[])
+    found = results["by_class_and_value"]["device"]
+    content = page(results)
+    table = content[content.index('<caption id="by-value-1">') :]
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", table[: table.index("</table>")], re.S)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+    expected = [
+        ["–" if share is None else f"{100 * share:.0f}" for share in row]
+        for row in found["accuracy"]
+    ]
+    assert cells == expected
+    assert "; –: no clips" in words(content)
+
+
+def test_run_card_says_how_to_tell_this_run_from_another():
+    said = words(page(whole_results(most_confused=[])))
+    for part in ("runs/a", "6,980 clips of train_5pct", "0f0f0f0f0f0f0f0f", "483 clips per second",
+                 "config.loss.gamma 2", "JAX 0.10.2, Flax 0.12.8", "seed 0"):  # fmt: skip
+        assert part in said
+
+
+def test_sounds_are_the_clips_and_small():
+    rate, waveform = 8_000, np.sin(np.arange(8_000) / 5)
+    (whole,) = sounds.embedded([waveform], rate)
+    data = base64.b64decode(whole.url.partition(",")[2])
+    with wave.open(io.BytesIO(data)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (rate, 1, 2)
+        read = np.frombuffer(file.readframes(8_000), "<i2")
+    np.testing.assert_allclose(read / 32_767, waveform, atol=2e-5)
+    assert (whole.duration_s, whole.whole) == (1.0, True)
+    cut = sounds.embedded([waveform, 2 * waveform], rate, max_bytes=16_000)
+    assert [(sound.duration_s, sound.whole) for sound in cut] == [(0.5, False)] * 2
+    total = sounds.embedded([np.zeros(320_000)] * 12, 32_000)  # ten seconds each
+    assert sum(len(sound.url) for sound in total) < 4 / 3 * sounds.MAX_BYTES + 12 * 100
+
+
+def test_page_without_sounds_has_no_players():
+    results = whole_results()
+    results["most_confused"] = results["most_confused"][:1]
+    log_mels = np.zeros((1, 8, 9))
+    content = html_report.as_html(results, log_mels, AXES, metrics_jsonl_path="",
+                                  learning_curve=None)  # fmt: skip
+    assert "<audio" not in content
+    assert page(results).count("<audio") == 1
 
 
 def test_published_figures_stand_only_beside_the_official_lists():
@@ -197,6 +278,8 @@ def test_page_in_a_browser_is_quiet_whole_and_legible(browser, fullest, width):
     assert page.cut_off() == []
     assert page.pale_words() == []
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    heard = "[...document.querySelectorAll('audio')].every(a => a.duration > 0 && !a.error)"
+    assert page.evaluate(heard)
 
 
 def test_screen_reader_meets_landmarks_and_named_pictures(browser, fullest):
@@ -225,7 +308,10 @@ def test_keyboard_reaches_links_and_scrolls_wide_tables(browser, fullest):
     assert seen[-1][2] == "by-classes"
     for _ in range(3):
         page.press("ArrowRight")
-    scrolled = "new Promise(r => setTimeout(() => r(document.activeElement.scrollLeft), 500))"
+    scrolled = (
+        "new Promise(r => {const e = document.activeElement, look = () => e.scrollLeft && "
+        "r(e.scrollLeft); e.addEventListener('scroll', look); look()})"
+    )
     found = page.call("Runtime.evaluate", expression=scrolled, awaitPromise=True)
     assert found["result"]["value"] > 0
 

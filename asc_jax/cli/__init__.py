@@ -36,7 +36,7 @@ from asc_jax.machine import (
 
 VERBS = (  # each is a module of this folder
     *("train", "eval", "predict", "logits", "prepare-data", "synthesize", "complexity"),
-    *("config", "convert", "parity", "table1", "crossval", "distil", "submission"),
+    *("config", "convert", "parity", "table1", "crossval", "distil", "compare", "submission"),
 )
 STOPPED = "stopped; what was there before still is: run the same command again to continue"
 SEND_AGAIN_S = 0.05  # after a signal that came where nothing can be raised

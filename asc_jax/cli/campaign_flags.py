@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Mapping, Sequence
 
+from absl import flags
+
 from asc_jax.cli import with_home
 from asc_jax.errors import UserError
 
@@ -49,6 +51,16 @@ def numbers(flag: str, values: Sequence[str], known: Sequence[int] | None = None
     if not values or not all(value.isdecimal() for value in values):
         raise UserError(f"--{flag}={','.join(values)}: expected whole numbers from 0, with commas")
     return some_of(flag, [int(value) for value in values], sorted({*map(int, values)}))
+
+
+def define_cluster_flag() -> None:
+    """Define which clips go together in intervals and tests."""
+    flags.DEFINE_string(
+        "cluster",
+        None,
+        "Group column whose clips go together in intervals (default: the recording or, in TAU's "
+        "layout, the moment that several devices recorded)",
+    )
 
 
 def keep_accelerator_free() -> None:

@@ -29,6 +29,7 @@ from absl import flags
 from asc_jax.cli import reject_words, run
 from asc_jax.cli.campaign_flags import (
     check_overrides,
+    define_cluster_flag,
     end_if_failed,
     keep_accelerator_free,
     numbers,
@@ -90,6 +91,7 @@ def define_flags() -> None:
         False,
         "Train the seeds of a fold in one process; on a GPU, in one program",
     )
+    define_cluster_flag()
     flags.DEFINE_bool("collect_only", False, "Run nothing: write the tables of what is done")
     OVERRIDES.extend(take_overrides())
     OF_SECOND.extend(take_overrides("against"))
@@ -125,7 +127,7 @@ def main(
         failed = processes.carry_out(runs, out / ".jax_cache", together=values.seeds_together)
         if len(failed) == len(runs):
             end_if_failed(failed)
-    collected = collect(runs, labels)
+    collected = collect(runs, labels, cluster=values.cluster)
     paths = crossval_report.write(collected, out)
     print(crossval_report.as_words(collected, "txt"))
     print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")

@@ -31,6 +31,7 @@ from absl import flags
 from asc_jax.cli import reject_words, run
 from asc_jax.cli.campaign_flags import (
     check_overrides,
+    define_cluster_flag,
     end_if_failed,
     keep_accelerator_free,
     numbers,
@@ -120,6 +121,7 @@ def define_flags() -> None:
         False,
         "Train the seeds of a network in one process; on a GPU, in one program",
     )
+    define_cluster_flag()
     flags.DEFINE_bool("collect_only", False, "Run nothing: write the tables of what is done")
     OVERRIDES.extend(take_overrides())
     OF_STUDENT.extend(take_overrides("student"))
@@ -189,6 +191,7 @@ def main(
         {system.name: system.label for system in (*teachers, *students)},
         describe(values, config, section),
         in_file(out / LOGITS, teacher_runs, config.data.train_split),
+        cluster=values.cluster,
     )
     paths = distil_report.write(collected, out)
     print(distil_report.as_words(collected, "txt"))

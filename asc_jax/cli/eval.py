@@ -3,7 +3,8 @@
 usage: asc-jax eval --workdir RUN [options]
 
 Prints accuracy and log loss and writes results.json, output.csv, truth.csv, pictures and
-report.html, which has it all, into RUN, or into RUN/best_checkpoint.
+report.html, which has it all, into RUN, or into RUN/best_checkpoint. The page has the most confused
+clips to listen to; --nosounds leaves them out, where recordings may not be passed on.
 
 examples:
   asc-jax eval --workdir runs/splits/5pct
@@ -20,12 +21,14 @@ from absl import flags
 
 from asc_jax import features
 from asc_jax.cli import prepare_jax, reject_words, run
+from asc_jax.cli.campaign_flags import define_cluster_flag
+from asc_jax.cli.config_flag import flat, read_config
 from asc_jax.cli.shared_flags import define_replica_flags, define_run_flags, start_replicas
 from asc_jax.data import held_out
 from asc_jax.data.clips import clips_in_both, official_splits, open_for
 from asc_jax.errors import UserError, printable
-from asc_jax.evaluation import analysis, evaluate, result_files
-from asc_jax.evaluation.report import figures, report
+from asc_jax.evaluation import analysis, evaluate, intervals, result_files, run_card
+from asc_jax.evaluation.report import figures, report, sounds
 from asc_jax.machine import files
 
 log = logging.getLogger("asc_jax")
@@ -36,6 +39,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "Built data set, if it has moved (default: as in training)"
     )
+    define_cluster_flag()
+    flags.DEFINE_bool("sounds", True, "Put the most confused clips into report.html, to listen to")
     define_replica_flags()
 
 
@@ -74,6 +79,11 @@ def main(argv) -> None:
     results["segments"] = analysis.by_segment(predictions)
     results["calibration"] = analysis.calibrate(predictions, validation)
     results["most_confused"] = analysis.most_confused(predictions)
+    results["intervals"] = intervals.of_predictions(predictions, flags.FLAGS.cluster)
+    results["by_class_and_value"] = intervals.by_class_and_value(predictions)
+    results["run"] = run_card.describe(
+        workdir, config, extra, data_dir=data_dir, changed=_changed(config)
+    )
     print(report.results_table(results))
     out = evaluate.output_folder(workdir, checkpoint)
     with files.writing_to(out):
@@ -89,6 +99,20 @@ def main(argv) -> None:
         result_files.write_results(results, out)  # last: where it is, all the rest is
     names = " ".join(path.name for path in pictures)
     print(f"\nwritten to {out}: results.json output.csv truth.csv {names} report.html")
+
+
+def _changed(config) -> dict:
+    """Return the values of a config that are not those of `base.py`; names of classes aside."""
+    given, defaults = (flat(each.to_dict()) for each in (config, read_config("base.py", [])))
+    return {
+        name: value
+        for name, value in given.items()
+        if not name.startswith("config.labels.") and _plain(value) != _plain(defaults.get(name))
+    }
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value  # as it comes back from a file
 
 
 def _in_both(config, data_dir) -> dict | None:
@@ -124,11 +148,13 @@ def _held_out(experiment, variables, data_dir, extra) -> evaluate.Predictions | 
 
 
 def _write_report(results, config, clips, workdir, out, curve) -> None:
-    """Write `report.html`, with the spectrograms of the most confused clips."""
+    """Write `report.html`, with the spectrograms and the sounds of the most confused clips."""
     numbers = [clip["number"] for clip in results["most_confused"]]
-    log_mels = []
+    log_mels, heard = [], []
     for batch in clips.batches(numbers, max(len(numbers), 1)):
         log_mels = np.asarray(features.log_mel(batch["audio"], **config.features))[..., 0]
+        if flags.FLAGS.sounds:
+            heard = sounds.embedded(batch["audio"], config.features.sample_rate)
     content = report.as_html(
         results,
         log_mels,
@@ -139,6 +165,7 @@ def _write_report(results, config, clips, workdir, out, curve) -> None:
         },
         metrics_jsonl_path=workdir / "metrics.jsonl",
         learning_curve=curve,
+        sounds=heard,
     )
     files.write_atomically(out / "report.html", content)
 

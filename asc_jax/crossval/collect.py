@@ -4,8 +4,9 @@
 
 `folds`, `seeds`, `classes` (names), `systems` (name → label), `stored_dtypes`, `code_versions`,
 `over_budget`, `trained_and_tested` (each title → what), `lacking` (fold → classes without a clip
-in it), `in_several_classes` and `in_several_folds` (numbers of recordings with clips of several),
-`level`, `n_replicates`;
+in it), `clusters` (a word for what is resampled, see `clusters`; `recordings` below are these),
+`in_several_classes` and `in_several_folds` (numbers of recordings with clips of several), `level`,
+`n_replicates`;
 `runs`: one dict per run: `system`, `fold`, `seed`, `workdir`, `n_clips` and the figures;
 `results`: system →
   `config`, `complexity`;
@@ -44,6 +45,7 @@ def collect(
     labels: Mapping[str, str],
     *,
     n_replicates: int = bootstrap.N_REPLICATES,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Return the figures of all runs that are done.
 
@@ -51,6 +53,7 @@ def collect(
       runs: of the whole cross-validation.
       labels: system → its label; with two of them, the first is compared with the second.
       n_replicates: of each interval and test.
+      cluster: group column whose values are resampled; None: recordings or moments.
 
     Raises:
       UserError: no run is done, runs were tested on different clips, or a workdir belongs to a
@@ -61,7 +64,7 @@ def collect(
     if not done:
         run, reason = next(iter(reasons.items()))
         raise UserError(f"no figures: none of the {len(runs)} runs is done: {run.title}: {reason}")
-    answers = read_all(done)
+    answers = read_all(done, cluster)
     folds = list(dict.fromkeys(run.fold for run in runs))
     systems: dict[str, dict[str, dict[int, Answers]]] = {}
     for fold in folds:
@@ -76,6 +79,7 @@ def collect(
         "folds": folds,
         "seeds": sorted({run.seed for run in runs}),
         "classes": list(classes),
+        "clusters": next(iter(answers.values())).clusters,
         "systems": dict(labels),
         **_about(answers, classes),
         "level": bootstrap.LEVEL,

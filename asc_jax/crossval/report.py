@@ -162,7 +162,7 @@ def _pooled_table(collected: Mapping[str, Any]) -> Table:
         for name, row in _pooled(collected).items()
     ]
     level = f"{100 * collected['level']:g} % interval"
-    header = ["system", "clips", "recordings", "macro average, %", level, "all clips, %"]
+    header = ["system", "clips", collected["clusters"], "macro average, %", level, "all clips, %"]
     return Table("The clips of the folds that are done, together", [*header, "log loss"], rows)
 
 
@@ -193,7 +193,7 @@ def _folds(collected: Mapping[str, Any]) -> Table:
         if compared:
             cells += [points(compared["by_fold"].get(fold))]
         rows.append([fold, *sizes, *cells])
-    header = ["tested on", "clips", "recordings", *_labels(collected).values()]
+    header = ["tested on", "clips", collected["clusters"], *_labels(collected).values()]
     header += ["difference"] * bool(compared)
     return Table("Macro average accuracy by fold, %", header, rows)
 
@@ -201,7 +201,7 @@ def _folds(collected: Mapping[str, Any]) -> Table:
 def _classes(collected: Mapping[str, Any]) -> Table:
     results, compared = collected["results"], collected["comparison"]
     pools = _pooled(collected)
-    header = ["class"] + ["clips", "recordings"] * bool(pools)
+    header = ["class"] + ["clips", collected["clusters"]] * bool(pools)
     for name, label in _labels(collected).items():
         header += [f"{label}, by fold"] + [f"{label}, together"] * (name in pools)
     header += ["difference"] * bool(compared)

@@ -5,7 +5,8 @@
 `student`, `teachers` (names), `train_split`, `test_split`, `distill` (the values of that section
 but the files), `impulse_responses` (the section, with `students`, whether they have it too; or
 None), `seeds`, `teacher_seeds`, `classes`, `members` (column → set → its values), `systems` (name →
-label), `stored_dtypes`, `code_versions`, `over_budget`, `trained_and_tested` (title → what),
+label), `clusters` (a word for what is resampled, see `clusters`; `recordings` below are these),
+`stored_dtypes`, `code_versions`, `over_budget`, `trained_and_tested` (title → what),
 `one_class` (title → the class that a network predicts for every clip), `level`, `n_replicates`,
 `teachers_used` and `teachers_left_out` (titles);
 `runs`: one dict per run: `system`, `seed`, `workdir`, `n_clips` and the figures;
@@ -45,6 +46,7 @@ def collect(
     used: Sequence[Run] | None = None,
     *,
     n_replicates: int = bootstrap.N_REPLICATES,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Return the figures of all runs that are done.
 
@@ -54,6 +56,7 @@ def collect(
       about: `student`, `teachers`, `train_split`, `test_split`, `distill` and `impulse_responses`.
       used: the teachers that the students learn from; None: not known, all that are done.
       n_replicates: of each interval and test.
+      cluster: group column whose values are resampled; None: recordings or moments.
 
     Raises:
       UserError: no run is done, runs were tested on different clips, or a workdir belongs to a
@@ -64,7 +67,7 @@ def collect(
     if not done:
         run, reason = next(iter(reasons.items()))
         raise UserError(f"no figures: none of the {len(runs)} runs is done: {run.title}: {reason}")
-    answers = read_all(done)
+    answers = read_all(done, cluster)
     names = answers[done[0]].labels
     classes = names.classes
     teachers = [run for run in runs if run.is_teacher]
@@ -78,6 +81,7 @@ def collect(
         "seeds": sorted({run.seed for run in runs if not run.is_teacher}),
         "teacher_seeds": sorted({run.seed for run in teachers}),
         "classes": list(classes),
+        "clusters": answers[done[0]].clusters,
         "members": {
             column: {name: list(values) for name, values in group.sets.items()}
             for column, group in names.groups.items()

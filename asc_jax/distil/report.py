@@ -209,7 +209,7 @@ def _classes(collected: Mapping[str, Any]) -> Table:
         if compared:
             cells += [points(compared["classes"][name])]
         rows.append([name, *cells])
-    header = ["class", "clips", "recordings", *columns] + ["difference"] * bool(compared)
+    header = ["class", "clips", collected["clusters"], *columns] + ["difference"] * bool(compared)
     return Table("Accuracy by class, %, all seeds", header, rows)
 
 

@@ -12,7 +12,8 @@ set), `epoch`, `step`,
 returns: `stored_dtype` (a dtype's name), a `metrics.summarize` under each dtype's name, and
 `formats`, what each costs; `labels`, the names of classes and groups as `Labels.to_dict` gives
 them. `eval.py` adds `checkpoint` ("last" or "best"), `selection` (what
-chose that), and `validation`, `segments`, `calibration` and `most_confused`, see `analysis`.
+chose that), and `validation`, `segments`, `calibration` and `most_confused`, see `analysis`,
+`intervals` and `by_class_and_value`, see `intervals`, and `run`, see `run_card`.
 """
 
 import csv

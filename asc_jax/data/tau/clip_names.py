@@ -5,7 +5,7 @@ TAU's names read `audio/<scene>-<city>-<location>-<segment>-<cut>-<device>.wav`.
 Source: the data set's documentation (Zenodo record 6337421).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,25 @@ def segment_names(filenames: Iterable[str]) -> np.ndarray:
     """
     names = map(parse, filenames)
     return np.array(["-".join((*name[:4], name.device)) for name in names], dtype=str)
+
+
+def moment_names(filenames: Sequence[str], recordings: Sequence[str]) -> np.ndarray:
+    """Return the recording of each clip, `[n]` str, one for all devices that recorded a moment.
+
+    Only a recording that is named as `segment_names` names it loses its device; others, such as
+    those of a data set that is not in TAU's layout, stay as they are.
+
+    Example:
+        >>> moment_names(["bus-lyon-1200-40200-7-a.wav"], ["bus-lyon-1200-40200-a"]).tolist()
+        ['bus-lyon-1200-40200']
+    """
+    names = []
+    for filename, recording in zip(filenames, recordings, strict=True):
+        fields = filename.removeprefix("audio/").removesuffix(".wav").split("-")
+        of_tau = len(fields) == len(ClipName._fields)
+        of_tau = of_tau and recording == "-".join((*fields[:4], fields[-1]))
+        names.append("-".join(fields[:4]) if of_tau else recording)
+    return np.array(names, dtype=str)
 
 
 def location_names(filenames: Iterable[str]) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 N_REPLICATES = 10_000
 LEVEL = 0.95
+MAX_DRAWN = 5_000_000  # clusters at once, which take 80 MB
 
 
 class Totals(NamedTuple):
@@ -26,6 +27,9 @@ class Totals(NamedTuple):
     correct: np.ndarray  # [n_runs, n_clusters], classified correctly by each run
     clips: np.ndarray  # [n_clusters], all
     label: np.ndarray  # [n_clusters], number of their true class
+    # [n_classes] of the classes that occur, adding up to 1: their weights in an average. None: all
+    # alike, a macro average.
+    weights: np.ndarray | None = None
 
 
 def cluster_totals(correct: np.ndarray, label: np.ndarray, cluster: np.ndarray) -> Totals:
@@ -44,10 +48,22 @@ def cluster_totals(correct: np.ndarray, label: np.ndarray, cluster: np.ndarray) 
     return Totals(np.array(sums), np.bincount(index, minlength=n).astype(float), classes)
 
 
+def weighed_by_clips(totals: Totals) -> Totals:
+    """Return the same with classes that weigh as many clips as they have: the plain accuracy."""
+    clips = np.array([clips.sum() for _, clips in _by_class(totals)])
+    return totals._replace(weights=clips / clips.sum())
+
+
 def macro_average(totals: Totals) -> np.ndarray:
-    """Return `[n_runs]` float64 in [0, 1], the plain mean over classes of their accuracies."""
+    """Return `[n_runs]` float64 in [0, 1], the mean over classes of their accuracies."""
     accuracies = [correct.sum(1) / clips.sum() for correct, clips in _by_class(totals)]
-    return np.mean(accuracies, axis=0)
+    return np.average(accuracies, axis=0, weights=totals.weights)
+
+
+def _weights(totals: Totals) -> np.ndarray:
+    """Return `[n_classes]`, adding up to 1."""
+    n_classes = len(np.unique(totals.label))
+    return np.full(n_classes, 1 / n_classes) if totals.weights is None else totals.weights
 
 
 def _by_class(totals: Totals) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -139,8 +155,8 @@ def paired_test(
     Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989.
     """
     means = totals.correct[:n_first].mean(0) - totals.correct[n_first:].mean(0)  # [n_clusters]
-    classes, index = np.unique(totals.label, return_inverse=True)
-    weighted = means / (np.bincount(index, totals.clips)[index] * len(classes))
+    index = np.unique(totals.label, return_inverse=True)[1]
+    weighted = means * (_weights(totals) / np.bincount(index, totals.clips))[index]
     rng = np.random.default_rng(seed)
     limit = abs(weighted.sum()) - 1e-12  # sums in another order must not separate equal ones
     n_as_far = 0
@@ -153,15 +169,17 @@ def paired_test(
 
 def _resampled(totals: Totals, n_replicates: int, rng: np.random.Generator) -> np.ndarray:
     """Return `[n_replicates, n_runs]` macro averages over resampled clusters."""
-    classes = _by_class(totals)
     average = np.zeros((n_replicates, len(totals.correct)))
-    for correct, clips in classes:
+    for weight, (correct, clips) in zip(_weights(totals), _by_class(totals), strict=True):
         k = len(clips)
-        drawn = rng.integers(0, k, (n_replicates, k - 1)) + k * np.arange(n_replicates)[:, None]
-        # Counted: rng.multinomial takes more than twice as long.
-        weights = np.bincount(drawn.ravel(), minlength=n_replicates * k).reshape(-1, k)
-        average += (weights @ correct.T) / (weights @ clips)[:, None]
-    return average / len(classes)
+        n_at_once = max(1, MAX_DRAWN // k)
+        for first in range(0, n_replicates, n_at_once):
+            n = min(n_at_once, n_replicates - first)
+            drawn = rng.integers(0, k, (n, k - 1)) + k * np.arange(n)[:, None]
+            # Counted: rng.multinomial takes more than twice as long.
+            times = np.bincount(drawn.ravel(), minlength=n * k).reshape(-1, k)
+            average[first : first + n] += weight * (times @ correct.T) / (times @ clips)[:, None]
+    return average
 
 
 def _student(
@@ -192,10 +210,9 @@ def _variances(totals: Totals, systems: Sequence[np.ndarray], n_spare: int) -> t
 
 def _influence(totals: Totals) -> np.ndarray:
     """Return `[n_runs, n_clusters]`, how far each cluster moves a run's macro average."""
-    classes = _by_class(totals)
     influence = []
-    for correct, clips in classes:
+    for weight, (correct, clips) in zip(_weights(totals), _by_class(totals), strict=True):
         k, n = len(clips), clips.sum()
         residual = correct - correct.sum(1, keepdims=True) / n * clips
-        influence.append(residual / (n * len(classes)) * math.sqrt(k / (k - 1)))
+        influence.append(residual * weight / n * math.sqrt(k / (k - 1)))
     return np.concatenate(influence, axis=1)

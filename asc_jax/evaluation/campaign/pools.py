@@ -18,7 +18,7 @@ class Pool(NamedTuple):
 
     seeds: list[int]
     label: np.ndarray  # [n] int
-    recording: np.ndarray  # [n] str
+    recording: np.ndarray  # [n] str, what is resampled, see `clusters`
     groups: Mapping[str, np.ndarray]  # column → [n] str
     columns: Mapping[str, Group]
     predicted: np.ndarray  # [n_seeds, n] int

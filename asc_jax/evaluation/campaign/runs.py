@@ -19,6 +19,7 @@ from asc_jax.data.store import reader as stored
 from asc_jax.data.teacher_logits import paths_of, with_teachers_of
 from asc_jax.errors import UserError, short
 from asc_jax.evaluation.campaign import bootstrap
+from asc_jax.evaluation.campaign.clusters import RECORDINGS, clusters_of
 from asc_jax.evaluation.result_files import stored_summary, upgraded
 from asc_jax.machine import files
 from asc_jax.training.workdir import checkpoints, run_config
@@ -175,8 +176,9 @@ class Answers(NamedTuple):
     filenames: np.ndarray  # [n] str, in rising order
     label: np.ndarray  # [n] int, number of the true class
     predicted: np.ndarray  # [n] int, number of the class that the run predicted
-    recording: np.ndarray  # [n] str
+    recording: np.ndarray  # [n] str, the cluster that a clip is resampled with
     groups: Mapping[str, np.ndarray]  # column → [n] str, "unknown" where it is not known
+    clusters: str = RECORDINGS  # a word for them, see `clusters_of`
 
     @property
     def correct(self) -> np.ndarray:
@@ -189,8 +191,10 @@ class Answers(NamedTuple):
         return stored_summary(self.results)
 
 
-def read_all(runs: Sequence[Run]) -> dict[Run, Answers]:
+def read_all(runs: Sequence[Run], cluster: str | None = None) -> dict[Run, Answers]:
     """Return what each run left; those tested on one split share one array of each kind of name.
+
+    cluster: group column whose values are resampled; None: as `read_answers` gives them.
 
     Raises:
       UserError: a file cannot be read, or runs were tested on different clips of one split.
@@ -198,23 +202,42 @@ def read_all(runs: Sequence[Run]) -> dict[Run, Answers]:
     answers: dict[Run, Answers] = {}
     firsts: dict[str, Run] = {}
     for run in runs:
-        read = run.read()
+        read = clustered(run.read(), cluster)
         first = firsts.setdefault(run.config.data.test_split, run)
         there = answers.get(first, read)
-        if read.labels != there.labels or any(
-            not np.array_equal(getattr(read, name), getattr(there, name))
-            for name in ("filenames", "label", "recording")
-        ):
-            raise UserError(
-                f"{run.workdir} and {first.workdir} were tested on different clips or classes: "
-                "evaluate both on one data set, with asc-jax eval"
-            )
+        require_same_test(run.workdir, read, first.workdir, there)
         answers[run] = there._replace(results=read.results, predicted=read.predicted)
     return answers
 
 
+def require_same_test(workdir: Path, read: Answers, other: Path, there: Answers) -> None:
+    """Raise a `UserError` if two runs were tested on different clips or classes."""
+    if read.labels != there.labels or any(
+        not np.array_equal(getattr(read, name), getattr(there, name))
+        for name in ("filenames", "label", "recording")
+    ):
+        raise UserError(
+            f"{workdir} and {other} were tested on different clips or classes: "
+            "evaluate both on one data set, with asc-jax eval"
+        )
+
+
+def clustered(answers: Answers, column: str | None) -> Answers:
+    """Return the same with the values of a group column as clusters; None: unchanged.
+
+    Raises:
+      UserError: there is no such column.
+    """
+    if column is None:
+        return answers
+    recording, clusters = clusters_of(answers.filenames, answers.recording, answers.groups, column)
+    return answers._replace(recording=recording, clusters=clusters)
+
+
 def read_answers(workdir: Path) -> Answers:
     """Read `results.json`, `output.csv` and `truth.csv`; clips without a label are left out.
+
+    Simultaneous recordings by several devices, as TAU's names tell them, are one recording.
 
     Raises:
       UserError: a file is missing or damaged, or the three are not of one evaluation.
@@ -238,14 +261,16 @@ def read_answers(workdir: Path) -> Answers:
     names = np.array(truth["filename"])
     kept = np.argsort(names, kind="stable")
     kept = kept[label[kept] >= 0]
+    recording, clusters = clusters_of(names, truth["recording"], {})
     answers = Answers(
         results,
         labels,
         filenames=names[kept],
         label=label[kept],
         predicted=np.array([numbers.get(name, -1) for _, name in output])[kept],
-        recording=np.array(truth["recording"])[kept],
+        recording=recording[kept],
         groups={column: np.array(truth[column])[kept] for column in labels.groups},
+        clusters=clusters,
     )
     require_same(workdir, answers.summary, answers.correct, answers.label)
     return answers

@@ -19,6 +19,7 @@ import numpy as np
 from asc_jax.complexity.budget import LayerCost
 from asc_jax.data.tau.published import comparable
 from asc_jax.errors import UserError
+from asc_jax.evaluation import intervals
 from asc_jax.evaluation.report.tables import NONE, percent, shortened, words
 from asc_jax.evaluation.result_files import stored_summary
 from asc_jax.machine import files
@@ -272,11 +273,17 @@ def draw_group(column: str, results: Mapping[str, Any], figure) -> None:
     found = stored_summary(results)["groups"][column]
     known = (comparable(results) or {}).get("baseline", {}).get("groups", {}).get(column)
     axes = figure.subplots()
-    ticks, marks, y = {}, {}, 0
+    ticks, marks, y, has_intervals = {}, {}, 0, False
     for number, (title, accuracy, names) in enumerate(_blocks(results, column)):
         places, values = y + np.arange(len(names)), [found["values"][n]["accuracy"] for n in names]
         colour = (BLUE, GREEN, RED, GREY)[number % 4]
         axes.barh(places, [100 * (value or 0) for value in values], 0.74, color=colour)
+        for place, name in zip(places, names, strict=True):
+            if ends := intervals.of(results, "groups", column, "values", name):
+                whisker = {"color": "white", "lw": 3.4}, {"color": INK, "lw": 1.4}
+                for style in whisker:  # seen on a bar and beside it
+                    axes.hlines(place, 100 * ends["low"], 100 * ends["high"], **style)
+                has_intervals = True
         for place, name, value in zip(places, names, values, strict=True):
             ticks[place] = f"{in_picture(name)}  {percent(value)}"
             if known:
@@ -287,7 +294,10 @@ def draw_group(column: str, results: Mapping[str, Any], figure) -> None:
         if accuracy is not None:
             axes.vlines(100 * accuracy, y - 0.45, places[-1] + 0.45, color=INK, lw=1.4)
         y += len(names) + 1
-    axes.plot([], [], color=INK, lw=1.4, label="all clips of the set" if found["sets"] else "mean")
+    mean = "all clips of the set" if found["sets"] else "mean"
+    axes.plot([], [], "|", color=INK, mew=1.4, ms=14, label=mean)
+    if has_intervals:
+        axes.plot([], [], color=INK, lw=1.4, label=f"{_level(results)} interval")
     if known:
         style = {"ms": 6, "color": INK, "mec": "white", "label": "official baseline, published"}
         axes.plot(list(marks.values()), list(marks), "D", **style)
@@ -309,6 +319,10 @@ def _blocks(results: Mapping[str, Any], column: str) -> list[tuple[str, float | 
     if blocks:
         return blocks + ([("others", None, others)] if others else [])
     return [("", summary["accuracy"], others)]
+
+
+def _level(results: Mapping[str, Any]) -> str:
+    return f"{100 * results['intervals']['level']:g} %"
 
 
 def _height(results: Mapping[str, Any], column: str) -> float:

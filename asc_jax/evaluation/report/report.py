@@ -10,8 +10,10 @@ import numpy as np
 
 from asc_jax.complexity.limits import OVER_BUDGET, TEACHER
 from asc_jax.data.tau.published import comparable, left_out
+from asc_jax.evaluation import intervals
 from asc_jax.evaluation.calibration import N_BINS
 from asc_jax.evaluation.report import figures, tables
+from asc_jax.evaluation.report.sounds import Sound
 from asc_jax.evaluation.report.tables import Table, percent, shortened, words
 from asc_jax.evaluation.result_files import stored_summary
 
@@ -39,6 +41,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         published_left_out=left_out(results),
         over_budget=OVER_BUDGET,
         teacher=TEACHER,
+        interval=intervals.of,
     )
     return "\n".join(textwrap.fill(line, _WIDTH) for line in text.split("\n"))
 
@@ -67,6 +70,7 @@ def as_html(
     *,
     metrics_jsonl_path: str | Path,
     learning_curve: Path | None,
+    sounds: Sequence[Sound] = (),
 ) -> str:
     """Return the page.
 
@@ -75,6 +79,7 @@ def as_html(
       log_mels, axes: of `most_confused`, see `figures.spectrograms`.
       metrics_jsonl_path: the training log.
       learning_curve: a PNG drawn of it, or None.
+      sounds: of `most_confused`, or none.
     """
     log_mels = np.asarray(log_mels)
     return tables.fill(
@@ -85,6 +90,9 @@ def as_html(
         pictures=figures,
         classes=[*stored_summary(results)["classes"]],
         words=words,
+        interval=intervals.of,
+        no_width=intervals.no_width,
+        sounds=sounds,
         max_numbered=figures.MAX_NUMBERED,
         n_bins=N_BINS,
         heat=heat,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asc_jax.data.tau.published import comparable
+from asc_jax.evaluation import intervals
 
 NONE = "–"
 MAX_NAME = 40  # characters of a class or a value in plain text
@@ -149,28 +150,34 @@ def make(name: str, *content: Any, template: Path = TEMPLATES / "tables.txt") ->
     return Table(title, header, [row.split(" | ") for row in rows])
 
 
-def accuracy(results: Mapping[str, Any]) -> dict[str, Table]:
+def accuracy(results: Mapping[str, Any], *, with_intervals: bool = False) -> dict[str, Table]:
     """Return the accuracies as `averages`, by `classes` and by each group column.
 
     The key of a group column's table is `group-<column>`, and of its sets `group-<column>-sets`,
     if it has some. Published figures stand beside ours where the split has some and the clips are
     from the official lists. Log losses, in nats per clip, are those of the stored dtype.
+
+    with_intervals: add the intervals of the stored dtype's accuracies, where the results have some.
     """
     known, stored = comparable(results), results["stored_dtype"]
     systems = {"report": known["report"], "baseline": known["baseline"]} if known else {}
     dtypes = [*dict.fromkeys(("float32", stored))]
     summaries = [results[dtype] for dtype in dtypes]
+    with_intervals = with_intervals and bool(results.get("intervals"))
+    level = [f"{100 * results['intervals']['level']:g} % interval"] if with_intervals else []
 
     def table(what: str, title: str, rows: Sequence[Sequence[str]]) -> Table:
         title = f"{title}: accuracy in %, log loss in nats per clip ({stored})"
         theirs = [f"{name}, published" for name in systems]
-        return Table(title, [what, "clips", *dtypes, "log loss", *theirs], rows)
+        return Table(title, [what, "clips", *dtypes, *level, "log loss", *theirs], rows)
 
     def row(label: str, *path: str, key: str = "accuracy", loss: str = "log_loss") -> list[str]:
         """Return the cells of the figures that stand at a path, such as classes, cat."""
         figures = [_at(summary, path) for summary in summaries]
         n_clips, log_loss = (figures[-1][name] for name in ("n_clips", loss))
-        ours = [count(n_clips), *(percent(each[key]) for each in figures), decimals(log_loss)]
+        ours = [count(n_clips), *(percent(each[key]) for each in figures)]
+        ours += [between(intervals.of(results, *(path or (key,))), percent)] * with_intervals
+        ours += [decimals(log_loss)]
         theirs = [_at(system, path or (key,)) or None for system in systems.values()]
         return [label, *ours, *map(percent, theirs)]
 
