@@ -125,8 +125,8 @@ def _expectations(config) -> tuple[Expectation, ...]:
         ("precision.compute", compute in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
         (
             "precision.stored",
-            stored in precision.STORED_DTYPES,
-            " or ".join(precision.STORED_DTYPES),
+            stored in precision.DEPLOYED_FORMS,
+            " or ".join(precision.DEPLOYED_FORMS),
         ),
     )
 

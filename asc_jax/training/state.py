@@ -16,6 +16,7 @@ from asc_jax.training.optim import ScheduledState
 from asc_jax.types import Array, Params
 
 EMA = "ema"  # in `further`: the exponential moving average of the variables
+RANGES = "ranges"  # in `further`: of the results of the network's operations, `training.aware`
 FIRST_LOSS_SCALE = 2.0**16
 
 
@@ -34,6 +35,14 @@ class TrainState:
     opt_state: optax.OptState
     loss_scale: DynamicScale | None = None
     further: Any = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]] | None:
+        """Return least and largest value by operation, of a training aware of quantisation."""
+        if not (isinstance(self.further, dict) and RANGES in self.further):
+            return None
+        low, high = (self.further[RANGES][end] for end in ("low", "high"))
+        return {name: (float(low[name]), float(high[name])) for name in low}
 
     @property
     def variables(self) -> Params:

@@ -19,8 +19,8 @@ import numpy as np
 
 from asc_jax.complexity import jaxpr_walk
 from asc_jax.errors import UserError
-from asc_jax.export.graph import ACTIVATIONS, ELEMENTWISE, INPUT, REDUCTIONS, Operation
 from asc_jax.models.layers import response_norm
+from asc_jax.operations.graph import ACTIVATIONS, ELEMENTWISE, INPUT, REDUCTIONS, Operation
 from asc_jax.types import Params
 
 N_CLIPS = 89  # in the traced batch: a length that no other axis is likely to have
