@@ -32,8 +32,8 @@ class OpenRun(NamedTuple):
 
     name: of its config. experiment: the config, bound. variables: `{"params", "batch_stats"}`, not
     rounded. Both are those of the network as deployed (`from_config.deployed`). extra: what the
-    checkpoint says besides. step: of the checkpoint. ranges: of the results of its operations, where
-    the training was aware of the quantisation; None: it was not.
+    checkpoint says besides. step: of the checkpoint. ranges: of the results of its operations,
+    where the training was aware of the quantisation; None: it was not.
     """
 
     name: str

@@ -48,7 +48,7 @@ def cast(tree: Params, dtype: str) -> Params:
     """
     if dtype == INT8:
         raise UserError(
-            "int8 is computed in integers, which asc-jax eval and convert --dtype int8 do: here the "
+            "int8 is computed in integers, which asc-jax eval and convert --dtype int8 do: here "
             f"parameters are stored as {', '.join(STORED_DTYPES)} (--stored float32)"
         )
     if dtype not in STORED_DTYPES:

@@ -66,8 +66,8 @@ def export_int8(
       calibration_clips: those that the network was trained on, as `data.clips` opens them.
       kind: "litert": one file; "c": a folder, the library in C.
       n_calibration_clips: at most as many are taken, evenly spread; ≥ 1.
-      method: a key of `calibrate.METHODS`; None: the ranges are those of the training where that was
-        aware of the quantisation, and of `DEFAULT_METHOD` where it was not.
+      method: a key of `calibrate.METHODS`; None: the ranges are those of the training where that
+        was aware of the quantisation, and of `DEFAULT_METHOD` where it was not.
       out_dir: folder to write to; None: `export` inside the workdir (or its `best_checkpoint`).
       checkpoint: "last" or "best".
       clips: to compare on, as for `export.run.export_run`.
