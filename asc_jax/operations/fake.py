@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from asc_jax.models.kernels.compiler import channels
 from asc_jax.operations import graph
 from asc_jax.operations.graph import INPUT, Operation
 from asc_jax.operations.program import HIGHEST, LOWEST, MAX_BIAS, MAX_WEIGHT, OWN_RANGE
@@ -76,10 +77,10 @@ def weights(params: Params, x: Point) -> tuple[Params, Array]:
     largest = jnp.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)))
     scale = jnp.maximum(largest / MAX_WEIGHT, jnp.abs(bias) / (x.scale * MAX_BIAS))
     scale = jax.lax.stop_gradient(jnp.maximum(scale, MIN_SCALE))
-    steps = jnp.clip(jnp.rint(kernel / scale), -MAX_WEIGHT, MAX_WEIGHT)
+    steps = jnp.clip(jnp.rint(kernel / channels(scale, kernel)), -MAX_WEIGHT, MAX_WEIGHT)
     unit = x.scale * scale  # of the sums
     rounded = {
-        "kernel": _straight_through(kernel, steps * scale),
+        "kernel": _straight_through(kernel, steps * channels(scale, kernel)),
         "bias": _straight_through(bias, jnp.rint(bias / unit) * unit),
     }
     return rounded, scale

@@ -33,7 +33,8 @@ class Recorded(np.ndarray):
         result = getattr(ufunc, method)(*map(_plain, inputs), **options)
         if method != "__call__" or options:
             return result
-        return record(result, getattr(jnp, ufunc.__name__), inputs)
+        function = getattr(jnp, ufunc.__name__)
+        return record(result, lambda *x: function(*_of_one_rank(x)), inputs)
 
     def __array_function__(self, func, types, args, kwargs):
         """Compute a function of NumPy, and note it if it is one of `FUNCTIONS`."""
@@ -96,6 +97,13 @@ def compute(value: np.ndarray, leaves: Sequence[Array], known: dict[int, Array])
             function, arguments = value.source
             known[id(value)] = function(*(compute(x, leaves, known) for x in arguments))
     return known[id(value)]
+
+
+def _of_one_rank(values: Sequence) -> list[Array]:
+    """Return arrays with as many axes as the largest, as NumPy broadcasts them."""
+    values = [jnp.asarray(x) for x in values]
+    n_axes = max(x.ndim for x in values)
+    return [x.reshape((1,) * (n_axes - x.ndim) + x.shape) for x in values]
 
 
 def _plain(x):
