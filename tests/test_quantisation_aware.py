@@ -161,9 +161,32 @@ def test_ranges_move_with_the_batches_until_they_are_frozen():
     ranges = aware.new_ranges({"a": (-1.0, 2.0)}, 1)
     exact = {"a": jnp.array([[4.0, -3.0], [100.0, -100.0]])}
     mask = jnp.array([True, False])
-    moved = aware.moved(ranges, exact, mask, 0.75, None)
+    ends = aware.extremes(exact, mask)
+    moved = aware.moved(ranges, ends, 0.75, None)
     assert (moved["low"]["a"], moved["high"]["a"], moved["n_moving"]) == (-1.5, 2.5, 0)
-    assert aware.moved(moved, exact, mask, 0.75, None) == moved
+    assert aware.moved(moved, ends, 0.75, None) == moved
+
+
+def test_a_few_clips_at_a_time_give_what_all_at_once_do(whole, monkeypatch):
+    parts, _, state = whole
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables[RANGES] = {**state.further[RANGES], "n_moving": np.int32(3)}
+    batch = {"log_mel": network.compute_log_mel(parts.config, small_clips(8, seed=2), 8)}
+    batch["mask"] = np.arange(8) < 7
+
+    def run_with(n_clips):
+        monkeypatch.setattr(aware, "CPU_CLIPS", n_clips)
+        forward = aware.forward(parts.config)
+
+        def loss(params):
+            logits, updates = forward({**variables, "params": params}, batch, None)
+            return (logits**2).sum(), updates[RANGES]
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params)
+
+    some, every = run_with(2), run_with(8)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), some, every)
+    assert some[0][1]["low"][INPUT] != state.ranges[INPUT][0]
 
 
 def test_run_has_moved_ranges_and_statistics_of_the_run_it_began_with(whole, trained):
