@@ -167,6 +167,7 @@ def test_ranges_move_with_the_batches_until_they_are_frozen():
     assert aware.moved(moved, ends, 0.75, None) == moved
 
 
+@pytest.mark.nightly
 def test_a_few_clips_at_a_time_give_what_all_at_once_do(whole, monkeypatch):
     parts, _, state = whole
     variables = {"params": state.params, "batch_stats": state.batch_stats}

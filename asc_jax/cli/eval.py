@@ -3,7 +3,8 @@
 usage: asc-jax eval --workdir RUN [options]
 
 Prints accuracy and log loss and writes results.json, output.csv, truth.csv, pictures and
-report.html, which has it all, into RUN, or into RUN/best_checkpoint.
+report.html, which has it all, into RUN, or into RUN/best_checkpoint. What each storage dtype costs
+stands side by side; int8 is computed in integers, as convert --dtype int8 writes the network.
 
 examples:
   asc-jax eval --workdir runs/splits/5pct
