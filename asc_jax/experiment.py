@@ -26,7 +26,7 @@ from asc_jax.features.augmentation import (
 from asc_jax.machine.named_parts import bind, errors_named, find, require_section, takes
 from asc_jax.models import evaluation, training
 from asc_jax.models.from_config import log_mel_shape, model, n_samples
-from asc_jax.training import config_checks, distillation, optim, state, steps
+from asc_jax.training import aware, config_checks, distillation, optim, state, steps
 from asc_jax.training.losses import LOSSES
 from asc_jax.training.mixed_loss import of_mixed
 from asc_jax.types import Array, Params
@@ -80,7 +80,8 @@ class Experiment:
         """Return the state before the first step; computing in float16 needs a loss scale."""
         scale_loss = self.config.precision.compute == "float16"
         ema = bool(self.config.train.ema)
-        return state.create(variables, tx, scale_loss=scale_loss, ema=ema)
+        ranges = aware.empty_ranges(self.config) if self.config.quantise.aware else None
+        return state.create(variables, tx, scale_loss=scale_loss, ema=ema, ranges=ranges)
 
     def abstract_state(self) -> state.TrainState:
         """Return the shapes and dtypes of the run's `TrainState`."""
@@ -294,6 +295,8 @@ def _shape(shape: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
 
 def train_forward(config, axis_name: str | None = None) -> Callable:
     """Return `(variables, batch, key) -> (logits, updates)`; a batch has `log_mel` and `mask`."""
+    if config.quantise.aware:
+        return aware.forward(config, axis_name)
     forward = training(model(config, train=True, axis_name=axis_name), axis_name)
 
     def of_batch(variables, batch, key):

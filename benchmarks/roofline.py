@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax import features
-from asc_jax.export import reader
-from asc_jax.export.graph import INPUT
 from asc_jax.models import evaluation
 from asc_jax.models.from_config import log_mel_shape, model
+from asc_jax.operations import reader
+from asc_jax.operations.graph import INPUT
 from benchmarks import inputs
 
 FLOAT32 = 4  # bytes

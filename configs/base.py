@@ -92,6 +92,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.distill.weight = 0.02
     config.distill.reduction = "mean"
 
+    # training.aware: train as the integers of 8 bits compute, from init.from_run. calibration finds
+    # the ranges to begin with: "mse", "percentile" or "minmax"; they follow the batches with this
+    # momentum up to freeze_epoch, 0: not at all. See docs/quantisation.md.
+    config.quantise = ml_collections.ConfigDict()
+    config.quantise.aware = False
+    config.quantise.calibration = "mse"
+    config.quantise.freeze_epoch = 0
+    config.quantise.momentum = 0.99
+
     # training.optim.OPTIMISERS and SCHEDULES: AdamW; linear warm-up, then cosine to 0.
     config.optim = ml_collections.ConfigDict({"name": "adamw", "weight_decay": 1e-4})
     config.schedule = ml_collections.ConfigDict()
@@ -99,7 +108,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.schedule.peak_lr = 0.005
     config.schedule.warmup_steps = 2000
 
-    # Arithmetic of the network while training; storage dtype of the deployed parameters.
+    # Arithmetic of the network while training; storage dtype of the deployed parameters, or "int8".
     config.precision = ml_collections.ConfigDict()
     config.precision.compute = "float32"
     config.precision.stored = "float16"

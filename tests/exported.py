@@ -8,9 +8,9 @@ import pytest
 from small import small_config
 
 from asc_jax import experiment, features
-from asc_jax.export.graph import ARTEFACTS
 from asc_jax.export.run import KINDS
 from asc_jax.models.layers import InvertedResidual
+from asc_jax.operations.graph import ARTEFACTS
 from asc_jax.training.workdir import checkpoints, run_config
 
 PACKAGES = {

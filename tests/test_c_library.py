@@ -21,9 +21,10 @@ from test_quantisation import (
 )
 
 from asc_jax.errors import UserError
-from asc_jax.export.graph import INPUT, Operation
-from asc_jax.quantisation import arena, c_library, run, simulate
-from asc_jax.quantisation.program import Program, Reshape, Step, Tensor
+from asc_jax.operations import simulate
+from asc_jax.operations.graph import INPUT, Operation
+from asc_jax.operations.program import Program, Reshape, Step, Tensor
+from asc_jax.quantisation import arena, c_library, run
 
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 SANITISED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")

@@ -13,9 +13,9 @@ from asc_jax import experiment, features
 from asc_jax.errors import UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.export import c_header, check
-from asc_jax.export.graph import ARTEFACTS, INPUT, Operation, compute
 from asc_jax.export.run import KINDS, deploy, export_run, write
 from asc_jax.machine import files
+from asc_jax.operations.graph import ARTEFACTS, INPUT, Operation, compute
 
 INT8_TOLERANCE = 0.05  # of the range of the logits; measured: 0.017
 FILES = {

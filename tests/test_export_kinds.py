@@ -17,12 +17,12 @@ from asc_jax import experiment
 from asc_jax.data.tau import taxonomy
 from asc_jax.errors import UserError
 from asc_jax.export import c_header
-from asc_jax.export.graph import Deployment
 from asc_jax.export.run import KINDS, deploy
 from asc_jax.features import filters
 from asc_jax.models import evaluation
 from asc_jax.models.from_config import model
 from asc_jax.models.layers import ACTIVATIONS
+from asc_jax.operations.graph import Deployment
 from asc_jax.pytorch.weights import from_torch
 
 MAX_BYTES = 128_000

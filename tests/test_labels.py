@@ -24,7 +24,7 @@ from asc_jax.evaluation import analysis, evaluate, metrics, result_files
 from asc_jax.evaluation.calibration import log_probs
 from asc_jax.evaluation.report import figures, report, tables
 from asc_jax.export import c_header
-from asc_jax.export.graph import Deployment
+from asc_jax.operations.graph import Deployment
 from asc_jax.prediction.figure import Timeline
 from asc_jax.prediction.lines import KINDS
 

@@ -15,6 +15,7 @@ LAYERS = (
     "machine features",
     "data models",
     "complexity",
+    "operations",
     "training",
     "experiment",
     "evaluation",

@@ -15,10 +15,11 @@ from asc_jax import experiment, features
 from asc_jax.cli import convert, prepare_data
 from asc_jax.errors import UserError
 from asc_jax.export import check
-from asc_jax.export.graph import INPUT, Operation
 from asc_jax.export.run import deploy
 from asc_jax.models.layers import ConvBn, InvertedResidual
-from asc_jax.quantisation import calibrate, litert, program, run, simulate
+from asc_jax.operations import calibrate, program, simulate
+from asc_jax.operations.graph import INPUT, Operation
+from asc_jax.quantisation import litert, run
 from asc_jax.training.workdir import checkpoints, run_config
 
 

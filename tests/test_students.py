@@ -22,13 +22,14 @@ from asc_jax import experiment
 from asc_jax.complexity import count_macs
 from asc_jax.errors import BadValue, UserError
 from asc_jax.evaluation import evaluate
-from asc_jax.export import check, graph, reader
-from asc_jax.export.graph import ARTEFACTS
+from asc_jax.export import check
 from asc_jax.export.run import deploy
 from asc_jax.models import CNNGRU, MODELS, CPMobile, CPResNet, TFSepNet, evaluation, training
 from asc_jax.models.from_config import deployed, log_mel_shape
 from asc_jax.models.layers import KERNEL_INITS
 from asc_jax.models.precision import n_params
+from asc_jax.operations import graph, reader
+from asc_jax.operations.graph import ARTEFACTS
 from asc_jax.pytorch import files as torch_files
 from asc_jax.pytorch import runs as torch_runs
 from asc_jax.pytorch.networks import layouts

@@ -26,6 +26,7 @@ from asc_jax.complexity import budget
 from asc_jax.errors import UserError
 from asc_jax.evaluation.report.figures import require_png, write_budget_figure
 from asc_jax.experiment import with_labels
+from asc_jax.models import precision
 from asc_jax.models.from_config import log_mel_shape
 from asc_jax.training.config_checks import check_values
 from asc_jax.training.workdir import run_config
@@ -121,9 +122,23 @@ def _notes(totals: Mapping) -> list[str]:
     return [
         f"torchinfo: {totals['macs_torchinfo']:,} MACs, the {norms:,} parameters of BatchNorm "
         "counted once each",
-        f"stored:    {totals['bytes_with_statistics']:,} bytes with running statistics; BatchNorm "
-        f"folded, {totals['n_folded']:,} values, {totals['bytes_folded']:,} bytes",
+        *_stored(totals),
         "verdict:   " + (f"over budget: {', '.join(excess)}" if excess else "within budget"),
+    ]
+
+
+def _stored(totals: Mapping) -> list[str]:
+    """Return what the deployed form holds, and for int8 what the challenge's rule counts of it."""
+    folded = f"{totals['n_folded']:,} values, {totals['bytes_folded']:,} bytes"
+    if totals["stored_dtype"] != precision.INT8:
+        statistics = f"{totals['bytes_with_statistics']:,} bytes with running statistics"
+        return [f"stored:    {statistics}; BatchNorm folded, {folded}"]
+    above = totals["bytes_folded"] - totals["max_bytes"]
+    over = f", {above:,} over the limit if it is held against them" if above > 0 else ""
+    return [
+        f"stored:    BatchNorm folded, {folded}: 1 for a weight, 4 for a bias{over}",
+        f"rule:      the challenge counts 1 byte for each of the {totals['n_params']:,} parameters "
+        "in int8",
     ]
 
 

@@ -43,8 +43,8 @@ from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.data.clips import open_for
 from asc_jax.errors import UserError
 from asc_jax.export.run import KINDS, export_run
+from asc_jax.operations.calibrate import METHODS
 from asc_jax.pytorch import runs as torch_runs
-from asc_jax.quantisation.calibrate import METHODS
 from asc_jax.quantisation.run import DEFAULT_METHOD, N_CALIBRATION_CLIPS, export_int8
 from asc_jax.quantisation.run import KINDS as INT8_KINDS
 from asc_jax.training.workdir import run_config

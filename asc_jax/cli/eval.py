@@ -3,8 +3,10 @@
 usage: asc-jax eval --workdir RUN [options]
 
 Prints accuracy and log loss and writes results.json, output.csv, truth.csv, pictures and
-report.html, which has it all, into RUN, or into RUN/best_checkpoint. The page has the most confused
-clips to listen to; --nosounds leaves them out, where recordings may not be passed on.
+report.html, which has it all, into RUN, or into RUN/best_checkpoint. What each storage dtype costs
+stands side by side; int8 is computed in integers, as convert --dtype int8 writes the network. The
+page has the most confused clips to listen to; --nosounds leaves them out, where recordings may not
+be passed on.
 
 examples:
   asc-jax eval --workdir runs/splits/5pct
@@ -51,9 +53,8 @@ def main(argv) -> None:
     start_replicas()
     workdir = pathlib.Path(flags.FLAGS.workdir)
     checkpoint = flags.FLAGS.checkpoint
-    name, experiment, variables, extra, step = evaluate.open_run(
-        workdir, checkpoint=checkpoint, stored=flags.FLAGS.stored
-    )
+    opened = evaluate.open_run(workdir, checkpoint=checkpoint, stored=flags.FLAGS.stored)
+    name, experiment, variables, extra, step, ranges = opened
     config = experiment.config
     data_dir = flags.FLAGS.data_dir or config.data.dir
     try:
@@ -62,11 +63,14 @@ def main(argv) -> None:
         moved = "" if flags.FLAGS.data_dir else ". If it has moved since training, pass --data_dir"
         raise UserError(f"{error}{moved}") from error
     prepare_jax(workdir)
+    for_int8 = {"ranges": ranges, "calibration_clips": _training_clips(config, data_dir)}
     try:
-        summaries, predictions = evaluate.evaluate_precisions(experiment, variables, clips)
+        summaries, predictions = evaluate.evaluate_precisions(
+            experiment, variables, clips, **for_int8
+        )
     except UserError as error:
         raise UserError(f"the network in {workdir}, step {step}: {error}") from error
-    validation = _held_out(experiment, variables, data_dir, extra)
+    validation = _held_out(experiment, variables, data_dir, extra, for_int8)
     results = evaluate.describe(experiment, name, extra, step) | summaries
     splits = {config.data.train_split, config.data.test_split}
     results["official_lists"] = splits <= official_splits(data_dir)
@@ -131,7 +135,15 @@ def _in_both(config, data_dir) -> dict | None:
     return {"n_clips": len(both), "first": both[0]}
 
 
-def _held_out(experiment, variables, data_dir, extra) -> evaluate.Predictions | None:
+def _training_clips(config, data_dir):
+    """Return the clips that int8 finds its ranges on; None: the data set has them not."""
+    try:
+        return open_for(config, config.data.train_split, data_dir)
+    except UserError:
+        return None
+
+
+def _held_out(experiment, variables, data_dir, extra, for_int8) -> evaluate.Predictions | None:
     """Predict the training locations that this run held out; None if it trained on all."""
     data = experiment.config.data
     if not data.validation_locations:
@@ -144,7 +156,7 @@ def _held_out(experiment, variables, data_dir, extra) -> evaluate.Predictions | 
             f"{data_dir} now leaves {len(trained):,}: what was held out is not known any more. "
             "Pass the data set of the training with --data_dir"
         )
-    return evaluate.evaluate_stored(experiment, variables, clips)
+    return evaluate.evaluate_stored(experiment, variables, clips, **for_int8)
 
 
 def _write_report(results, config, clips, workdir, out, curve) -> None:

@@ -4,7 +4,7 @@ from absl import flags
 
 from asc_jax.evaluation.evaluate import CHECKPOINTS
 from asc_jax.machine import compiler_memory, distributed
-from asc_jax.models.precision import STORED_DTYPES
+from asc_jax.models.precision import DEPLOYED_FORMS
 
 PROCESS_FLAGS = ("distributed", "coordinator", "n_processes", "process_id", "host_timeout_s")
 
@@ -19,7 +19,7 @@ def define_run_flags() -> None:
         "Checkpoint; the best one was selected on the locations held out or, without any, on the "
         "test list",
     )
-    flags.DEFINE_enum("stored", None, STORED_DTYPES, "Storage dtype (default: as in training)")
+    flags.DEFINE_enum("stored", None, DEPLOYED_FORMS, "Storage dtype (default: as in training)")
 
 
 def define_replica_flags() -> None:

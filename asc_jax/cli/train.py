@@ -16,6 +16,7 @@ interrupted by a signal with everything saved (130 by Ctrl-C, 143 by SIGTERM; SI
 SIGUSR2 and SIGXCPU alike)
 """
 
+import functools
 import logging
 import pathlib
 
@@ -66,7 +67,7 @@ def main(argv) -> None:
     hosts.require_same(config=config.to_json(), clips=clips.identity)
     options = {"make_evaluator": make_evaluator, **config.train}
     if config.init.from_run:
-        options["start"] = initial.start
+        options["start"] = functools.partial(initial.start, clips=clips)
     with hosts.own_workdir(workdir) as own, lock.held(own):
         folders = [pathlib.Path(own, folder(config, each.config.seed)) for each in experiments]
         fraction = config.data.validation_locations

@@ -42,8 +42,8 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
     Returns:
       A row for every layer that multiplies or has parameters, in the order of the network; and
       `totals`: the plain values of `measure`, `stored_dtype`, `macs_torchinfo` (the
-      published convention), `n_folded` and `bytes_folded` (BatchNorm folded), `headroom_macs`,
-      `headroom_bytes` (negative: the excess) and `within_budget`.
+      published convention), `n_folded` and `bytes_folded` (BatchNorm folded; in int8 a bias has
+      four bytes), `headroom_macs`, `headroom_bytes` (negative: the excess) and `within_budget`.
 
     Raises:
       UserError: the values describe no network.
@@ -69,7 +69,7 @@ def examine(config: ml_collections.ConfigDict) -> tuple[list[LayerCost], dict]:
         "stored_dtype": stored,
         "macs_torchinfo": sum(torchinfo_macs(macs, variables).values()),
         "n_folded": n_folded,
-        "bytes_folded": n_folded * itemsize,
+        "bytes_folded": cost["bytes_int8"] if stored == precision.INT8 else n_folded * itemsize,
         "headroom_macs": cost["max_macs"] - cost["macs"],
         "headroom_bytes": cost["max_bytes"] - cost["bytes"],
         "within_budget": _fits(cost),

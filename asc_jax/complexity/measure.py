@@ -17,8 +17,9 @@ def measure(config) -> dict:
 
     Returns:
       `macs`, `n_classes`, `n_params`, `bytes` (parameters in the stored dtype, the official rule's
-      figure), `bytes_with_statistics`, `max_macs`, `max_bytes` (never above the task's),
-      `macs_by_layer`, `bytes_by_layer`.
+      figure; of int8 that is one byte for each), `bytes_with_statistics`, `bytes_int8` (of the
+      network in integers, BatchNorm folded: 1 for a weight, 4 for a bias), `max_macs`, `max_bytes`
+      (never above the task's), `macs_by_layer`, `bytes_by_layer`.
 
     Raises:
       UserError: the section `model` describes no network.
@@ -45,6 +46,7 @@ def measure(config) -> dict:
         "n_params": precision.n_params(variables["params"]),
         "bytes": precision.tree_bytes(variables["params"], stored)["total"],
         "bytes_with_statistics": precision.tree_bytes(variables, stored)["total"],
+        "bytes_int8": precision.int8_bytes(variables),
         "max_bytes": min(config.budget.max_bytes, limits.MAX_BYTES),
         "macs_by_layer": dict(macs.by_layer),
         "bytes_by_layer": layer_bytes(variables["params"], itemsize),

@@ -12,11 +12,13 @@ import numpy as np
 
 from asc_jax.data.labels import UNKNOWN, Labels, id_column
 from asc_jax.errors import UserError
-from asc_jax.evaluation import calibration, metrics
+from asc_jax.evaluation import calibration, int8, metrics
 from asc_jax.experiment import Experiment, eval_forward
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import replicas, version
 from asc_jax.models import from_config, precision
+from asc_jax.operations import simulate
+from asc_jax.operations.program import Program, Range
 from asc_jax.training.state import first_layout
 from asc_jax.training.workdir import checkpoints, run_config
 from asc_jax.types import Params
@@ -30,7 +32,8 @@ class OpenRun(NamedTuple):
 
     name: of its config. experiment: the config, bound. variables: `{"params", "batch_stats"}`, not
     rounded. Both are those of the network as deployed (`from_config.deployed`). extra: what the
-    checkpoint says besides. step: of the checkpoint.
+    checkpoint says besides. step: of the checkpoint. ranges: of the results of its operations,
+    where the training was aware of the quantisation; None: it was not.
     """
 
     name: str
@@ -38,6 +41,7 @@ class OpenRun(NamedTuple):
     variables: Params
     extra: Mapping[str, Any]
     step: int
+    ranges: Mapping[str, Range] | None = None
 
 
 class Predictions(NamedTuple):
@@ -125,7 +129,7 @@ def open_run(
         run_config.hold_against(extra["config"], saved[1], workdir)
     deployed, fuse = from_config.deployed(config)
     if as_trained or deployed is config:
-        return OpenRun(name, experiment, state.variables, extra, step)
+        return OpenRun(name, experiment, state.variables, extra, step, state.ranges)
     return OpenRun(name, make_experiment(deployed), fuse(state.variables), extra, step)
 
 
@@ -157,22 +161,37 @@ def restore(experiment: Experiment, workdir, *, name: str = "checkpoints"):
 
 
 def evaluate_precisions(
-    experiment: Experiment, variables: Params, clips
+    experiment: Experiment,
+    variables: Params,
+    clips,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    calibration_clips=None,
 ) -> tuple[dict, Predictions]:
     """Evaluate the network as trained (float32) and as stored in each dtype.
 
     The stored values are computed with in float32, the features too: what is measured is
-    what rounding the parameters and statistics costs.
+    what rounding the parameters and statistics costs. In int8 all is computed in integers.
+
+    Args:
+      experiment: of the network as it is deployed.
+      variables: of it, not rounded.
+      clips: to evaluate on.
+      ranges: for int8, of a quantisation-aware training.
+      calibration_clips: training clips to find the ranges on where there are none. With neither,
+        int8 is left out, unless it is the stored dtype.
 
     Returns:
       `stored_dtype`; `labels`, names as `Labels.to_dict`; by dtype name a `metrics.summarize`; and
       `formats`, by dtype name `bytes` (parameters), `bytes_with_statistics`, `changed_top_scene`
       (clips that get another class than in float32) and `rounding`, what
-      `precision.rounding` says of each leaf. A format that a value overflows has `refused` alone
-      there, the reason. Then the `Predictions` of the stored dtype.
+      `precision.rounding` says of each leaf (nothing for int8, whose `bytes` are those of its
+      weights and biases). A format that a value overflows, or int8 where an operation has no rule
+      in integers, has `refused` alone there, the reason. Then the `Predictions` of the stored
+      dtype.
 
     Raises:
-      UserError: a value overflows the stored dtype, or logits are not finite.
+      UserError: the stored dtype is refused, or logits are not finite.
     """
     stored = experiment.config.precision.stored
     evaluate = make_evaluator(experiment)
@@ -199,12 +218,51 @@ def evaluate_precisions(
             "changed_top_scene": int(np.sum(full_logits.argmax(-1) != logits.argmax(-1))),
             "rounding": [dataclasses.asdict(r) for r in precision.rounding(variables, rounded)],
         }
+    if stored == precision.INT8 or ranges is not None or calibration_clips is not None:
+        given = _add_int8(results, experiment, variables, clips, ranges, calibration_clips)
+        if given is not None:
+            logits = given.logits
+            changed = int(np.sum(full_logits.argmax(-1) != logits.argmax(-1)))
+            results["formats"][precision.INT8]["changed_top_scene"] = changed
+        predictions = given if stored == precision.INT8 else predictions
     results["labels"] = predictions.labels.to_dict()
     return results, predictions
 
 
-def evaluate_stored(experiment: Experiment, variables: Params, clips) -> Predictions:
-    """Evaluate the network in its stored dtype alone, computed with in float32."""
+def _add_int8(results, experiment, variables, clips, ranges, calibration_clips):
+    """Add int8 to the results of `evaluate_precisions`, or why not; return its predictions."""
+    try:
+        integers = int8.make_program(experiment, variables, ranges, calibration_clips)
+    except UserError as error:
+        if results["stored_dtype"] == precision.INT8:
+            raise
+        results["formats"][precision.INT8] = {"refused": str(error)}
+        return None
+    given = _evaluate_int8(experiment, integers, clips)
+    results[precision.INT8] = given.summary
+    n_bytes = {"bytes": integers.n_bytes, "bytes_with_statistics": integers.n_bytes}
+    results["formats"][precision.INT8] = n_bytes | {"rounding": []}
+    return given
+
+
+def _evaluate_int8(experiment: Experiment, integers: Program, clips) -> Predictions:
+    forward, n = int8.make_forward(experiment, integers), replicas.n_replicas()
+    step = replicas.pmap_eval(lambda arrays, batch: forward(arrays, batch["audio"]), n)
+    return _evaluate(step, n, experiment.labels, simulate.arrays(integers), clips)
+
+
+def evaluate_stored(
+    experiment: Experiment,
+    variables: Params,
+    clips,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    calibration_clips=None,
+) -> Predictions:
+    """Evaluate the network in its stored dtype alone; see `evaluate_precisions`."""
+    if experiment.config.precision.stored == precision.INT8:
+        integers = int8.make_program(experiment, variables, ranges, calibration_clips)
+        return _evaluate_int8(experiment, integers, clips)
     deployed = precision.deployed(variables, experiment.config.precision.stored)
     return make_evaluator(experiment)(deployed, clips)
 
@@ -230,6 +288,7 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
     """The part of `results.json` that says what was evaluated."""
     config, cost = experiment.config, experiment.cost
     keys = ("macs", "max_macs", "n_params", "bytes", "bytes_with_statistics", "max_bytes")
+    as_int8 = ("bytes_int8",) if config.precision.stored == precision.INT8 else ()
     return {
         "config": name,
         "split": config.data.train_split,
@@ -241,6 +300,6 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
         "code_version": extra.get("code_version", "unknown"),
         "evaluated_with": version.code_version(),
         "over_budget": not experiment.within_budget,
-        "complexity": {key: cost[key] for key in keys},
+        "complexity": {key: cost[key] for key in (*keys, *as_int8)},
         **({"role": experiment.config.budget.role} if experiment.is_teacher else {}),
     } | {key: extra[key] for key in ("converted_from", "sha256") if key in extra}

@@ -11,6 +11,7 @@ import numpy as np
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import open_run
 from asc_jax.experiment import Experiment
+from asc_jax.training import aware
 from asc_jax.types import Params
 
 
@@ -18,15 +19,17 @@ class Start(NamedTuple):
     """Hold where a training begins.
 
     variables: `{"params", "batch_stats"}`. factors: of each parameter's learning rate, a pytree of
-    float32 scalars like `variables["params"]`; 0: frozen. report: lines for a person.
+    float32 scalars like `variables["params"]`; 0: frozen. report: lines for a person. ranges: of
+    the results, where the training is aware of quantisation (`training.aware`).
     """
 
     variables: Params
     factors: Params
     report: list[str]
+    ranges: Mapping[str, tuple[float, float]] | None = None
 
 
-def start(experiment: Experiment) -> Start:
+def start(experiment: Experiment, clips=None) -> Start:
     """Return the variables that the section `init` of a config asks for.
 
     Every array of the other run is taken that has the name and the shape of one of this network,
@@ -34,14 +37,17 @@ def start(experiment: Experiment) -> Start:
     classes. `init.fresh` and `init.freeze` are patterns of names, separated by commas, as
     `head/*,b6/*`: of parameters that are fresh whatever the other run has, and of those that are
     not trained. A frozen layer's statistics still follow the new clips. The learning rate of what
-    was taken is multiplied by `init.rate`.
+    was taken is multiplied by `init.rate`. A training that is aware of quantisation begins with the
+    network as the other run deploys it, and finds the ranges of its results on `clips`, the
+    training's.
 
     Raises:
       UserError: there is no such run, nothing of it fits, or a pattern fits no parameter.
     """
     init = experiment.config.init
     workdir = pathlib.Path(init.from_run).expanduser()
-    other = open_run(workdir, checkpoint=init.checkpoint, as_trained=True)
+    is_aware = experiment.config.quantise.aware
+    other = open_run(workdir, checkpoint=init.checkpoint, as_trained=not is_aware)
     there = {"params": other.variables["params"], "batch_stats": other.variables["batch_stats"]}
     arrays = _by_name(there)
     variables = jax.tree.map(np.asarray, experiment.variables())
@@ -85,7 +91,13 @@ def start(experiment: Experiment) -> Start:
         f"parameter arrays taken, {len(frozen)} frozen"
     ]
     report += [f"  {line}" for line in left if not line.startswith("batch_stats/")]
-    return Start(variables, factors, report)
+    if not is_aware:
+        return Start(variables, factors, report)
+    if clips is None:
+        raise ValueError("a training that is aware of quantisation needs clips to find ranges on")
+    ranges = aware.find_ranges(experiment.config, variables, clips)
+    report.append(f"ranges of {len(ranges)} results found, to train as integers compute")
+    return Start(variables, factors, report, ranges)
 
 
 def _by_name(tree: Mapping) -> dict[str, np.ndarray]:

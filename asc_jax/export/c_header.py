@@ -14,7 +14,9 @@ import numpy as np
 
 from asc_jax import features
 from asc_jax.errors import UserError
-from asc_jax.export.graph import (
+from asc_jax.features import filters
+from asc_jax.features.augmentation import JITTER
+from asc_jax.operations.graph import (
     ACTIVATIONS,
     ARTEFACTS,
     INPUT,
@@ -22,8 +24,6 @@ from asc_jax.export.graph import (
     Operation,
     compute,
 )
-from asc_jax.features import filters
-from asc_jax.features.augmentation import JITTER
 
 EXTENSION = ".h"
 STEM = "asc_model"

@@ -12,9 +12,9 @@ from asc_jax import features
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import require_finite, softmax
 from asc_jax.experiment import Experiment
-from asc_jax.export.graph import ARTEFACTS, Deployment
 from asc_jax.models import evaluation, precision
 from asc_jax.models.from_config import model
+from asc_jax.operations.graph import ARTEFACTS, Deployment
 from asc_jax.types import Array, Params
 
 TOLERANCE = 1e-3  # on logits
@@ -37,7 +37,8 @@ def make_reference(experiment: Experiment, variables: Params, deployment: Deploy
     the network that `eval.py` evaluates.
     """
     config = experiment.config
-    rounded = precision.deployed(variables, config.precision.stored)
+    stored = config.precision.stored  # of int8, `convert --dtype int8` compares the integers
+    rounded = precision.deployed(variables, "float32" if stored == precision.INT8 else stored)
 
     @jax.jit
     def reference(variables: Params, rounded: Params, audio: Array):

@@ -15,15 +15,15 @@ import jax
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.export.graph import (
+from asc_jax.features.front_end import LOG_OFFSET
+from asc_jax.machine.optional_packages import require, require_tensorflow
+from asc_jax.operations.graph import (
     ELEMENTWISE,
     INPUT,
     REDUCTIONS,
     Deployment,
     Operation,
 )
-from asc_jax.features.front_end import LOG_OFFSET
-from asc_jax.machine.optional_packages import require, require_tensorflow
 
 EXTENSION = ".tflite"
 METADATA_NAME = "asc_jax"

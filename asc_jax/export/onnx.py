@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from asc_jax.export.graph import (
+from asc_jax.features.front_end import LOG_OFFSET
+from asc_jax.machine.optional_packages import require
+from asc_jax.operations.graph import (
     ARTEFACTS,
     ELEMENTWISE,
     INPUT,
@@ -17,8 +19,6 @@ from asc_jax.export.graph import (
     Deployment,
     Operation,
 )
-from asc_jax.features.front_end import LOG_OFFSET
-from asc_jax.machine.optional_packages import require
 
 OPSET = 17  # the first with STFT
 IR_VERSION = 8  # that opset's own

@@ -10,18 +10,16 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-import jax
-import numpy as np
-
 from asc_jax.complexity import limits
 from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import open_run, output_folder
 from asc_jax.experiment import Experiment
-from asc_jax.export import c_header, check, litert, onnx, reader, stablehlo
-from asc_jax.export.graph import ARTEFACTS, Deployment, Operation
+from asc_jax.export import c_header, check, litert, onnx, stablehlo
 from asc_jax.machine import files, version
 from asc_jax.models import evaluation, precision
-from asc_jax.models.from_config import log_mel_shape, model
+from asc_jax.models.from_config import model
+from asc_jax.operations import network, reader
+from asc_jax.operations.graph import ARTEFACTS, Deployment
 from asc_jax.types import Params
 
 # Kind → the module that writes it (`build`, EXTENSION) and reads it back (`load`).
@@ -98,31 +96,12 @@ def deploy(
       UserError: a value overflows the dtype or is not finite, or a primitive has no rule.
     """
     config, operations, own = experiment.config, [], None
-    apply = evaluation(model(config))
     try:
-        operations = reader.read(apply, variables, log_mel_shape(config))
-        # Single numbers of the program, such as what is added to a variance, are not rounded.
-        numbers = {op.name: op.arrays for op in operations if _is_number(op)}
-        params = {op.owner: op.arrays for op in operations if op.name not in numbers}
+        operations = network.read(config, variables, weights)
     except reader.UnknownPrimitive:
         if not any_network:
             raise
-        params = variables
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.all(np.isfinite(leaf)):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise UserError(
-                f"{name}, its BatchNorm folded in, holds NaN or inf: the run's training diverged "
-                "or its weights are corrupted. Take --checkpoint best, if there is one, or train "
-                "again"
-            )
-    params = jax.tree.map(np.asarray, precision.cast(params, weights))
-    if not operations:
-        own = apply, params
-    else:
-        params |= jax.tree.map(np.float32, numbers)
-        for op in operations:
-            op.arrays = params[op.owner]
+        own = evaluation(model(config)), network.rounded(variables, weights)
     metadata = {
         "classes": json.dumps(config.labels.classes),
         "sample_rate": str(config.features.sample_rate),
@@ -141,10 +120,6 @@ def deploy(
     elif not experiment.within_budget or n_bytes > experiment.cost["max_bytes"]:
         metadata["budget"] = f"over budget: {n_bytes:,} bytes, {experiment.cost['macs']:,} MACs"
     return deployment
-
-
-def _is_number(op: Operation) -> bool:
-    return op.kind == "constant" and op.arrays["value"].size == 1
 
 
 def write(contents: Mapping[pathlib.Path, bytes]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import export
 
 from asc_jax import features
-from asc_jax.export.graph import Deployment
+from asc_jax.operations.graph import Deployment
 from asc_jax.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")

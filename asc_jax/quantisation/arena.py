@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from asc_jax.quantisation.program import Program, Reshape
+from asc_jax.operations.program import Program, Reshape
 
 MAX_ROUNDS = 100
 

@@ -20,8 +20,8 @@ import numpy as np
 from asc_jax.errors import UserError
 from asc_jax.export import c_header
 from asc_jax.export.c_header import comment
+from asc_jax.operations.program import Add, Conv, Mean, Pool, Program, Reshape, Step
 from asc_jax.quantisation import arena
-from asc_jax.quantisation.program import Add, Conv, Mean, Pool, Program, Reshape, Step
 
 FOLDER = "asc_int8"
 SOURCES = pathlib.Path(__file__).with_name("c_sources")

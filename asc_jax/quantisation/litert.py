@@ -17,7 +17,7 @@ import numpy as np
 
 from asc_jax.export.litert import METADATA_NAME, runner
 from asc_jax.machine.optional_packages import require
-from asc_jax.quantisation.program import (
+from asc_jax.operations.program import (
     LOWEST,
     Add,
     Conv,

@@ -11,6 +11,7 @@ from asc_jax.errors import UserError, short
 from asc_jax.features import filters
 from asc_jax.machine.named_parts import require_section
 from asc_jax.models import precision
+from asc_jax.operations.calibrate import METHODS
 
 log = logging.getLogger("asc_jax")
 
@@ -27,6 +28,7 @@ WHOLE_NUMBERS = {  # far beyond any use, and below what JAX's integers or a mach
     "train.checkpoint_every_epochs": (1, 10**6),
     "train.keep_checkpoints": (1, 10**6),
     "train.n_seeds": (1, 1000),
+    "quantise.freeze_epoch": (0, 10**6),
 }
 NUMBERS = (  # with the former, what has to be a number before it is compared with one
     "data.validation_locations",
@@ -34,6 +36,7 @@ NUMBERS = (  # with the former, what has to be a number before it is compared wi
     "train.ema",
     "train.clip_norm",
     "init.rate",
+    "quantise.momentum",
     "budget.max_macs",
     "budget.max_bytes",
     "features.sample_rate",
@@ -58,6 +61,7 @@ SECTIONS = [
     "init",
     "loss",
     "distill",
+    "quantise",
     "optim",
     "schedule",
     "precision",
@@ -122,11 +126,12 @@ def _expectations(config) -> tuple[Expectation, ...]:
         ("data.clip_s", low <= config.data.clip_s <= high, f"in {low:g} … {high:g}"),
         *_of_features(config.features, config.data.clip_s),
         *_of_init(config.init),
+        *_of_quantise(config),
         ("precision.compute", compute in COMPUTE_DTYPES, " or ".join(COMPUTE_DTYPES)),
         (
             "precision.stored",
-            stored in precision.STORED_DTYPES,
-            " or ".join(precision.STORED_DTYPES),
+            stored in precision.DEPLOYED_FORMS,
+            " or ".join(precision.DEPLOYED_FORMS),
         ),
     )
 
@@ -198,6 +203,20 @@ def _of_init(init) -> tuple[Expectation, ...]:
         *(
             (f"init.{name}", not init[name] or bool(init.from_run), "empty without init.from_run")
             for name in ("fresh", "freeze")
+        ),
+    )
+
+
+def _of_quantise(config) -> tuple[Expectation, ...]:
+    quantise, aware = config.quantise, config.quantise.aware
+    return (
+        ("quantise.calibration", quantise.calibration in METHODS, " or ".join(METHODS)),
+        ("quantise.momentum", 0 <= quantise.momentum < 1, "in [0, 1)"),
+        ("init.from_run", bool(config.init.from_run) or not aware, "a run, for quantise.aware"),
+        (
+            "precision.compute",
+            config.precision.compute == "float32" or not aware,
+            "float32, for quantise.aware",
         ),
     )
 

@@ -21,6 +21,8 @@ def place_state(state: TrainState, config, batch_size: int, n: int | None = None
       n: over the first n replicas of this process; None: over all.
     """
     placed = replicas.replicate(state, n)
+    if config.quantise.aware:  # whose program writes over no such memory
+        return placed
     n_clips = -(-batch_size // (n or jax.device_count()))
     log_mel = jax.ShapeDtypeStruct((n_clips, *log_mel_shape(config)), "float32")
     shapes = scratch_shapes(model(config, train=True), state.variables, log_mel)

@@ -9,9 +9,9 @@ import numpy as np
 
 from asc_jax.errors import UserError
 from asc_jax.machine import hosts, replicas
-from asc_jax.training import not_finite
+from asc_jax.training import aware, not_finite
 from asc_jax.training.batches import Call, StepBatches
-from asc_jax.training.state import TrainState, first_layout
+from asc_jax.training.state import RANGES, TrainState, first_layout
 from asc_jax.training.workdir import best, checkpoints, journal, provenance, run_config
 
 
@@ -116,7 +116,12 @@ class Run:
         print(*begin.report, sep="\n", flush=True)
         state = self.experiment.new_state(begin.variables, self.tx)
         inner = state.opt_state.inner._replace(factors=begin.factors)
-        return state.replace(opt_state=state.opt_state._replace(inner=inner))
+        state = state.replace(opt_state=state.opt_state._replace(inner=inner))
+        if begin.ranges is None:
+            return state
+        n_moving = self.experiment.config.quantise.freeze_epoch * self.steps_per_epoch
+        ranges = aware.new_ranges(begin.ranges, n_moving)
+        return state.replace(further={**state.further, RANGES: ranges})
 
     def owes_evaluation(self, every_epochs: int) -> bool:
         """Return whether the run was killed after it saved an epoch and before it evaluated it."""

@@ -16,6 +16,7 @@ from asc_jax.training.optim import ScheduledState
 from asc_jax.types import Array, Params
 
 EMA = "ema"  # in `further`: the exponential moving average of the variables
+RANGES = "ranges"  # in `further`: of the results of the network's operations, `training.aware`
 FIRST_LOSS_SCALE = 2.0**16
 
 
@@ -34,6 +35,14 @@ class TrainState:
     opt_state: optax.OptState
     loss_scale: DynamicScale | None = None
     further: Any = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]] | None:
+        """Return least and largest value by operation, of a training aware of quantisation."""
+        if not self._ranges:
+            return None
+        low, high = (self._ranges[RANGES][end] for end in ("low", "high"))
+        return {name: (float(low[name]), float(high[name])) for name in low}
 
     @property
     def variables(self) -> Params:
@@ -62,7 +71,12 @@ class TrainState:
     @property
     def model_state(self) -> dict:
         """Return the collections that a network updates in training."""
-        return {"batch_stats": self.batch_stats}
+        return {"batch_stats": self.batch_stats, **self._ranges}
+
+    @property
+    def _ranges(self) -> dict:
+        has_ranges = isinstance(self.further, dict) and RANGES in self.further
+        return {RANGES: self.further[RANGES]} if has_ranges else {}
 
     def saved(self) -> "TrainState":
         """Return what a checkpoint holds of it."""
@@ -70,6 +84,9 @@ class TrainState:
 
     def with_model_state(self, updates: dict) -> "TrainState":
         """Return the state with the collections that a network has updated."""
+        if RANGES in updates:
+            updates = dict(updates)
+            updates["further"] = {**self.further, RANGES: updates.pop(RANGES)}
         return self.replace(**updates)
 
 
@@ -85,7 +102,7 @@ class ProgramState(TrainState):
     @property
     def model_state(self) -> dict:
         """Return the collections that a network updates in training, and the memory."""
-        return {"batch_stats": self.batch_stats, "scratch": self.scratch}
+        return {"batch_stats": self.batch_stats, "scratch": self.scratch, **self._ranges}
 
     def saved(self) -> TrainState:
         """Return what a checkpoint holds of it: all but the memory."""
@@ -98,13 +115,16 @@ def create(
     *,
     scale_loss: bool = False,
     ema: bool = False,
+    ranges: Params | None = None,
 ) -> TrainState:
     """Return the state before the first step, from `{"params", "batch_stats"}`.
 
     scale_loss: for float16, whose smallest number is 6e-8: start at 2¹⁶, halve after every
     gradient that overflowed, double after 2,000 in a row that did not. ema: keep an average of the
-    variables, which `TrainState.averaged` moves on.
+    variables, which `TrainState.averaged` moves on. ranges: of the results, see `training.aware`.
     """
+    further = {EMA: dict(variables)} if ema else {}
+    further |= {} if ranges is None else {RANGES: ranges}
     loss_scale = DynamicScale(
         fin_steps=jnp.zeros((), jnp.int32), scale=jnp.full((), FIRST_LOSS_SCALE, jnp.float32)
     )
@@ -114,7 +134,7 @@ def create(
         batch_stats=variables["batch_stats"],
         opt_state=tx.init(variables["params"]),
         loss_scale=loss_scale if scale_loss else None,
-        further={EMA: dict(variables)} if ema else None,
+        further=further or None,
     )
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.export.graph import INPUT, Operation
+from asc_jax.operations.graph import INPUT, Operation
 
 LOWEST, HIGHEST = -128, 127  # of int8
 MAX_WEIGHT = 127
@@ -152,7 +152,7 @@ def build(
     """Return the integer program of a network.
 
     Args:
-      operations: as `export.reader.read` returns them, BatchNorms folded.
+      operations: as `reader.read` returns them, BatchNorms folded.
       shape: of one clip's log-mel.
       ranges: least and largest value by the name of an operation, and of `INPUT`, as
         `calibrate.calibrate` returns them; those of `OWN_RANGE` are used.

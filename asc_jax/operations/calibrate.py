@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.export import graph
-from asc_jax.export.graph import INPUT, Operation
-from asc_jax.quantisation import simulate
-from asc_jax.quantisation.program import HIGHEST, LOWEST, OWN_RANGE, Program, Range, tensor
+from asc_jax.operations import graph, simulate
+from asc_jax.operations.graph import INPUT, Operation
+from asc_jax.operations.program import HIGHEST, LOWEST, OWN_RANGE, Program, Range, tensor
 from asc_jax.types import Array, Params
 
 BATCH_SIZE = 16

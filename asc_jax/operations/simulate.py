@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asc_jax.export.graph import is_whole
 from asc_jax.models.kernels.compiler import EXACT, channels
-from asc_jax.quantisation.program import (
+from asc_jax.operations.graph import is_whole
+from asc_jax.operations.program import (
     ADD_SHIFT,
     HIGHEST,
     LOWEST,

@@ -161,9 +161,14 @@ def results(operations: Sequence[Operation], params: Params, log_mel: Array) -> 
     found = {INPUT: log_mel}
     for op in operations:
         inputs = [found[name] for name in op.inputs]
-        y = _COMPUTE[op.kind](op, params.get(op.owner, {}), *inputs)
-        found[op.name] = ACTIVATIONS[op.activation](y) if op.activation else y
+        found[op.name] = result(op, params.get(op.owner, {}), *inputs)
     return found
+
+
+def result(op: Operation, params: Params, *inputs: Array) -> Array:
+    """Return the result of one operation, of its float32 arrays and of its inputs."""
+    y = _COMPUTE[op.kind](op, params, *inputs)
+    return ACTIVATIONS[op.activation](y) if op.activation else y
 
 
 def is_whole(size, padding, image) -> bool:

@@ -19,8 +19,10 @@ import numpy as np
 
 from asc_jax.complexity import jaxpr_walk
 from asc_jax.errors import UserError
-from asc_jax.export.graph import ACTIVATIONS, ELEMENTWISE, INPUT, REDUCTIONS, Operation
 from asc_jax.models.layers import response_norm
+from asc_jax.operations import recorded
+from asc_jax.operations.graph import ACTIVATIONS, ELEMENTWISE, INPUT, REDUCTIONS, Operation
+from asc_jax.operations.recorded import Recorded
 from asc_jax.types import Params
 
 N_CLIPS = 89  # in the traced batch: a length that no other axis is likely to have
@@ -67,10 +69,44 @@ def read(apply: Callable, variables: Params, shape: tuple[int, ...]) -> list[Ope
         return _simplified(_traced(apply, variables, shape))
 
 
+def read_function(
+    apply: Callable, variables: Params, shape: tuple[int, ...]
+) -> tuple[list[Operation], Callable[[Params], Params]]:
+    """Return the operations of a network, and their arrays as a function of its variables.
+
+    Args:
+      apply, shape: see `read`.
+      variables: floating arrays; only their structure and shapes matter.
+
+    Returns:
+      The operations, whose arrays mean nothing, and `variables -> {owner: arrays}`, which JAX
+      traces and differentiates: kernels and biases with BatchNorm folded in.
+
+    Raises:
+      UnknownPrimitive: there is no rule for a primitive.
+
+    Example:
+      >>> operations, arrays = read_function(lambda v, x: x @ (2 * v), jnp.ones((3, 1)), (3,))
+      >>> arrays(jnp.array([[1.0], [2.0], [3.0]]))[operations[0].owner]["kernel"].ravel().tolist()
+      [2.0, 4.0, 6.0]
+    """
+    leaves, tree = jax.tree.flatten(variables)
+    rng = np.random.default_rng(0)  # no two values are equal by chance, as those of a fresh network
+    drawn = [recorded.leaf(rng.uniform(0.5, 1.5, np.shape(x)), k) for k, x in enumerate(leaves)]
+    operations = read(apply, jax.tree.unflatten(tree, drawn), shape)
+
+    def arrays(variables: Params) -> Params:
+        leaves, known = jax.tree.leaves(variables), {}
+        own = {op.owner: op.arrays for op in operations}
+        return jax.tree.map(lambda x: recorded.compute(x, leaves, known), own)
+
+    return operations, arrays
+
+
 def _traced(apply: Callable, variables: Params, shape: tuple[int, ...]) -> dict[str, Operation]:
     """Return the operations as they are traced, by name; the result is the last one."""
     clips = jax.ShapeDtypeStruct((N_CLIPS, *shape), jnp.float32)
-    closed = jax.make_jaxpr(apply)(variables, clips)
+    closed = jax.make_jaxpr(apply)(jax.tree.map(_shape_of, variables), clips)
     operations = {INPUT: Operation("input", INPUT, [], shape)}
     leaves = map(_wide, jax.tree.leaves(variables))
     (result,) = _run(operations, closed, [*leaves, operations[INPUT]], ())
@@ -110,7 +146,15 @@ def _argument(op: Operation, operations, like: Operation, pattern) -> str | None
     return names.pop() if len(names) == 1 else None
 
 
+def _shape_of(leaf):
+    """Return what JAX traces a leaf by: for a recorded array, which it does not know, its shape."""
+    is_recorded = isinstance(leaf, Recorded)
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.float32) if is_recorded else leaf
+
+
 def _wide(value) -> np.ndarray:
+    if isinstance(value, Recorded):
+        return value
     if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return value  # a key
     value = np.asarray(value)
@@ -160,10 +204,26 @@ class _Here:
         elif name in CONSTANT_RULES and all(value.dtype == np.float64 for value in values):
             results = RULES[name](self, *values)
         else:
-            dtypes = [atom.aval.dtype for atom in self.eqn.invars]
-            values = map(jnp.asarray, values, dtypes)
-            results = jax.tree.map(_wide, self.eqn.primitive.bind(*values, **params))
+            results = self._computed(values)
         return list(results) if isinstance(results, list | tuple) else [results]
+
+    def _computed(self, values: list):
+        """Return the result of an equation, or several, of arrays alone."""
+        dtypes = [atom.aval.dtype for atom in self.eqn.invars]
+
+        def bind(*values):
+            values = map(jnp.asarray, values, dtypes)
+            return self.eqn.primitive.bind(*values, **self.eqn.params)
+
+        results = jax.tree.map(_wide, bind(*map(np.asarray, values)))
+        if not any(isinstance(value, Recorded) for value in values):
+            return results
+        if self.eqn.primitive.multiple_results:
+            return [
+                recorded.record(result, lambda *x, k=k: bind(*x)[k], values)
+                for k, result in enumerate(results)
+            ]
+        return recorded.record(results, bind, values)
 
     def _response_norm(self, values: list) -> Operation | None:
         """Return the operation of a call of `response_norm`; None: the equation is another."""
@@ -209,7 +269,7 @@ class _Here:
 
     def _constant(self, value, others: list[Operation], shape) -> Operation:
         """Add an array, `[1, …]` and without copies along axes that an other operand has."""
-        value = np.asarray(value, np.float64)
+        value = np.asanyarray(value, np.float64)
         value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
         for axis in range(value.ndim):
             first = value.take([0], axis)
