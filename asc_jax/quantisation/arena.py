@@ -51,12 +51,9 @@ def plan(program: Program) -> Arena:
     the order, and all are placed again.
     """
     owners = block_names(program)
-    blocks = _blocks(program, owners)
-    needed = [
-        sum(block.n_bytes for block in blocks if block.first <= number <= block.last)
-        for number in range(len(program.steps))
-    ]
-    order = sorted(blocks, key=lambda block: (-block.n_bytes, block.first))
+    results = blocks(program)
+    needed = [sum(block.n_bytes for block in at(results, k)) for k in range(len(program.steps))]
+    order = sorted(results, key=lambda block: (-block.n_bytes, block.first))
     now, n_bytes = _first_fit(order)
     places = now
     for _ in range(MAX_ROUNDS):
@@ -71,6 +68,11 @@ def plan(program: Program) -> Arena:
     return Arena(places, owners, n_bytes, max(needed), peak)
 
 
+def at(results: Sequence[Block], number: int) -> list[Block]:
+    """Return the blocks that are needed during the step of this number."""
+    return [block for block in results if block.first <= number <= block.last]
+
+
 def block_names(program: Program) -> dict[str, str]:
     """Return the name of the block by that of a tensor: of the tensor whose values it holds."""
     owners = {program.input.name: program.input.name}
@@ -83,7 +85,9 @@ def block_names(program: Program) -> dict[str, str]:
     return owners
 
 
-def _blocks(program: Program, owners: Mapping[str, str]) -> list[Block]:
+def blocks(program: Program) -> list[Block]:
+    """Return the blocks of all results but those in memory of the caller."""
+    owners = block_names(program)
     callers = {program.input.name, owners[program.output.name]}
     first, last, n_bytes = {}, {}, {}
     for number, step in enumerate(program.steps):
