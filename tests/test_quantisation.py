@@ -445,7 +445,7 @@ def test_nothing_is_written_where_litert_computes_otherwise(workdir, tmp_path, m
     ("options", "expected"),
     [
         ({}, "int8 needs clips of the split train_.*: --data_dir names the folder .*nowhere"),
-        ({"kind": "onnx"}, "--dtype int8 goes with --to litert and c, not with --to onnx"),
+        ({"kind": "stablehlo"}, "--dtype int8 goes with --to litert, c and onnx, not with .*hlo"),
         (
             {"dtype": "float32", "calibration": "mse"},
             "--calibration goes with --dtype int8",
