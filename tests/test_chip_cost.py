@@ -71,18 +71,25 @@ def test_linked_network_takes_the_memory_that_is_reported(mini):
     assert int8["flash"] < code["constants"] < int8["flash"] + 2_000  # descriptions of the layers
 
 
+def test_transform_multiplies_as_often_as_split_radix_does():
+    """Of 16 real numbers: those of 8 and twice of 4, 2 complex products, 2 real ones."""
+    assert [front_end.fft_macs(n) for n in (2, 4, 8, 16)] == [0, 0, 2, 2 + 8 + 2]
+    assert front_end.fft_macs(4096) < 4096 * 12
+    assert front_end.fft_macs(1000) == math.ceil(1000 * math.log2(1000))
+
+
 def test_front_end_is_counted_by_its_rule():
-    """Frames of 8 samples: window, 8 · 3 for the transform, 2 · 5 powers, mel weights."""
+    """5 frames: window, 2 for the transform of 8 samples, powers of 5 frequencies, mel weights."""
     values = {"sample_rate": 80, "n_fft": 8, "win_length": 6, "hop_length": 5, "n_mels": 2}
     values |= {"f_min": 0.0, "f_max": 40.0}
     cost = front_end.examine(20, values)
     n_weights = front_end.n_mel_weights(**values)
-    expected = {"pre-emphasis": 0, "window": 5 * 6, "FFT": 5 * 24, "power": 5 * 10}
+    expected = {"pre-emphasis": 0, "window": 5 * 6, "FFT": 5 * 2, "power": 5 * 8}
     assert cost["macs"] == expected | {"mel": 5 * n_weights}
     assert cost["n_macs"] == sum(cost["macs"].values())
     assert cost["n_logarithms"] == 5 * 2
-    assert cost["tables"] == {"window": 24, "FFT twiddles": 32, "mel weights": 4 * n_weights + 8}
-    assert cost["ram"] == 4 * (6 + 8)
+    assert cost["tables"] == {"window": 24, "sines": 12, "mel weights": 4 * n_weights + 8}
+    assert cost["ram"] == 4 * (6 + 1 + 8 + 7)
     assert front_end.examine(20, values | {"pre_emphasis": 0.97})["macs"]["pre-emphasis"] == 19
 
 

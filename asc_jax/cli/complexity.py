@@ -80,7 +80,7 @@ def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) ->
             print(f"\n{solution_text(config, solved)}")
     if png:
         try:
-            write_budget_figure(png, name, rows, totals)
+            write_budget_figure(png, name, rows, totals, note=figure_note(chip))
         except OSError as error:
             raise UserError(f"cannot write {png}: {error.strerror or error}") from error
     return totals["within_budget"]
@@ -142,10 +142,18 @@ def chip_text(chip: Mapping) -> list[str]:
     return [
         *align(table, to_right=(1, 2, 3)),
         *notes,
-        f"front-end flash: {_list(front['tables'])}, all of float32",
+        f"front-end flash: {_list(front['tables'])}",
         f"front-end MACs, outside the task's count: {front['n_macs']:,} ({_list(front['macs'])}) "
         f"and {front['n_logarithms']:,} logarithms",
     ]
+
+
+def figure_note(chip: Mapping) -> str:
+    """Return what the picture says of a chip: flash and RAM at int8, "" where there is none."""
+    cost = chip["int8"]
+    if "unknown" in cost:
+        return ""
+    return f" · on a chip at int8 {cost['flash']:,} bytes of flash, {cost['ram']:,} of RAM"
 
 
 def _list(values: Mapping[str, int]) -> str:
