@@ -119,7 +119,7 @@ def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, chip: 
 
 def chip_text(chip: Mapping) -> list[str]:
     """Return the lines about what `chip_cost.examine` returns."""
-    front, code, table = chip["front_end"], chip["code"], [CHIP_HEADER]
+    front, table = chip["front_end"], [CHIP_HEADER]
     unknown = {name: chip[name]["unknown"] for name in DTYPES if "unknown" in chip[name]}
     for name in (name for name in DTYPES if name not in unknown):
         cost = chip[name]
@@ -133,12 +133,7 @@ def chip_text(chip: Mapping) -> list[str]:
     notes = [f"{name} is not possible: {reason}" for name, reason in unknown.items()]
     if "int8" not in unknown:
         notes.append(f"int8 flash: {_list(chip['int8']['parts'])}")
-        notes.append(
-            f"int8 linked for {code['target']} ({code['compiler']}): code {code['code']:,}, "
-            f"constants {code['constants']:,}, RAM {code['ram']:,}"
-            if code
-            else f"int8 code: not measured, there is no {chip_cost.COMPILER} here"
-        )
+        notes.append(_measured(chip["code"]))
     return [
         *align(table, to_right=(1, 2, 3)),
         *notes,
@@ -146,6 +141,15 @@ def chip_text(chip: Mapping) -> list[str]:
         f"front-end MACs, outside the task's count: {front['n_macs']:,} ({_list(front['macs'])}) "
         f"and {front['n_logarithms']:,} logarithms",
     ]
+
+
+def _measured(code: Mapping | None) -> str:
+    if code is None:
+        return f"int8 code: not measured, because there is no {chip_cost.COMPILER} here"
+    return (
+        f"int8 linked for {code['target']} ({code['compiler']}): flash {code['flash']:,}, of it "
+        f"code {code['code']:,}; RAM {code['ram']:,}"
+    )
 
 
 def figure_note(chip: Mapping) -> str:

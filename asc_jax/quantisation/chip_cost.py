@@ -185,7 +185,8 @@ def code_cost(program: Program, classes: Sequence[str]) -> dict | None:
 
     Returns:
       `target`, `compiler`; `code`, `constants` (weights, biases, tables and the descriptions of the
-      layers) and `ram`, bytes of the sections of the linked network. None: no such compiler.
+      layers), `flash`, the sum of both, and `ram`, bytes of the sections of the linked network.
+      None: there is no such compiler.
     """
     path = shutil.which(COMPILER)
     if path is None:
@@ -202,11 +203,13 @@ def code_cost(program: Program, classes: Sequence[str]) -> dict | None:
         listed = subprocess.run([size, "-A", "network.elf"], cwd=folder, capture_output=True)
     rows = [line.split() for line in listed.stdout.decode().splitlines()]
     sections = {row[0]: int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()}
+    code, constants = sections.get(".text", 0), sections.get(".rodata", 0)
     return {
         "target": TARGET,
         "compiler": f"{COMPILER} {_version(path)} -O2",
-        "code": sections.get(".text", 0),
-        "constants": sections.get(".rodata", 0) + sections.get(".data", 0),
+        "code": code,
+        "constants": constants,
+        "flash": code + constants + sections.get(".data", 0),
         "ram": sections.get(".bss", 0) + sections.get(".data", 0),
     }
 
