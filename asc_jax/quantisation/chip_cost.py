@@ -29,7 +29,7 @@ from asc_jax.types import Params
 FLOAT_BYTES = {"float16": 2, "float32": 4}  # of a value
 KINDS = {"kernel": "weights", "bias": "biases"}  # of a step's arrays; all others:
 TABLES = "multipliers and shifts"
-RANGE = -1.0, 1.0
+RANGE = -1.0, 1.0  # of every result: scales depend on it, and sizes do not
 COMPILER = "arm-none-eabi-gcc"
 TARGET = "Cortex-M4"
 FLAGS = (
@@ -66,24 +66,15 @@ def examine(config, *, measure_code: bool = True) -> dict:
         return costs | {name: {"unknown": _reason(error)} for name in ("int8", *FLOAT_BYTES)}
     shape = log_mel_shape(config)
     costs |= {name: float_cost(operations, shape, size) for name, size in FLOAT_BYTES.items()}
+    names = [op.name for op in operations]
     try:
-        program = build(operations, shape, OneRange())
+        program = build(operations, shape, dict.fromkeys([INPUT, *names], RANGE))
     except UserError as error:
         return costs | {"int8": {"unknown": _reason(error)}}
     costs["int8"] = int8_cost(program)
     if measure_code:
         costs["code"] = code_cost(program, config.labels.classes)
     return costs
-
-
-class OneRange(dict):
-    """Give a range for every name: scales depend on it, and sizes do not."""
-
-    def __missing__(self, name: str) -> tuple[float, float]:
-        return RANGE
-
-    def get(self, name: str, default=None) -> tuple[float, float]:
-        return RANGE
 
 
 def _reason(error: UserError) -> str:
