@@ -73,6 +73,6 @@ def test_nothing_is_written_where_onnx_runtime_is_too_far(workdir, tmp_path, mon
         return lambda x: np.clip(true(*args, **others)(x), -128, 107) + np.int8(20)
 
     monkeypatch.setattr(onnx, "load", load)
-    with pytest.raises(UserError, match=r"differ by 2. steps \(at most 4 allowed\)"):
+    with pytest.raises(UserError, match=r"differ by 2. steps \(at most 16 allowed\)"):
         run.export_int8(workdir, small_clips(4), **options)
     assert not (tmp_path / "out").exists()
