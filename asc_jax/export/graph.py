@@ -150,18 +150,24 @@ def compute(operations: Sequence[Operation], params: Params, log_mel: Array) -> 
     return results(operations, params, log_mel)[operations[-1].name]
 
 
-def results(operations: Sequence[Operation], params: Params, log_mel: Array) -> dict[str, Array]:
+def results(
+    operations: Sequence[Operation],
+    params: Params,
+    log_mel: Array,
+    rules: Mapping[str, Callable] | None = None,
+) -> dict[str, Array]:
     """Return the results of all operations by name, and the log-mel as `INPUT`.
 
     Args:
       operations: as `reader.read` returns them.
       params: float32 arrays by the name of their operation.
       log_mel: `[b, n_mels, n_frames, 1]`.
+      rules: `(operation, its params, *inputs) -> result` of further kinds.
     """
-    found = {INPUT: log_mel}
+    found, rules = {INPUT: log_mel}, _COMPUTE | dict(rules or {})
     for op in operations:
         inputs = [found[name] for name in op.inputs]
-        y = _COMPUTE[op.kind](op, params.get(op.owner, {}), *inputs)
+        y = rules[op.kind](op, params.get(op.owner, {}), *inputs)
         found[op.name] = ACTIVATIONS[op.activation](y) if op.activation else y
     return found
 

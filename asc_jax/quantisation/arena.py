@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from asc_jax.quantisation.program import Program, Reshape
+from asc_jax.quantisation.program import Constant, Program, Reshape
 
 MAX_ROUNDS = 100
 
@@ -29,10 +29,10 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Arena:
-    """Memory for all results but the input and the logits.
+    """Memory for all results but the input, the logits and constants.
 
     offsets: by the name of the block. blocks: the name of the block by that of a tensor; those of
-    the input and of the logits have no offset. n_bytes: of the arena. peak_bytes: the largest sum
+    the input, of the logits and of constants have no offset. n_bytes: of the arena. peak_bytes: the largest sum
     of what is needed during one step, below which no arena can be; peak: that step's result.
     """
 
@@ -89,13 +89,14 @@ def blocks(program: Program) -> list[Block]:
     """Return the blocks of all results but those in memory of the caller."""
     owners = block_names(program)
     callers = {program.input.name, owners[program.output.name]}
+    constants = {step.output.name for step in program.steps if isinstance(step, Constant)}
     first, last, n_bytes = {}, {}, {}
     for number, step in enumerate(program.steps):
         for tensor in (step.output, *step.inputs):
             name = owners[tensor.name]
             first.setdefault(name, number)
             last[name], n_bytes[name] = number, math.prod(tensor.shape)
-    return [Block(n, n_bytes[n], first[n], last[n]) for n in first if n not in callers]
+    return [Block(n, n_bytes[n], first[n], last[n]) for n in first if n not in callers | constants]
 
 
 def _first_fit(blocks: Sequence[Block]) -> tuple[dict[str, int], int]:

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.export import graph
 from asc_jax.export.graph import INPUT, Operation
-from asc_jax.quantisation import simulate
+from asc_jax.quantisation import lower, simulate
 from asc_jax.quantisation.program import HIGHEST, LOWEST, OWN_RANGE, Program, Range, tensor
 from asc_jax.types import Array, Params
 
@@ -36,7 +35,7 @@ def calibrate(
       method: a key of `METHODS`.
 
     Returns:
-      (least, largest) by the name of an operation whose range is its own, and of `INPUT`.
+      (least, largest) by the name of a lowered operation whose range is its own, and of `INPUT`.
 
     Raises:
       UserError: there is no such method, there are no clips, or a value is not finite.
@@ -45,11 +44,12 @@ def calibrate(
         raise UserError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
     if not len(log_mel):
         raise UserError("there is no clip to calibrate on: at least 1 is needed")
+    operations = lower.lower(operations)
     names = [INPUT, *(op.name for op in operations if op.kind in OWN_RANGE)]
 
     @jax.jit
     def compute(params, batch):
-        results = graph.results(operations, params, batch)
+        results = lower.results(operations, params, batch)
         return {name: results[name] for name in names}
 
     @jax.jit
@@ -157,14 +157,15 @@ def signal_to_noise(
       log_mel: `[n, n_mels, n_frames, 1]` float32.
 
     Returns:
-      Ratio by the name of the operation and of `INPUT`, in the order of computation; inf where
-      there is no error, -inf where all is error.
+      Ratio by the name of the lowered operation and of `INPUT`, in the order of computation; inf
+      where there is no error, -inf where all is error.
     """
+    operations = lower.lower(operations)
     names = [INPUT, *(op.name for op in operations)]
 
     @jax.jit
     def compute(params, values, batch):
-        exact = graph.results(operations, params, batch)
+        exact = lower.results(operations, params, batch)
         x = simulate.quantise(program.input, batch)
         results = simulate.compute(program, values, x)
         tensors = [program.input, *(step.output for step in program.steps)]
