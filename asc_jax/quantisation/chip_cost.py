@@ -4,7 +4,6 @@ Only shapes matter, so that a config is enough: the numbers are those of the sam
 weights. Code is what a compiler makes of it, and is measured where one for the chip is at hand.
 """
 
-import dataclasses
 import math
 import pathlib
 import shutil
@@ -22,13 +21,11 @@ from asc_jax.export import reader
 from asc_jax.export.graph import INPUT, Operation
 from asc_jax.models import evaluation
 from asc_jax.models.from_config import deployed, log_mel_shape, model, n_samples
-from asc_jax.quantisation import arena, c_library
-from asc_jax.quantisation.program import Program, build
+from asc_jax.quantisation import arena, c_library, lower
+from asc_jax.quantisation.program import Constant, Conv, Program, build
 from asc_jax.types import Params
 
 FLOAT_BYTES = {"float16": 2, "float32": 4}  # of a value
-KINDS = {"kernel": "weights", "bias": "biases"}  # of a step's arrays; all others:
-TABLES = "multipliers and shifts"
 RANGE = -1.0, 1.0  # of every result: scales depend on it, and sizes do not
 COMPILER = "arm-none-eabi-gcc"
 TARGET = "Cortex-M4"
@@ -66,7 +63,7 @@ def examine(config, *, measure_code: bool = True) -> dict:
         return costs | {name: {"unknown": _reason(error)} for name in ("int8", *FLOAT_BYTES)}
     shape = log_mel_shape(config)
     costs |= {name: float_cost(operations, shape, size) for name, size in FLOAT_BYTES.items()}
-    names = [op.name for op in operations]
+    names = [op.name for op in lower.lower(operations)]
     try:
         program = build(operations, shape, dict.fromkeys([INPUT, *names], RANGE))
     except UserError as error:
@@ -110,14 +107,14 @@ def random_variables(variables: Params) -> Params:
 
 def int8_cost(program: Program) -> dict:
     """Return the bytes of an integer program: see `examine`."""
-    parts = dict.fromkeys(("weights", "biases", TABLES), 0)
-    for step in program.steps:
-        for field in dataclasses.fields(step):
-            value = getattr(step, field.name)
-            # Scales are known to the generator alone.
-            if isinstance(value, np.ndarray) and not np.issubdtype(value.dtype, np.floating):
-                kind = KINDS.get(field.name, TABLES)
-                parts[kind] += value.size if field.name == "shift" else value.nbytes
+    convs = [step for step in program.steps if isinstance(step, Conv)]
+    parts = {
+        "weights": sum(step.kernel.nbytes for step in convs),
+        "biases": sum(step.bias.nbytes for step in convs),
+        "multipliers and shifts": sum(s.multiplier.nbytes + s.shift.size for s in convs),
+        "constants": sum(s.values.nbytes for s in program.steps if isinstance(s, Constant)),
+        "tables": program.table_bytes,
+    }
     memory, results = arena.plan(program), arena.blocks(program)
     names = [step.output.name for step in program.steps]
     return {

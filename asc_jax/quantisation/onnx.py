@@ -22,13 +22,21 @@ from asc_jax.quantisation.program import (
     HIGHEST,
     LOWEST,
     Add,
+    Concat,
+    Constant,
     Conv,
+    Energy,
+    Lookup,
+    Max,
     Mean,
+    Mul,
     Pool,
     Program,
     Reshape,
+    Slice,
     Step,
     Tensor,
+    Transpose,
 )
 
 ARTEFACT = "log_mel_to_logits.int8"
@@ -53,8 +61,9 @@ def build(program: Program, metadata: Mapping[str, str]) -> bytes:
                 f"{step.output.name} is computed by an operation that --to onnx --dtype int8 does "
                 f"not write ({type(step).__name__}): --to litert and c do"
             )
-        w.layer = step.output.name
-        y = _RULES[type(step)](w, step, *(w.results[x.name] for x in step.inputs))
+        w.layer, inputs = step.output.name, [w.results[x.name] for x in step.inputs]
+        first = type(step) in FIRST and all(len(x.shape) == 3 for x in (*step.inputs, step.output))
+        y = _RULES[type(step)](w, step, *inputs) if first else _last(w, step, inputs)
         w.results[step.output.name] = w.quantised(_activated(w, step, y), step.output)
     if len(program.output.shape) == 3:
         w.node("Transpose", w.results[program.output.name], perm=TO_LAST)
@@ -100,6 +109,7 @@ class _Writer:
     def __init__(self, onnx):
         self.onnx, self.nodes, self.constants = onnx, [], []
         self.results: dict[str, str] = {}
+        self.codes: dict[str, str] = {}  # and of its int8 values
         self.layer = "log_mel"
 
     def node(self, kind: str, *inputs: str, **attributes) -> str:
@@ -117,8 +127,8 @@ class _Writer:
         point = self.constant(np.int8(tensor.zero_point), f"{tensor.name}/zero_point")
         if x == tensor.name and len(tensor.shape) == 3:  # the log-mel
             x = self.node("Transpose", x, perm=TO_FIRST)
-        q = self.node("QuantizeLinear", x, scale, point)
-        return self.node("DequantizeLinear", q, scale, point)
+        self.codes[tensor.name] = self.node("QuantizeLinear", x, scale, point)
+        return self.node("DequantizeLinear", self.codes[tensor.name], scale, point)
 
     def dequantised(self, name: str, values: np.ndarray, scales: np.ndarray) -> str:
         """Add a constant with a scale for each of its first axis and the zero point 0."""
@@ -174,20 +184,66 @@ def _pool(w: _Writer, step: Pool, x: str) -> str:
     return w.node("AveragePool", x, count_include_pad=1, **window)
 
 
+def _last(w: _Writer, step: Step, inputs: Sequence[str]) -> str:
+    """Add a step whose images are channels last, between transpositions of those it has."""
+    pairs = zip(inputs, step.inputs, strict=True)
+    inputs = [w.node("Transpose", x, perm=TO_LAST) if len(t.shape) == 3 else x for x, t in pairs]
+    y = _RULES[type(step)](w, step, *inputs)
+    return w.node("Transpose", y, perm=TO_FIRST) if len(step.output.shape) == 3 else y
+
+
+def _lookup(w: _Writer, step: Lookup, x: str) -> str:
+    """Take the real value of a table's entry, which QuantizeLinear makes the entry again."""
+    values = (step.table.astype(np.float32) - step.output.zero_point) * step.output.scale
+    table, shift = w.constant(values, f"{w.layer}/table"), w.constant(-LOWEST, f"{w.layer}/shift")
+    code = w.node("Cast", w.codes[step.inputs[0].name], to=w.onnx.TensorProto.INT64)
+    return w.node("Gather", table, w.node("Add", code, shift))
+
+
+def _constant(w: _Writer, step: Constant) -> str:
+    values = (step.values.astype(np.float32) - step.output.zero_point) * step.output.scale
+    return w.node("Identity", w.constant(values[None], f"{w.layer}/value"))
+
+
+def _sum(w: _Writer, step: Mean, x: str) -> str:
+    axes = [axis + 1 for axis in step.axis]
+    if step.weight_scale == 1:
+        return w.node("ReduceSum", x, w.constant(np.array(axes), f"{w.layer}/axes"), keepdims=1)
+    return w.node("ReduceMean", x, axes=axes, keepdims=1)
+
+
+def _energy(w: _Writer, step: Energy, x: str) -> str:
+    return w.node("ReduceSumSquare", x, axes=[axis + 1 for axis in step.axis], keepdims=1)
+
+
 def _reshape(w: _Writer, step: Reshape, x: str) -> str:
-    shapes = step.inputs[0].shape, step.output.shape
-    if len(shapes[0]) == 3:
-        x = w.node("Transpose", x, perm=TO_LAST)
     shape = w.constant(np.array([-1, *step.output.shape]), f"{w.layer}/shape")
-    x = w.node("Reshape", x, shape)
-    return w.node("Transpose", x, perm=TO_FIRST) if len(shapes[1]) == 3 else x
+    return w.node("Reshape", x, shape)
 
 
-# What adds a step and returns the name of its result, in real numbers and without activation.
+def _slice(w: _Writer, step: Slice, x: str) -> str:
+    starts, ends, steps = np.array(step.ranges).T
+    parts = {"starts": starts, "ends": ends, "axes": np.arange(1, len(starts) + 1), "steps": steps}
+    return w.node("Slice", x, *(w.constant(v, f"{w.layer}/{k}") for k, v in parts.items()))
+
+
+# What adds a step and returns the name of its result, in real numbers and without activation. Those
+# of `FIRST` take images channels first, if all of theirs are images; all others channels last.
 _RULES: dict[type[Step], Callable[..., str]] = {
     Conv: _conv,
-    Add: lambda w, step, *x: w.node("Add", *x),
     Pool: _pool,
-    Mean: lambda w, step, x: w.node("ReduceMean", x, axes=[2, 3], keepdims=1),
+    Add: lambda w, step, *x: w.node("Add" if step.sign == 1 else "Sub", *x),
+    Mul: lambda w, step, *x: w.node("Mul", *x),
+    Max: lambda w, step, *x: w.node("Max", *x),
+    Lookup: _lookup,
+    Constant: _constant,
+    Mean: _sum,
+    Energy: _energy,
     Reshape: _reshape,
+    Slice: _slice,
+    Transpose: lambda w, step, x: w.node(
+        "Transpose", x, perm=[0, *(axis + 1 for axis in step.permutation)]
+    ),
+    Concat: lambda w, step, *x: w.node("Concat", *x, axis=step.axis + 1),
 }
+FIRST = (Conv, Pool, Add, Mul, Max, Lookup)
