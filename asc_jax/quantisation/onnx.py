@@ -205,15 +205,20 @@ def _constant(w: _Writer, step: Constant) -> str:
     return w.node("Identity", w.constant(values[None], f"{w.layer}/value"))
 
 
+def _axes(step: Mean | Energy) -> list[int]:
+    """Return the axes of an image's sum, channels first."""
+    return [TO_FIRST.index(axis + 1) for axis in step.axis]
+
+
 def _sum(w: _Writer, step: Mean, x: str) -> str:
-    axes = [axis + 1 for axis in step.axis]
+    axes = _axes(step)
     if step.weight_scale == 1:
         return w.node("ReduceSum", x, w.constant(np.array(axes), f"{w.layer}/axes"), keepdims=1)
     return w.node("ReduceMean", x, axes=axes, keepdims=1)
 
 
 def _energy(w: _Writer, step: Energy, x: str) -> str:
-    return w.node("ReduceSumSquare", x, axes=[axis + 1 for axis in step.axis], keepdims=1)
+    return w.node("ReduceSumSquare", x, axes=_axes(step), keepdims=1)
 
 
 def _reshape(w: _Writer, step: Reshape, x: str) -> str:
@@ -246,4 +251,4 @@ _RULES: dict[type[Step], Callable[..., str]] = {
     ),
     Concat: lambda w, step, *x: w.node("Concat", *x, axis=step.axis + 1),
 }
-FIRST = (Conv, Pool, Add, Mul, Max, Lookup)
+FIRST = (Conv, Pool, Add, Mul, Max, Lookup, Mean, Energy)
