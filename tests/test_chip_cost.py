@@ -100,7 +100,9 @@ def test_network_for_small_chips_leaves_room_for_its_front_end():
     cost = chip_cost.examine(config, measure_code=False)
     int8 = cost["int8"]
     assert int8["input"] == math.prod((64, 64))
-    assert int8["ram"] + int8["input"] + int8["logits"] + cost["front_end"]["ram"] < RAM
+    whole = int8["ram"] + int8["input"] + int8["logits"] + cost["front_end"]["ram"]
+    assert cost["total"]["ram"] == whole < RAM
+    assert cost["total"]["flash"] == int8["flash"] + cost["front_end"]["table_bytes"]
 
 
 def test_command_shows_it_as_text_and_as_json(mini, capsys):

@@ -130,6 +130,9 @@ def chip_text(chip: Mapping) -> list[str]:
     table.append(
         ("front end", f"{front['table_bytes']:,}", ram, "", "a frame and its Fourier transform")
     )
+    if "total" in chip:
+        flash, ram = (f"{chip['total'][key]:,}" for key in ("flash", "ram"))
+        table.append(("all at int8", flash, ram, "", "int8, its input and logits, front end"))
     notes = [f"{name} is not possible: {reason}" for name, reason in unknown.items()]
     if "int8" not in unknown:
         notes.append(f"int8 flash: {_list(chip['int8']['parts'])}")

@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,8 @@ def examine(config, *, measure_code: bool = True) -> dict:
       For int8 `ram` is the arena of the C library; floating-point results have 4 or 2 bytes a
       value, and BatchNorm is folded.
       `front_end`: what `complexity.front_end.examine` returns.
-      `code`: what `code_cost` returns for int8; None where it was not measured.
+      `code`: what `code_cost` returns for int8; None where it was not measured. Where there is
+      int8, `total`: what `total` returns.
 
     Raises:
       UserError: the values describe no network.
@@ -71,7 +72,20 @@ def examine(config, *, measure_code: bool = True) -> dict:
     costs["int8"] = int8_cost(program)
     if measure_code:
         costs["code"] = code_cost(program, config.labels.classes)
-    return costs
+    return costs | {"total": total(costs)}
+
+
+def total(costs: Mapping) -> dict[str, int]:
+    """Return flash and RAM at int8 of network, log-mel, logits and front end together, in bytes.
+
+    Args:
+      costs: what `examine` returns, with int8. Where the network was linked, its flash is that.
+    """
+    int8, front = costs["int8"], costs["front_end"]
+    return {
+        "flash": (costs["code"] or int8)["flash"] + front["table_bytes"],
+        "ram": int8["ram"] + int8["input"] + int8["logits"] + front["ram"],
+    }
 
 
 def _reason(error: UserError) -> str:
