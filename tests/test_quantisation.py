@@ -416,7 +416,7 @@ def test_network_is_that_of_64_bit_integers_and_close_to_float32(mini):
 
 @pytest.mark.slow
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["cp_mobile", "cp_resnet"])
+@pytest.mark.parametrize("name", ["cp_mobile", "cp_resnet", "tf_sepnet"])
 def test_every_layer_of_our_networks_is_that_of_64_bit_integers(name):
     config = small_config().unlock()
     config.model, config.budget.enforce = ConfigDict({"name": name}), False
@@ -501,13 +501,28 @@ def test_what_has_no_integers_is_named(mini):
         run.quantise(deployment, log_mel[:0], "mse")
     with pytest.raises(UserError, match="values of log_mel are not finite"):
         run.quantise(deployment, np.full_like(log_mel, np.nan), "mse")
-    for changes, expected in (
-        ({"grn": True}, "the operation grn of b1/grn has no rule in integers"),
-        ({"act": "silu"}, "the activation silu of stem has no rule in integers"),
+    two = [INPUT, INPUT]
+    for op, expected in (
+        (Operation("div", "b1/div", two, IMAGE), "the operation div of b1/div has no rule in int"),
+        (Operation("add", "sum", [INPUT], (7, 6, 2, 2, 1)), "a result of 5 axes of sum has no"),
+        (
+            Operation("reduce_sum", "m", [INPUT], (6,), {"axis": (1, 3), "keepdims": False}),
+            "a sum over the axes 1, 3 of m has no rule",
+        ),
     ):
-        parts = experiment.make(mini_config(**changes))
         with pytest.raises(UserError, match=expected):
-            program.require_rules(deploy(parts, moved_variables(parts), "float32", {}).operations)
+            program.require_rules([op])
+
+
+def test_networks_with_normalisations_and_tables_are_close_to_float32():
+    """Response normalisation before silu; the ratio of signal to error is hardly less after it."""
+    deployment, log_mel, integers = quantised(mini_config(act="silu", grn=True))
+    assert_network(deployment, log_mel, integers)
+    ratios = calibrate.signal_to_noise(
+        integers, deployment.operations, deployment.variables, log_mel
+    )
+    assert [*ratios] == [INPUT, *(op.name for op in deployment.operations)]
+    assert ratios["b1/grn"] > ratios["b1/add"] - 3
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,7 @@ def apply(functions: Sequence[Function], x, numpy=np):
     for kind, value, first in functions:
         if kind in ELEMENTWISE:
             function = getattr(numpy, ELEMENTWISE[kind])
+            value = value.item() if value is not None and value.size == 1 else value
             operands = [x] if value is None else [value, x] if first else [x, value]
             x = function(*operands)
         else:
@@ -249,7 +250,9 @@ def _written_out(op: Operation) -> list[Operation]:
         Operation(LOG_NORM, part("log"), levels, vector),
         make("reduce_max", "peak", ["log"], number, **over_channels),
         make("sub", "below", ["log", "peak"], vector, bounds=(-SPAN, 0.0)),
-        make(LOOKUP, "norm", ["below"], vector, functions=[("exp", None, False)], bounds=(0.0, 1.0)),
+        make(
+            LOOKUP, "norm", ["below"], vector, functions=[("exp", None, False)], bounds=(0.0, 1.0)
+        ),
         make("reduce_mean", "mean", ["norm"], number, **over_channels),
         make(LOOKUP, "share", ["mean"], number, functions=share),
         make("mul", "ratio", ["norm", "share"], vector),

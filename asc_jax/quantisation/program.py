@@ -216,7 +216,9 @@ class Program:
         """Return the bytes of its parameters: int8 weights and constants, and int32 biases."""
         convs = [step for step in self.steps if isinstance(step, Conv)]
         n_bytes = sum(step.kernel.nbytes + step.bias.nbytes for step in convs)
-        return n_bytes + sum(step.values.nbytes for step in self.steps if isinstance(step, Constant))
+        return n_bytes + sum(
+            step.values.nbytes for step in self.steps if isinstance(step, Constant)
+        )
 
     @property
     def table_bytes(self) -> int:
@@ -599,7 +601,9 @@ def _concatenate(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list
         output = inputs[0].reshaped(op.name, op.shape)
     for number, x in enumerate(inputs, 1):
         if (x.scale, x.zero_point) != (output.scale, output.zero_point):
-            steps.append(_lookup_of(x, output.reshaped(f"{op.name}/part{number}", x.shape), np.array))
+            steps.append(
+                _lookup_of(x, output.reshaped(f"{op.name}/part{number}", x.shape), np.array)
+            )
             x = steps[-1].output
         parts.append(x)
     whole = parts[0]

@@ -57,7 +57,9 @@ def simulator(program: Program) -> Callable[[Array], Array]:
 
 def arrays(program: Program) -> Arrays:
     """Return the arrays of every step."""
-    return [tuple(getattr(step, name) for name in _ARRAYS.get(type(step), ())) for step in program.steps]
+    return [
+        tuple(getattr(step, name) for name in _ARRAYS.get(type(step), ())) for step in program.steps
+    ]
 
 
 def compute(program: Program, values: Arrays, x: Array) -> list[Array]:
