@@ -32,8 +32,9 @@ class Arena:
     """Memory for all results but the input, the logits and constants.
 
     offsets: by the name of the block. blocks: the name of the block by that of a tensor; those of
-    the input, of the logits and of constants have no offset. n_bytes: of the arena. peak_bytes: the largest sum
-    of what is needed during one step, below which no arena can be; peak: that step's result.
+    the input, of the logits and of constants have no offset. n_bytes: of the arena. peak_bytes: the
+    largest sum of what is needed during one step, below which no arena can be; peak: that step's
+    result.
     """
 
     offsets: Mapping[str, int]

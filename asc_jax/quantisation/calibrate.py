@@ -157,11 +157,13 @@ def signal_to_noise(
       log_mel: `[n, n_mels, n_frames, 1]` float32.
 
     Returns:
-      Ratio by the name of the lowered operation and of `INPUT`, in the order of computation; inf
-      where there is no error, -inf where all is error.
+      Ratio by the name of the operation and of `INPUT`, in the order of computation; inf where
+      there is no error, -inf where all is error. An operation that became part of another one has
+      none.
     """
+    own = {op.name for op in operations if op.kind != "constant"}
     operations = lower.lower(operations)
-    names = [INPUT, *(op.name for op in operations)]
+    names = [INPUT, *(op.name for op in operations if op.name in own)]
 
     @jax.jit
     def compute(params, values, batch):

@@ -71,6 +71,7 @@ def apply(functions: Sequence[Function], x, numpy=np):
     for kind, value, first in functions:
         if kind in ELEMENTWISE:
             function = getattr(numpy, ELEMENTWISE[kind])
+            value = value.item() if value is not None and value.size == 1 else value
             operands = [x] if value is None else [value, x] if first else [x, value]
             x = function(*operands)
         else:
@@ -158,7 +159,7 @@ def _joined(before: Operation, op: Operation, made, readers) -> Operation | None
     if not ready or not all(_is_linear_part(part, readers, op.shape) for part in parts):
         return None
     # a (x + y) + b = (a x + b) + a y
-    factor, _ = _line(functions, 1)
+    factor, _ = _line(functions, max(value.size for _, value, _ in functions))
     parts[0].options["functions"] += functions
     parts[1].options["functions"] += [("mul", factor, False)]
     del made[before.name]
