@@ -3,7 +3,8 @@
 usage: asc-jax complexity (--config FILE [--config.SECTION.KEY=VALUE …] | --workdir RUN) [options]
 
 The table is printed within the budget and over it, whatever config.budget.enforce says: that
-value only governs what trains, evaluates or exports.
+value only governs what trains, evaluates or exports. Below it stands what the network and its front
+end take on a microcontroller, at int8 and in floating point; docs/quantisation.md has the rules.
 
 examples:
   asc-jax complexity --config splits/5pct.py
@@ -28,10 +29,13 @@ from asc_jax.evaluation.report.figures import require_png, write_budget_figure
 from asc_jax.experiment import with_labels
 from asc_jax.models import precision
 from asc_jax.models.from_config import log_mel_shape
+from asc_jax.quantisation import chip_cost
 from asc_jax.training.config_checks import check_values
 from asc_jax.training.workdir import run_config
 
 HEADER = ("layer", "output shape", "parameters", "MACs", "share", "bytes", "share")
+CHIP_HEADER = ("on a chip, bytes", "flash", "RAM", "input", "RAM is for")
+DTYPES = ("int8", *chip_cost.FLOAT_BYTES)
 
 
 def define_flags() -> None:
@@ -68,28 +72,30 @@ def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) ->
         require_png(png)
     rows, totals = budget.examine(config)
     solved = budget.solve(config) if solve else None
+    chip = chip_cost.examine(config)
     if json_only:
-        print(as_json(name, rows, totals, solved))
+        print(as_json(name, rows, totals, solved, chip))
     else:
-        print(as_text(name, rows, totals))
+        print(as_text(name, rows, totals, chip))
         if solved:
             print(f"\n{solution_text(config, solved)}")
     if png:
         try:
-            write_budget_figure(png, name, rows, totals)
+            write_budget_figure(png, name, rows, totals, note=figure_note(chip))
         except OSError as error:
             raise UserError(f"cannot write {png}: {error.strerror or error}") from error
     return totals["within_budget"]
 
 
-def as_json(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, solved) -> str:
-    """Return one object: config, the totals, `layers`, and `solve` if it was asked for."""
-    result = {"config": name, **totals, "layers": [dataclasses.asdict(row) for row in rows]}
+def as_json(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, solved, chip) -> str:
+    """Return one object: config, the totals, `layers`, `chip`, and `solve` if it was asked for."""
+    layers = [dataclasses.asdict(row) for row in rows]
+    result = {"config": name, **totals, "layers": layers, "chip": chip}
     return json.dumps(result | ({"solve": solved} if solved else {}), indent=2)
 
 
-def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping) -> str:
-    """Return the table, its totals, what the other conventions say, and the verdict."""
+def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, chip: Mapping) -> str:
+    """Return the table, its totals, the cost on a chip, the other conventions, and the verdict."""
     max_macs, max_bytes = totals["max_macs"], totals["max_bytes"]
 
     def line(label, shape, n_params, macs, n_bytes):
@@ -108,8 +114,58 @@ def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping) -> str
     lines = align([*table, *sums], to_right=range(2, len(HEADER)))
     for place in (1, len(table) + 1):
         lines.insert(place, "─" * len(lines[0]))
-    lines += ["", *_notes(totals)]
+    lines += ["", *chip_text(chip), "", *_notes(totals)]
     return "\n".join([f"{name}, one clip, parameters in {totals['stored_dtype']}", "", *lines])
+
+
+def chip_text(chip: Mapping) -> list[str]:
+    """Return the lines about what `chip_cost.examine` returns."""
+    front, table = chip["front_end"], [CHIP_HEADER]
+    unknown = {name: chip[name]["unknown"] for name in DTYPES if "unknown" in chip[name]}
+    for name in (name for name in DTYPES if name not in unknown):
+        cost = chip[name]
+        live = dict.fromkeys([cost["peak_layer"], *cost["at_peak"]])
+        numbers = (f"{cost[key]:,}" for key in ("flash", "ram", "input"))
+        table.append((name, *numbers, ", ".join(live)))
+    ram = f"{front['ram']:,}"
+    table.append(
+        ("front end", f"{front['table_bytes']:,}", ram, "", "a frame and its Fourier transform")
+    )
+    if "total" in chip:
+        flash, ram = (f"{chip['total'][key]:,}" for key in ("flash", "ram"))
+        table.append(("all at int8", flash, ram, "", "int8, its input and logits, front end"))
+    notes = [f"{name} is not possible: {reason}" for name, reason in unknown.items()]
+    if "int8" not in unknown:
+        notes.append(f"int8 flash: {_list(chip['int8']['parts'])}")
+        notes.append(_measured(chip["code"]))
+    return [
+        *align(table, to_right=(1, 2, 3)),
+        *notes,
+        f"front-end flash: {_list(front['tables'])}",
+        f"front-end MACs, outside the task's count: {front['n_macs']:,} ({_list(front['macs'])}) "
+        f"and {front['n_logarithms']:,} logarithms",
+    ]
+
+
+def _measured(code: Mapping | None) -> str:
+    if code is None:
+        return f"int8 code: not measured, because there is no {chip_cost.COMPILER} here"
+    return (
+        f"int8 linked for {code['target']} ({code['compiler']}): flash {code['flash']:,}, of it "
+        f"code {code['code']:,}; RAM {code['ram']:,}"
+    )
+
+
+def figure_note(chip: Mapping) -> str:
+    """Return what the picture says of a chip: flash and RAM at int8, "" where there is none."""
+    cost = chip["int8"]
+    if "unknown" in cost:
+        return ""
+    return f" · on a chip at int8 {cost['flash']:,} bytes of flash, {cost['ram']:,} of RAM"
+
+
+def _list(values: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in values.items() if value)
 
 
 def _notes(totals: Mapping) -> list[str]:

@@ -4,7 +4,7 @@ usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE [--part NAM
        asc-jax convert --from_torch FILE --list
        asc-jax convert --to_torch FILE --workdir RUN [--checkpoint C] [--dtype D]
        asc-jax convert --to KIND --workdir RUN [--checkpoint C] [--dtype D] [--out DIR]
-       asc-jax convert --to litert|c --dtype int8 --workdir RUN [--calibration METHOD]
+       asc-jax convert --to litert|c|onnx --dtype int8 --workdir RUN [--calibration METHOD]
 
 --from_torch reads a state dict of the official baseline's network (.pt) or a Lightning
 checkpoint (.ckpt) and makes a run that can be evaluated and trained. What the file does not tell
@@ -20,7 +20,8 @@ int8 with ONNX Runtime's quantize_dynamic, write it with --dtype float32.
 --to litert --dtype int8 writes one file, log-mel to logits, that computes in integers of 8 bits
 alone, for microcontrollers: docs/quantisation.md. The ranges of its values are found on
 --calibration_clips clips of the split that the run was trained on, in --data_dir. --to c --dtype
-int8 writes the same network as a library in C, without heap or floating point.
+int8 writes the same network as a library in C, without heap or floating point, and --to onnx
+--dtype int8 as a file with QuantizeLinear and DequantizeLinear around every operation.
 
 examples:
   asc-jax convert --from_torch model.ckpt --workdir runs/converted --config base.py
@@ -29,6 +30,7 @@ examples:
   asc-jax convert --to onnx --workdir runs/demo --dtype float32
   asc-jax convert --to litert --dtype int8 --workdir runs/demo
   asc-jax convert --to c --dtype int8 --workdir runs/demo
+  asc-jax convert --to onnx --dtype int8 --workdir runs/demo
 
 exit status: 0 listed or converted, and an export computes the same as the run; 2 wrong input
 """
@@ -71,7 +73,7 @@ def define_flags() -> None:
         None,
         ["float32", "float16", "int8"],
         "Dtype of the written weights (default: float32 for --to_torch, float16 for --to); int8 is "
-        "for --to litert and c",
+        "for --to litert, c and onnx",
     )
     flags.DEFINE_string("out", None, "Folder to export to (default: export/ in the workdir)")
     flags.DEFINE_string(
@@ -110,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
         lines.append(f"done; evaluate with: asc-jax eval --workdir {values.workdir}")
     elif action == "to_torch":
         if options.get("dtype") == "int8":
-            raise UserError("--dtype int8 goes with --to litert and c, not with --to_torch")
+            raise UserError("--dtype int8 goes with --to litert, c and onnx, not with --to_torch")
         lines = torch_runs.run_to_torch(values.workdir, values.to_torch, **options)
     else:
         lines = _export(values.workdir, values.to, **options)
@@ -120,7 +122,7 @@ def main(argv: Sequence[str]) -> None:
 def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoint="last", **more):
     """Return the lines of an export, checked on the run's test clips if they are there."""
     if dtype == "int8" and kind not in INT8_KINDS:
-        raise UserError(f"--dtype int8 goes with --to litert and c, not with --to {kind}")
+        raise UserError(f"--dtype int8 goes with --to litert, c and onnx, not with --to {kind}")
     for name in more if dtype != "int8" else ():
         raise UserError(f"--{name} goes with --dtype int8")
     config = run_config.load(workdir)[1]

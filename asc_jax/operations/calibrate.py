@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.errors import UserError
-from asc_jax.operations import graph, simulate
+from asc_jax.operations import lower, simulate
 from asc_jax.operations.graph import INPUT, Operation
 from asc_jax.operations.program import HIGHEST, LOWEST, OWN_RANGE, Program, Range, tensor
 from asc_jax.types import Array, Params
@@ -35,7 +35,7 @@ def calibrate(
       method: a key of `METHODS`.
 
     Returns:
-      (least, largest) by the name of an operation whose range is its own, and of `INPUT`.
+      (least, largest) by the name of a lowered operation whose range is its own, and of `INPUT`.
 
     Raises:
       UserError: there is no such method, there are no clips, or a value is not finite.
@@ -44,11 +44,12 @@ def calibrate(
         raise UserError(f"unknown calibration {method!r}; known: {', '.join(METHODS)}")
     if not len(log_mel):
         raise UserError("there is no clip to calibrate on: at least 1 is needed")
+    operations = lower.lower(operations)
     names = [INPUT, *(op.name for op in operations if op.kind in OWN_RANGE)]
 
     @jax.jit
     def compute(params, batch):
-        results = graph.results(operations, params, batch)
+        results = lower.results(operations, params, batch)
         return {name: results[name] for name in names}
 
     @jax.jit
@@ -157,13 +158,16 @@ def signal_to_noise(
 
     Returns:
       Ratio by the name of the operation and of `INPUT`, in the order of computation; inf where
-      there is no error, -inf where all is error.
+      there is no error, -inf where all is error. An operation that became part of another one has
+      none.
     """
-    names = [INPUT, *(op.name for op in operations)]
+    own = {op.name for op in operations if op.kind != "constant"}
+    operations = lower.lower(operations)
+    names = [INPUT, *(op.name for op in operations if op.name in own)]
 
     @jax.jit
     def compute(params, values, batch):
-        exact = graph.results(operations, params, batch)
+        exact = lower.results(operations, params, batch)
         x = simulate.quantise(program.input, batch)
         results = simulate.compute(program, values, x)
         tensors = [program.input, *(step.output for step in program.steps)]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from asc_jax.models.kernels.compiler import channels
-from asc_jax.operations import graph
+from asc_jax.operations import graph, lower
 from asc_jax.operations.graph import INPUT, Operation
 from asc_jax.operations.program import HIGHEST, LOWEST, MAX_BIAS, MAX_WEIGHT, OWN_RANGE
 from asc_jax.types import Array, Params
@@ -31,8 +31,11 @@ class Point(NamedTuple):
 
 
 def names(operations: Sequence[Operation]) -> list[str]:
-    """Return the names of the results that have a range of their own, the input's first."""
-    return [INPUT, *(op.name for op in operations if op.kind in OWN_RANGE)]
+    """Return the names of the results that have a range of their own, the input's first.
+
+    Those of the program's operations: also of the parts of one that it writes out, see `lower`.
+    """
+    return [INPUT, *(op.name for op in lower.lower(operations) if op.kind in OWN_RANGE)]
 
 
 def point(low: Array, high: Array, min_scale: Array | float = 0.0) -> Point:
@@ -91,6 +94,9 @@ def compute(
 ) -> tuple[Array, dict[str, Array]]:
     """Return the logits, and the results before they are rounded.
 
+    An operation that the program writes out, such as a response normalisation, is computed in
+    float32 as a whole, and its result is rounded; the parts keep the ranges that they have.
+
     Args:
       operations: as `reader` returns them, of which each has a rule in `program`.
       params: float32 arrays by the name of their owner.
@@ -108,11 +114,14 @@ def compute(
         x = at.get(op.inputs[0]) if op.inputs else None
         if op.kind in ("conv", "dense"):
             own, scale = weights(own, x)
-            least = 2 * x.scale * scale.max()  # finer steps than the sums' tell nothing more
+            if op.activation in lower.BOUNDS:  # finer steps than the sums' tell nothing more
+                least = 2 * x.scale * scale.max()
         y = graph.result(op, own, *(found[name] for name in op.inputs))
-        if op.kind in OWN_RANGE:
+        if op.name in ranges["low"]:
             exact[op.name] = y
             x = point(ranges["low"][op.name], ranges["high"][op.name], least)
+        elif op.kind in OWN_RANGE or op.kind in graph.ELEMENTWISE:
+            x = None  # a part of the program's next operation
         found[op.name] = y if x is None else activations(y, x)
         at[op.name] = x
     return found[operations[-1].name], exact

@@ -150,24 +150,35 @@ def compute(operations: Sequence[Operation], params: Params, log_mel: Array) -> 
     return results(operations, params, log_mel)[operations[-1].name]
 
 
-def results(operations: Sequence[Operation], params: Params, log_mel: Array) -> dict[str, Array]:
+def results(
+    operations: Sequence[Operation],
+    params: Params,
+    log_mel: Array,
+    rules: Mapping[str, Callable] | None = None,
+) -> dict[str, Array]:
     """Return the results of all operations by name, and the log-mel as `INPUT`.
 
     Args:
       operations: as `reader.read` returns them.
       params: float32 arrays by the name of their operation.
       log_mel: `[b, n_mels, n_frames, 1]`.
+      rules: `(operation, its params, *inputs) -> result` of further kinds.
     """
     found = {INPUT: log_mel}
     for op in operations:
         inputs = [found[name] for name in op.inputs]
-        found[op.name] = result(op, params.get(op.owner, {}), *inputs)
+        found[op.name] = result(op, params.get(op.owner, {}), *inputs, rules=rules)
     return found
 
 
-def result(op: Operation, params: Params, *inputs: Array) -> Array:
-    """Return the result of one operation, of its float32 arrays and of its inputs."""
-    y = _COMPUTE[op.kind](op, params, *inputs)
+def result(
+    op: Operation, params: Params, *inputs: Array, rules: Mapping[str, Callable] | None = None
+) -> Array:
+    """Return the result of one operation, of its float32 arrays and of its inputs.
+
+    rules: those of further kinds, as in `results`.
+    """
+    y = (_COMPUTE | dict(rules or {}))[op.kind](op, params, *inputs)
     return ACTIVATIONS[op.activation](y) if op.activation else y
 
 

@@ -12,22 +12,30 @@ Source: B. Jacob et al., "Quantization and training of neural networks for effic
   integer-arithmetic-only inference" (CVPR 2018); LiteRT's 8-bit quantisation specification.
 """
 
+import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from asc_jax.errors import UserError
+from asc_jax.operations import lower
 from asc_jax.operations.graph import INPUT, Operation
+from asc_jax.operations.lower import ENERGY, LEVELS, LOG_NORM, LOOKUP, SPAN
 
 LOWEST, HIGHEST = -128, 127  # of int8
 MAX_WEIGHT = 127
 MAX_BIAS = 2**30
 MAX_SUM = 2**31
+REDUCED = ("reduce_mean", "reduce_sum", "reduce_max", ENERGY)
 ADD_SHIFT = 20  # bits that ADD shifts its inputs to the left by, before it scales them
 # Kind of operation → the range of its result is its own, not its input's.
-OWN_RANGE = ("conv", "dense", "add", "reduce_mean")
+OWN_RANGE = (
+    *("conv", "dense", "add", "sub", "mul", "reduce_mean", "reduce_sum"),
+    *(ENERGY, LOOKUP, "concatenate"),
+)
 
 Range = tuple[float, float]
 
@@ -91,10 +99,41 @@ class Conv(Step):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Add(Step):
-    """Sum of two tensors of one shape; multipliers, shifts: of both inputs and of the sum."""
+    """Sum of two tensors, or their difference: an axis of 1 counts for all positions of the other.
+
+    multipliers, shifts: of both inputs and of the sum. sign: of the second input, 1 or -1.
+    """
 
     multipliers: tuple[int, int, int]
     shifts: tuple[int, int, int]
+    sign: int = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mul(Step):
+    """Product of two tensors; an axis of 1 counts for all positions of the other."""
+
+    multiplier: int
+    shift: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lookup(Step):
+    """A function of one value; table: int8 `[256]`, of the results for -128 … 127."""
+
+    table: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Max(Step):
+    """The larger one of two tensors of one shape, scale and zero point."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constant(Step):
+    """An array; it has no inputs. values: int8, of the output's shape."""
+
+    values: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,14 +151,47 @@ class Pool(Step):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mean(Step):
-    """Mean over mel bins and frames, with a scale of its own: the sum, as of weights of 1.
+    """Mean or sum over axes, with a scale of its own: the sum, as of weights of 1.
 
-    weight_scale: float32, that of these weights: 1 over the number of values.
+    axis: of an image's three axes, those that follow each other: (0, 1), say, for mel bins and
+    frames. The result has a 1 there. weight_scale: float32, that of these weights: 1 over the
+    number of values for a mean, 1 for a sum.
     """
 
+    axis: tuple[int, ...]
     weight_scale: np.float32
     multiplier: int
     shift: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Energy(Step):
+    """Sum of squares over axes, as for `Mean`."""
+
+    axis: tuple[int, ...]
+    multiplier: int
+    shift: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slice(Step):
+    """A part; ranges: (start, end, step) for every axis."""
+
+    ranges: tuple[tuple[int, int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transpose(Step):
+    """The same values with axes in another order: axis n is axis `permutation[n]` of the input."""
+
+    permutation: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concat(Step):
+    """Two tensors of one scale and zero point, one after the other along an axis."""
+
+    axis: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,9 +213,18 @@ class Program:
 
     @property
     def n_bytes(self) -> int:
-        """Return the bytes of its parameters: int8 weights and int32 biases."""
+        """Return the bytes of its parameters: int8 weights and constants, and int32 biases."""
         convs = [step for step in self.steps if isinstance(step, Conv)]
-        return sum(step.kernel.nbytes + step.bias.nbytes for step in convs)
+        n_bytes = sum(step.kernel.nbytes + step.bias.nbytes for step in convs)
+        return n_bytes + sum(
+            step.values.nbytes for step in self.steps if isinstance(step, Constant)
+        )
+
+    @property
+    def table_bytes(self) -> int:
+        """Return the bytes of tables, each of which is kept once."""
+        lookups = [step for step in self.steps if isinstance(step, Lookup)]
+        return sum(map(len, {step.table.tobytes() for step in lookups}))
 
 
 def build(
@@ -154,7 +235,7 @@ def build(
     Args:
       operations: as `reader.read` returns them, BatchNorms folded.
       shape: of one clip's log-mel.
-      ranges: least and largest value by the name of an operation, and of `INPUT`, as
+      ranges: least and largest value by the name of a lowered operation, and of `INPUT`, as
         `calibrate.calibrate` returns them; those of `OWN_RANGE` are used.
 
     Raises:
@@ -162,6 +243,8 @@ def build(
         finite. It names the layer.
     """
     require_rules(operations)
+    operations = lower.lower(operations)
+    ranges = _shared_ranges(operations, ranges)
     tensors = {INPUT: tensor(INPUT, shape, ranges[INPUT])}
     source, steps = tensors[INPUT], []
     for op in operations:
@@ -174,16 +257,37 @@ def build(
 def require_rules(operations: Sequence[Operation]) -> None:
     """Check that every operation can be computed in integers.
 
+    Args:
+      operations: as `export.reader.read` returns them.
+
     Raises:
       UserError: one cannot; it is named with its layer.
     """
-    for op in operations:
+    for op in lower.lower(operations):
         if op.kind not in _RULES:
             raise _no_rule(op, f"the operation {op.kind}")
-        if op.activation not in (None, "relu", "relu6"):
-            raise _no_rule(op, f"the activation {op.activation}")
-        if op.kind == "reduce_mean" and tuple(op.options["axis"]) != (1, 2):
-            raise _no_rule(op, "a mean over other axes than mel bins and frames")
+        if len(op.shape) > 4:
+            raise _no_rule(op, f"a result of {len(op.shape)} axes")
+        axes = op.options.get("axis") if op.kind in REDUCED else None
+        if axes and sorted(axes) != [*range(min(axes), max(axes) + 1)]:
+            raise _no_rule(op, f"a sum over the axes {', '.join(map(str, sorted(axes)))}")
+
+
+def _shared_ranges(operations: Sequence[Operation], ranges: Mapping) -> dict[str, Range]:
+    """Return the ranges, where a result that only another one reads takes part in that one's."""
+    readers = collections.Counter(name for op in operations for name in op.inputs)
+    known, shared = {op.name: op for op in operations}, dict(ranges)
+    for op in reversed(operations):
+        if "range" in op.options:
+            name, factor, shift = op.options["range"]
+            shared[op.name] = tuple(end * factor + shift for end in shared[name])
+        if "bounds" in op.options:
+            shared[op.name] = op.options["bounds"]
+        if op.kind == "concatenate":
+            for name in op.inputs:
+                if name in known and known[name].kind in OWN_RANGE and readers[name] == 1:
+                    shared[name] = shared[op.name]
+    return shared
 
 
 def tensor(name: str, shape: Sequence[int], bounds: Range, min_scale: float = 0.0) -> Tensor:
@@ -244,8 +348,7 @@ def requantisation(factor: float) -> tuple[int, int]:
 def _no_rule(op: Operation, what: str) -> UserError:
     return UserError(
         f"{what} of {op.name} has no rule in integers of 8 bits: --dtype float16 writes this "
-        "network. Convolutions, dense layers, sums of two results, average and maximum pools, the "
-        "mean over mel bins and frames, relu and relu6 have one"
+        "network. docs/quantisation.md lists what has one"
     )
 
 
@@ -321,16 +424,87 @@ def _convolution(op, x: Tensor, name, shape, bounds, kernel, *, strides, padding
 
 
 def _add(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]:
-    if len(inputs) != 2 or inputs[0].shape != inputs[1].shape:
-        raise _no_rule(op, "a sum of two shapes")
+    _require_broadcast(op, inputs, "a sum")
     twice = 2 * float(max(x.scale for x in inputs))
     output = tensor(op.name, op.shape, bounds, twice / 2**10)
     factors = [float(x.scale) / twice for x in inputs]
     factors.append(twice / (2**ADD_SHIFT * float(output.scale)))
     multipliers, shifts = zip(*map(requantisation, factors), strict=True)
-    return [
-        Add(tuple(inputs), output, **_bounds(op, output), multipliers=multipliers, shifts=shifts)
-    ]
+    sign = -1 if op.kind == "sub" else 1
+    options = {"multipliers": multipliers, "shifts": shifts, "sign": sign}
+    return [Add(tuple(inputs), output, **_bounds(op, output), **options)]
+
+
+def _require_broadcast(op: Operation, inputs: Sequence[Tensor], what: str) -> None:
+    """Check that two inputs make the result's shape, with axes of 1 for all positions."""
+    if len(inputs) != 2 or np.broadcast_shapes(*(x.shape for x in inputs)) != op.shape:
+        raise _no_rule(op, f"{what} of {len(inputs)} results of such shapes")
+
+
+def _mul(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]:
+    """Return a product, with a scale of which LiteRT's ways to compute the factor agree.
+
+    LiteRT computes the factor in float32, and LiteRT for Microcontrollers in double precision.
+    """
+    _require_broadcast(op, inputs, "a product")
+    a, b = (x.scale for x in inputs)
+    output = tensor(op.name, op.shape, bounds, 2 * float(a) * float(b))
+    while True:
+        narrow = requantisation(float(a * b / output.scale))
+        if narrow == requantisation(float(a) * float(b) / float(output.scale)):
+            break
+        output = dataclasses.replace(output, scale=np.nextafter(output.scale, np.float32(np.inf)))
+    multiplier, shift = narrow
+    step = Mul(tuple(inputs), output, **_bounds(op, output), multiplier=multiplier, shift=shift)
+    return [step]
+
+
+def _lookup(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]:
+    (x,) = inputs
+    output = tensor(op.name, op.shape, bounds)
+    function = functools.partial(lower.apply, op.options["functions"])
+    return [_lookup_of(x, output, function, **_bounds(op, output))]
+
+
+def _lookup_of(x: Tensor, output: Tensor, function: Callable, **bounds) -> Lookup:
+    """Return a table of a function; where that is not finite, 0 or an end of the range."""
+    with np.errstate(all="ignore"):
+        values = (np.arange(LOWEST, HIGHEST + 1) - x.zero_point) * float(x.scale)
+        values = np.nan_to_num(np.asarray(function(values), np.float64))
+        steps = np.clip(np.rint(values / float(output.scale)), -(2.0**20), 2.0**20)
+    bounds = bounds or {"activation": None, "low": LOWEST, "high": HIGHEST}
+    table = np.clip(steps + output.zero_point, bounds["low"], bounds["high"])
+    return Lookup((x,), output, **bounds, table=table.astype(np.int8))
+
+
+def _log_norm(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
+    """Return the logarithm of a norm, as the largest one of those by energies of several ranges.
+
+    It counts from the least norm that is told apart, which is a step of the last range. All but
+    the last energy say nothing where the next one is not at its end.
+    """
+    output, steps = tensor(op.name, op.shape, (0.0, SPAN)), []
+    ends = [(HIGHEST - x.zero_point) * float(x.scale) for x in inputs]
+    for x, level, least in zip(inputs, LEVELS, [*ends[1:], 0.0], strict=True):
+
+        def log_norm(energy: np.ndarray, least: float = least) -> np.ndarray:
+            found = 0.5 * np.log(energy / ends[0]) + SPAN
+            return np.where(energy > least * (1 + 1e-6), found, 0.0)
+
+        steps.append(_lookup_of(x, output.reshaped(f"{op.name}/of{level}", x.shape), log_norm))
+    largest = steps[0].output
+    for level, step in zip(LEVELS[1:], steps[1:], strict=True):
+        name = op.name if level == LEVELS[-1] else f"{op.name}/max{level}"
+        steps.append(_moved(name, op.shape, (largest, step.output), Max))
+        largest = steps[-1].output
+    return steps
+
+
+def _constant(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
+    values = np.asarray(op.arrays["value"], np.float64)[0]
+    output = tensor(op.name, op.shape, (values.min(), values.max()))
+    steps = np.clip(np.rint(values / float(output.scale)) + output.zero_point, LOWEST, HIGHEST)
+    return [Constant((), output, None, LOWEST, HIGHEST, values=steps.astype(np.int8))]
 
 
 def _pool(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
@@ -353,30 +527,96 @@ def _pool_of(op: Operation, x: Tensor, kind: str, size, strides, padding) -> Poo
 
 
 def _activation(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
-    """Return a pool of 1×1, which does nothing but bound the values."""
+    """Return a pool of 1×1, which does nothing but bound the values; of an image."""
     (x,) = inputs
-    if len(x.shape) != 3:
-        raise _no_rule(op, f"the activation {op.activation}, of no image,")
     return [_pool_of(op, x, "max", (1, 1), (1, 1), ((0, 0), (0, 0)))]
 
 
-def _mean(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]:
-    (x,) = inputs
-    *image, c = x.shape
-    weight_scale = np.float32(1 / math.prod(image))
-    unit = float(x.scale) * float(weight_scale)
-    shape = 1, 1, c
-    name = op.name if shape == op.shape else f"{op.name}/mean"
+def _reduce(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]:
+    """Return a sum over axes of an image, between reshapes if the input or the result is none."""
+    (x,), steps = inputs, []
+    axis = tuple(sorted(axis - 1 for axis in op.options["axis"]))
+    if len(x.shape) != 3:
+        before, after = x.shape[: axis[0]], x.shape[axis[-1] + 1 :]
+        sizes = math.prod(before), math.prod(x.shape[a] for a in axis), math.prod(after)
+        steps.append(_reshape_of(x, f"{op.name}/image", sizes))
+        x, axis = steps[-1].output, (1,)
+    shape = tuple(1 if n in axis else size for n, size in enumerate(x.shape))
+    name = op.name if shape == op.shape else f"{op.name}/sum"
+    steps.append(_sum(op, x, name, shape, axis, bounds))
+    if shape != op.shape:
+        steps.append(_reshape_of(steps[-1].output, op.name, op.shape))
+    return steps
+
+
+def _sum(op: Operation, x: Tensor, name: str, shape, axis, bounds: Range) -> Mean | Energy:
+    n, options = math.prod(x.shape[a] for a in axis), {"axis": axis}
+    if op.kind == ENERGY:
+        if n * (HIGHEST - LOWEST) ** 2 >= MAX_SUM:
+            raise _no_rule(op, f"a sum of {n:,} squares, too many for int32,")
+        unit = float(x.scale * x.scale)  # rounded to float32, as LiteRT does
+    else:
+        options["weight_scale"] = np.float32(1 / n if op.kind == "reduce_mean" else 1)
+        unit = float(x.scale) * float(options["weight_scale"])
     output = tensor(name, shape, bounds, 2 * unit)
     multiplier, shift = requantisation(unit / float(output.scale))
-    options = {"weight_scale": weight_scale, "multiplier": multiplier, "shift": shift}
-    mean = Mean((x,), output, **_bounds(op, output), **options)
-    return [mean] if shape == op.shape else [mean, _reshape_of(output, op.name, op.shape)]
+    options |= _bounds(op, output) | {"multiplier": multiplier, "shift": shift}
+    return (Energy if op.kind == ENERGY else Mean)((x,), output, **options)
+
+
+def _reduce_max(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
+    """Return a maximum over axes: a pool as long as they are, between reshapes."""
+    (x,), axis = inputs, [axis - 1 for axis in op.options["axis"]]
+    sizes = x.shape[: min(axis)], x.shape[min(axis) : max(axis) + 1], x.shape[max(axis) + 1 :]
+    image = _reshape_of(x, f"{op.name}/image", [*map(math.prod, sizes)])
+    rows, n, columns = image.output.shape
+    largest = dataclasses.replace(op, name=f"{op.name}/pool", shape=(rows, 1, columns))
+    pool = _pool_of(largest, image.output, "max", (1, n), (1, n), ((0, 0), (0, 0)))
+    return [image, pool, _reshape_of(pool.output, op.name, op.shape)]
+
+
+def _slice(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
+    ranges = tuple(tuple(map(int, part)) for part in op.options["ranges"])
+    return [_moved(op.name, op.shape, inputs, Slice, ranges=ranges)]
+
+
+def _transpose(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
+    permutation = tuple(axis - 1 for axis in op.options["permutation"][1:])
+    if op.options["permutation"][0] != 0:
+        raise _no_rule(op, "a transposition of clips")
+    return [_moved(op.name, op.shape, inputs, Transpose, permutation=permutation)]
+
+
+def _moved(name: str, shape, inputs: Sequence[Tensor], kind: type[Step], **options) -> Step:
+    """Return a step whose values are those of its inputs, in other places."""
+    output = inputs[0].reshaped(name, shape)
+    return kind(tuple(inputs), output, None, LOWEST, HIGHEST, **options)
+
+
+def _concatenate(op: Operation, inputs: Sequence[Tensor], bounds: Range) -> list[Step]:
+    """Return one tensor after another, each brought to the scale of the result if it has not it."""
+    axis, steps, parts = op.options["axis"] - 1, [], []
+    output = tensor(op.name, op.shape, bounds)
+    if len({(x.scale, x.zero_point) for x in inputs}) == 1:
+        output = inputs[0].reshaped(op.name, op.shape)
+    for number, x in enumerate(inputs, 1):
+        if (x.scale, x.zero_point) != (output.scale, output.zero_point):
+            steps.append(
+                _lookup_of(x, output.reshaped(f"{op.name}/part{number}", x.shape), np.array)
+            )
+            x = steps[-1].output
+        parts.append(x)
+    whole = parts[0]
+    for number, x in enumerate(parts[1:], 2):
+        n_along = whole.shape[axis] + x.shape[axis]
+        shape = (*whole.shape[:axis], n_along, *whole.shape[axis + 1 :])
+        name = op.name if number == len(parts) else f"{op.name}/first{number}"
+        steps.append(_moved(name, shape, (whole, x), Concat, axis=axis))
+        whole = steps[-1].output
+    return steps if len(parts) > 1 else [*steps, _reshape_of(whole, op.name, op.shape)]
 
 
 def _reshape(op: Operation, inputs: Sequence[Tensor], bounds) -> list[Step]:
-    if op.activation:
-        raise _no_rule(op, f"the activation {op.activation} of a reshaped result")
     return [_reshape_of(inputs[0], op.name, op.shape)]
 
 
@@ -388,9 +628,20 @@ _RULES: dict[str, Callable[..., list[Step]]] = {
     "conv": _conv,
     "dense": _dense,
     "add": _add,
+    "sub": _add,
+    "mul": _mul,
+    LOOKUP: _lookup,
+    "constant": _constant,
     "avg_pool": _pool,
     "max_pool": _pool,
     "activation": _activation,
-    "reduce_mean": _mean,
+    "reduce_mean": _reduce,
+    "reduce_sum": _reduce,
+    "reduce_max": _reduce_max,
+    ENERGY: _reduce,
+    LOG_NORM: _log_norm,
     "reshape": _reshape,
+    "slice": _slice,
+    "transpose": _transpose,
+    "concatenate": _concatenate,
 }

@@ -20,13 +20,21 @@ from asc_jax.operations.program import (
     HIGHEST,
     LOWEST,
     Add,
+    Concat,
+    Constant,
     Conv,
+    Energy,
+    Lookup,
+    Max,
     Mean,
+    Mul,
     Pool,
     Program,
     Reshape,
+    Slice,
     Step,
     Tensor,
+    Transpose,
 )
 from asc_jax.types import Array
 
@@ -34,6 +42,11 @@ BLOCK = 512  # channels: 512 · 255 · 127 < 2^24
 
 # Step → its arrays: arguments, because XLA's CPU compiler computes some constants wrongly.
 Arrays = list[tuple[np.ndarray, ...]]
+_ARRAYS = {
+    Conv: ("kernel", "bias", "multiplier", "shift"),
+    Lookup: ("table",),
+    Constant: ("values",),
+}
 
 
 def simulator(program: Program) -> Callable[[Array], Array]:
@@ -45,8 +58,7 @@ def simulator(program: Program) -> Callable[[Array], Array]:
 def arrays(program: Program) -> Arrays:
     """Return the arrays of every step."""
     return [
-        (step.kernel, step.bias, step.multiplier, step.shift) if isinstance(step, Conv) else ()
-        for step in program.steps
+        tuple(getattr(step, name) for name in _ARRAYS.get(type(step), ())) for step in program.steps
     ]
 
 
@@ -189,9 +201,9 @@ def _pad(x: Array, padding: Sequence, value: int) -> Array:
 def _add(step: Add, own: tuple, *inputs: Array) -> Array:
     """Return the sum: both inputs are scaled to the same unit, with bits to spare."""
     scaled = [
-        requantise((x - tensor.zero_point) << ADD_SHIFT, multiplier, shift)
-        for x, tensor, multiplier, shift in zip(
-            inputs, step.inputs, step.multipliers, step.shifts, strict=False
+        requantise(sign * ((x - tensor.zero_point) << ADD_SHIFT), multiplier, shift)
+        for x, tensor, multiplier, shift, sign in zip(
+            inputs, step.inputs, step.multipliers, step.shifts, (1, step.sign), strict=False
         )
     ]
     total = requantise(sum(scaled), step.multipliers[2], step.shifts[2])
@@ -209,9 +221,46 @@ def _pool(step: Pool, own: tuple, x: Array) -> Array:
     return jnp.sign(total) * ((jnp.abs(total) + n // 2) // n)
 
 
+def _mul(step: Mul, own: tuple, *inputs: Array) -> Array:
+    left, right = (x - tensor.zero_point for x, tensor in zip(inputs, step.inputs, strict=True))
+    product = requantise(left * right, step.multiplier, step.shift)
+    return product + step.output.zero_point
+
+
+def _lookup(step: Lookup, own: tuple, x: Array) -> Array:
+    (table,) = own
+    return jnp.asarray(table)[x - LOWEST]
+
+
+def _constant(step: Constant, own: tuple) -> Array:
+    (values,) = own
+    return jnp.asarray(values)[None]
+
+
 def _mean(step: Mean, own: tuple, x: Array) -> Array:
-    total = (x - step.inputs[0].zero_point).sum(axis=(1, 2), keepdims=True)
+    return _sum(step, x - step.inputs[0].zero_point)
+
+
+def _energy(step: Energy, own: tuple, x: Array) -> Array:
+    x -= step.inputs[0].zero_point
+    return _sum(step, x * x)
+
+
+def _sum(step: Mean | Energy, x: Array) -> Array:
+    total = x.sum(axis=tuple(axis + 1 for axis in step.axis), keepdims=True)
     return requantise(total, step.multiplier, step.shift) + step.output.zero_point
+
+
+def _slice(step: Slice, own: tuple, x: Array) -> Array:
+    return x[:, *(slice(*part) for part in step.ranges)]
+
+
+def _transpose(step: Transpose, own: tuple, x: Array) -> Array:
+    return x.transpose(0, *(axis + 1 for axis in step.permutation))
+
+
+def _concat(step: Concat, own: tuple, *inputs: Array) -> Array:
+    return jnp.concatenate(inputs, step.axis + 1)
 
 
 def _reshape(step: Reshape, own: tuple, x: Array) -> Array:
@@ -221,7 +270,15 @@ def _reshape(step: Reshape, own: tuple, x: Array) -> Array:
 _RULES: dict[type[Step], Callable[..., Array]] = {
     Conv: _conv,
     Add: _add,
+    Mul: _mul,
+    Lookup: _lookup,
+    Max: lambda step, own, *inputs: jnp.maximum(*inputs),
+    Constant: _constant,
     Pool: _pool,
     Mean: _mean,
+    Energy: _energy,
     Reshape: _reshape,
+    Slice: _slice,
+    Transpose: _transpose,
+    Concat: _concat,
 }

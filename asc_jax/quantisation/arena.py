@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from asc_jax.operations.program import Program, Reshape
+from asc_jax.operations.program import Constant, Program, Reshape
 
 MAX_ROUNDS = 100
 
@@ -29,11 +29,12 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Arena:
-    """Memory for all results but the input and the logits.
+    """Memory for all results but the input, the logits and constants.
 
     offsets: by the name of the block. blocks: the name of the block by that of a tensor; those of
-    the input and of the logits have no offset. n_bytes: of the arena. peak_bytes: the largest sum
-    of what is needed during one step, below which no arena can be; peak: that step's result.
+    the input, of the logits and of constants have no offset. n_bytes: of the arena. peak_bytes: the
+    largest sum of what is needed during one step, below which no arena can be; peak: that step's
+    result.
     """
 
     offsets: Mapping[str, int]
@@ -51,12 +52,9 @@ def plan(program: Program) -> Arena:
     the order, and all are placed again.
     """
     owners = block_names(program)
-    blocks = _blocks(program, owners)
-    needed = [
-        sum(block.n_bytes for block in blocks if block.first <= number <= block.last)
-        for number in range(len(program.steps))
-    ]
-    order = sorted(blocks, key=lambda block: (-block.n_bytes, block.first))
+    results = blocks(program)
+    needed = [sum(block.n_bytes for block in at(results, k)) for k in range(len(program.steps))]
+    order = sorted(results, key=lambda block: (-block.n_bytes, block.first))
     now, n_bytes = _first_fit(order)
     places = now
     for _ in range(MAX_ROUNDS):
@@ -71,6 +69,11 @@ def plan(program: Program) -> Arena:
     return Arena(places, owners, n_bytes, max(needed), peak)
 
 
+def at(results: Sequence[Block], number: int) -> list[Block]:
+    """Return the blocks that are needed during the step of this number."""
+    return [block for block in results if block.first <= number <= block.last]
+
+
 def block_names(program: Program) -> dict[str, str]:
     """Return the name of the block by that of a tensor: of the tensor whose values it holds."""
     owners = {program.input.name: program.input.name}
@@ -83,15 +86,18 @@ def block_names(program: Program) -> dict[str, str]:
     return owners
 
 
-def _blocks(program: Program, owners: Mapping[str, str]) -> list[Block]:
+def blocks(program: Program) -> list[Block]:
+    """Return the blocks of all results but those in memory of the caller."""
+    owners = block_names(program)
     callers = {program.input.name, owners[program.output.name]}
+    constants = {step.output.name for step in program.steps if isinstance(step, Constant)}
     first, last, n_bytes = {}, {}, {}
     for number, step in enumerate(program.steps):
         for tensor in (step.output, *step.inputs):
             name = owners[tensor.name]
             first.setdefault(name, number)
             last[name], n_bytes[name] = number, math.prod(tensor.shape)
-    return [Block(n, n_bytes[n], first[n], last[n]) for n in first if n not in callers]
+    return [Block(n, n_bytes[n], first[n], last[n]) for n in first if n not in callers | constants]
 
 
 def _first_fit(blocks: Sequence[Block]) -> tuple[dict[str, int], int]:

@@ -13,6 +13,7 @@ import shutil
 import string
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,23 @@ import numpy as np
 from asc_jax.errors import UserError
 from asc_jax.export import c_header
 from asc_jax.export.c_header import comment
-from asc_jax.operations.program import Add, Conv, Mean, Pool, Program, Reshape, Step
+from asc_jax.operations.program import (
+    Add,
+    Concat,
+    Constant,
+    Conv,
+    Energy,
+    Lookup,
+    Max,
+    Mean,
+    Mul,
+    Pool,
+    Program,
+    Reshape,
+    Slice,
+    Step,
+    Transpose,
+)
 from asc_jax.quantisation import arena
 
 FOLDER = "asc_int8"
@@ -133,11 +150,13 @@ def memory_lines(program: Program) -> list[str]:
     table = sum(
         step.multiplier.nbytes + step.shift.size for step in program.steps if isinstance(step, Conv)
     )
+    tables = f", {program.table_bytes:,} tables" if program.table_bytes else ""
+    total = program.n_bytes + table + program.table_bytes
     return [
         f"arena: {memory.n_bytes:,} bytes, the most for {memory.peak} and what is needed "
         f"then{note}; input and logits, {math.prod(program.input.shape):,} and "
         f"{math.prod(program.output.shape):,} bytes, are the caller's",
-        f"constants: {program.n_bytes + table:,} bytes, {table:,} of them multipliers and shifts",
+        f"constants: {total:,} bytes, {table:,} of them multipliers and shifts{tables}",
     ]
 
 
@@ -178,16 +197,21 @@ def _network(program: Program, memory: arena.Arena, classes) -> Iterator[str]:
     if memory.n_bytes:
         yield "/* Results that are needed at one time do not overlap. */"
         yield "static int8_t arena[ASC_ARENA_BYTES];\n"
-    calls = []
+    calls, known = [], set()
     for number, step in enumerate(program.steps):
         places = [_place(program, memory, tensor.name) for tensor in (*step.inputs, step.output)]
         if isinstance(step, Reshape) and places[0] == places[1]:
             continue
         constants, function, argument = _RULES[type(step)](step, number)
+        if isinstance(step, Lookup):  # several layers may have one table
+            constants = [] if constants[0] in known else constants
+            known.update(constants[:1])
         if constants:
             yield f"/* {comment(step.output.name)} */"
             yield from constants
             yield ""
+        if isinstance(step, Constant):
+            continue
         name = comment(step.output.name)
         calls.append(f"    {function}({', '.join([argument, *places])}); /* {name} */")
     yield "void asc_run(const int8_t *log_mel, int8_t *logits)\n{"
@@ -200,6 +224,9 @@ def _place(program: Program, memory: arena.Arena, tensor: str) -> str:
     block = memory.blocks[tensor]
     if block in memory.offsets:
         return f"arena + {memory.offsets[block]}"
+    for number, step in enumerate(program.steps):
+        if isinstance(step, Constant) and block == step.output.name:
+            return f"values_{number}"
     return "log_mel" if block == program.input.name else "logits"
 
 
@@ -228,7 +255,8 @@ def _conv(step: Conv, number: int) -> Rule:
 
 def _add(step: Add, number: int) -> Rule:
     fields = {
-        "n": math.prod(step.output.shape),
+        "pair": _pair(step),
+        "sign": step.sign,
         "zero_points": _braces(x.zero_point for x in step.inputs),
         "multipliers": _braces(step.multipliers),
         "shifts": _braces(-shift for shift in step.shifts),
@@ -237,21 +265,94 @@ def _add(step: Add, number: int) -> Rule:
     return list(_struct("add", number, fields)), "asc_add", f"&add_{number}"
 
 
+def _mul(step: Mul, number: int) -> Rule:
+    fields = {
+        "pair": _pair(step),
+        "zero_points": _braces(x.zero_point for x in step.inputs),
+        "multiplier": step.multiplier,
+        "shift": -step.shift,
+        "result": _result(step),
+    }
+    return list(_struct("mul", number, fields)), "asc_mul", f"&mul_{number}"
+
+
+def _pair(step: Add | Mul) -> str:
+    """Return a `struct asc_pair`."""
+    shape, strides = _four(step.output.shape), []
+    for x in step.inputs:
+        own = _four(x.shape)
+        strides.append(
+            0 if n == 1 else stride for n, stride in zip(own, _strides(own), strict=True)
+        )
+    return f"{{.n = {_braces(shape)}, .stride = {{{', '.join(map(_braces, strides))}}}}}"
+
+
+def _four(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape of four axes: those of 1 come first."""
+    return (1,) * (4 - len(shape)) + tuple(shape)
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    """Return how far apart neighbours along every axis are."""
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def _max(step: Max, number: int) -> Rule:
+    return [], "asc_max", str(math.prod(step.output.shape))
+
+
+def _lookup(step: Lookup, number: int) -> Rule:
+    """Return a call with a table, whose name follows from its values."""
+    table = f"table_{zlib.crc32(step.table.tobytes()):08x}"
+    argument = f"&(const struct asc_lookup){{{math.prod(step.output.shape)}, {table}}}"
+    return [*_array(table, step.table)], "asc_lookup", argument
+
+
+def _constant(step: Constant, number: int) -> Rule:
+    return list(_array(f"values_{number}", step.values)), "", ""
+
+
+def _view(step: Slice | Transpose, number: int) -> Rule:
+    shape = step.inputs[0].shape
+    strides, start = _strides(shape), 0
+    if isinstance(step, Transpose):
+        strides = [strides[axis] for axis in step.permutation]
+    else:
+        start = sum(part[0] * stride for part, stride in zip(step.ranges, strides, strict=True))
+        strides = [part[2] * stride for part, stride in zip(step.ranges, strides, strict=True)]
+    fields = {
+        "n": _braces(_four(step.output.shape)),
+        "start": start,
+        "stride": _braces([0] * (4 - len(strides)) + strides),
+    }
+    return list(_struct("view", number, fields)), "asc_view", f"&view_{number}"
+
+
+def _concat(step: Concat, number: int) -> Rule:
+    sizes = [math.prod(x.shape[step.axis :]) for x in step.inputs]
+    fields = {"outer": math.prod(step.output.shape[: step.axis]), "size": _braces(sizes)}
+    return list(_struct("concat", number, fields)), "asc_concat", f"&concat_{number}"
+
+
 def _pool(step: Pool, number: int) -> Rule:
     fields = {"window": _window(step, step.size), "result": _result(step)}
     return list(_struct("pool", number, fields)), f"asc_{step.kind}_pool", f"&pool_{number}"
 
 
-def _mean(step: Mean, number: int) -> Rule:
+def _mean(step: Mean | Energy, number: int) -> Rule:
     (x,) = step.inputs
+    first, last = step.axis[0], step.axis[-1] + 1
     fields = {
-        "x": _braces(x.shape),
+        "outer": math.prod(x.shape[:first]),
+        "n": math.prod(x.shape[first:last]),
+        "inner": math.prod(x.shape[last:]),
         "x_zero_point": x.zero_point,
         "multiplier": step.multiplier,
         "shift": -step.shift,
         "result": _result(step),
     }
-    return list(_struct("mean", number, fields)), "asc_mean", f"&mean_{number}"
+    kind = "asc_energy" if isinstance(step, Energy) else "asc_mean"
+    return list(_struct("mean", number, fields)), kind, f"&mean_{number}"
 
 
 def _reshape(step: Reshape, number: int) -> Rule:
@@ -261,9 +362,17 @@ def _reshape(step: Reshape, number: int) -> Rule:
 _RULES: dict[type[Step], Callable[..., Rule]] = {
     Conv: _conv,
     Add: _add,
+    Mul: _mul,
+    Max: _max,
+    Lookup: _lookup,
+    Constant: _constant,
     Pool: _pool,
     Mean: _mean,
+    Energy: _mean,
     Reshape: _reshape,
+    Slice: _view,
+    Transpose: _view,
+    Concat: _concat,
 }
 
 

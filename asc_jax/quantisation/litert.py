@@ -1,14 +1,17 @@
 """Write an integer program as a LiteRT file, int8 in and out, and read it back.
 
 The file is written here and by no converter, so that its scales and zero points are the program's.
-Every operation has an 8-bit kernel in LiteRT and in LiteRT for Microcontrollers: CONV_2D,
-DEPTHWISE_CONV_2D, ADD, PAD, PADV2, AVERAGE_POOL_2D, MAX_POOL_2D and RESHAPE. A dense layer is a
-CONV_2D of 1×1, because scales by channel are older there than in FULLY_CONNECTED. The mean over the
-image is a DEPTHWISE_CONV_2D of weights of 1: an AVERAGE_POOL_2D would keep its input's scale, so
-that logits had few steps, and the kernels of MEAN have computed in several ways.
+Every operation, `VERSIONS`, has a kernel in LiteRT and in LiteRT for Microcontrollers. A dense
+layer is a CONV_2D of 1×1, because scales by channel are older there than in FULLY_CONNECTED. A mean
+is a DEPTHWISE_CONV_2D or a CONV_2D of weights of 1: an AVERAGE_POOL_2D would keep its input's
+scale, so that logits had few steps, and the kernels of MEAN have computed in several ways. A
+function of one value is a table that GATHER looks up: kernels of LOGISTIC and its like compute in
+several ways. The numbers of its entries are the only values of 32 bits, without a scale. Sums of
+squares are products of rows and columns, BATCH_MATMUL, which is exact until it is rounded.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,13 +23,21 @@ from asc_jax.machine.optional_packages import require
 from asc_jax.operations.program import (
     LOWEST,
     Add,
+    Concat,
+    Constant,
     Conv,
+    Energy,
+    Lookup,
+    Max,
     Mean,
+    Mul,
     Pool,
     Program,
     Reshape,
+    Slice,
     Step,
     Tensor,
+    Transpose,
 )
 
 ARTEFACT = "log_mel_to_logits.int8"
@@ -42,6 +53,15 @@ VERSIONS = {
     "AVERAGE_POOL_2D": 2,
     "MAX_POOL_2D": 2,
     "RESHAPE": 1,
+    "SUB": 2,
+    "MUL": 2,
+    "MAXIMUM": 2,
+    "CAST": 1,
+    "GATHER": 2,
+    "BATCH_MATMUL": 2,
+    "TRANSPOSE": 2,
+    "STRIDED_SLICE": 2,
+    "CONCATENATION": 2,
 }
 
 
@@ -91,6 +111,12 @@ class _Writer:
         self.numbers[name or tensor.name] = number
         return number
 
+    def integers(self, name: str, shape: Sequence[int]) -> int:
+        """Add a tensor of int32 that is computed, plain numbers without a scale."""
+        number = self._tensor(name, (1, *shape), np.int32, None)
+        self.graph.tensors[number].shapeSignature = [-1, *shape]
+        return number
+
     def constant(self, name: str, value: np.ndarray, scales=None, zero_points=None, axis=0) -> int:
         """Add an array; scales along an axis, none for plain numbers."""
         pair = None if scales is None else (scales, zero_points or [0] * len(scales))
@@ -129,6 +155,8 @@ class _Writer:
         operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, kind)
         operator.builtinOptions = getattr(self.schema, f"{kind}T")()
         for option, value in options.items():
+            if not hasattr(operator.builtinOptions, option):
+                raise ValueError(f"{kind} has no option {option}")
             setattr(operator.builtinOptions, option, value)
         self.graph.operators.append(operator)
 
@@ -214,11 +242,34 @@ def _conv(writer: _Writer, step: Conv) -> None:
 
 def _mean(writer: _Writer, step: Mean) -> None:
     (x,) = step.inputs
+    if 2 not in step.axis:
+        _mean_over_image(writer, step)
+        return
+    # Over channels, and axes before them: a convolution to one channel.
+    name, n = step.output.name, math.prod(x.shape[axis] for axis in step.axis)
+    image = (x.shape[0], 1, n) if 1 in step.axis else (*x.shape[:2], n)
+    source = writer.numbers[x.name]
+    if image != x.shape:
+        source = _reshaped(writer, source, x, f"{name}/flat", image)
+    scales = np.full(1, step.weight_scale)
+    inputs = [
+        source,
+        writer.constant(f"{name}/ones", np.ones((1, 1, 1, n), np.int8), scales),
+        writer.constant(f"{name}/zeros", np.zeros(1, np.int32), np.float32(x.scale) * scales),
+    ]
+    output = writer.activation(step.output)
+    writer.operator("CONV_2D", inputs, output, "Conv2DOptions", **writer.window(step, (1, 1)))
+
+
+def _mean_over_image(writer: _Writer, step: Mean) -> None:
+    """Write a mean over mel bins, frames or both as a convolution of each channel by itself."""
+    (x,) = step.inputs
     name, n = step.output.name, x.shape[-1]
     scales = np.full(n, step.weight_scale)
+    size = [x.shape[axis] if axis in step.axis else 1 for axis in (0, 1)]
     inputs = [
         writer.numbers[x.name],
-        writer.constant(f"{name}/ones", np.ones((1, *x.shape), np.int8), scales, axis=3),
+        writer.constant(f"{name}/ones", np.ones((1, *size, n), np.int8), scales, axis=3),
         writer.constant(f"{name}/zeros", np.zeros(n, np.int32), np.float32(x.scale) * scales),
     ]
     options = writer.window(step, (1, 1)) | {"depthMultiplier": 1}
@@ -226,10 +277,118 @@ def _mean(writer: _Writer, step: Mean) -> None:
     writer.operator("DEPTHWISE_CONV_2D", inputs, output, "DepthwiseConv2DOptions", **options)
 
 
+def _energy(writer: _Writer, step: Energy) -> None:
+    """Write sums of squares as products of rows and columns of the same values."""
+    (x,) = step.inputs
+    name, source = step.output.name, writer.numbers[x.name]
+    first, last = step.axis[0], step.axis[-1] + 1
+    outer, n, inner = (math.prod(x.shape[part]) for part in _parts(first, last))
+    rows = (outer * inner, 1, n)
+    if inner > 1:
+        # Several ranges of one energy share what is transposed.
+        order, transposed = [0, 1, 3, 2], f"{x.name}/by_channel"
+        if transposed not in writer.numbers:
+            image = _reshaped(writer, source, x, f"{x.name}/flat", (outer, n, inner))
+            _transposed(writer, image, x, transposed, (outer, inner, n), order)
+        source = writer.numbers[transposed]
+    key = f"{x.name}/rows{first}{last}"
+    if key not in writer.numbers:
+        _reshaped(writer, source, x, key, rows)
+    source = writer.numbers[key]
+    output = writer.activation(step.output, f"{name}/product", (outer * inner, 1, 1))
+    options = {"adjX": False, "adjY": True, "asymmetricQuantizeInputs": False}
+    writer.operator("BATCH_MATMUL", [source, source], output, "BatchMatMulOptions", **options)
+    _reshaped(writer, output, step.output, name, step.output.shape)
+
+
+def _parts(first: int, last: int) -> list[slice]:
+    return [slice(0, first), slice(first, last), slice(last, None)]
+
+
+def _reshaped(writer: _Writer, source: int, like: Tensor, name: str, shape) -> int:
+    """Add a reshape of a tensor, with the scale of another, and return its number."""
+    shape = [-1, *shape]
+    widths = writer.constant(f"{name}/shape", np.array(shape, np.int32))
+    output = writer.activation(like, name, shape[1:])
+    writer.operator("RESHAPE", [source, widths], output, "ReshapeOptions", newShape=shape)
+    return output
+
+
+def _transposed(writer: _Writer, source: int, like: Tensor, name: str, shape, order) -> int:
+    permutation = writer.constant(f"{name}/order", np.array(order, np.int32))
+    output = writer.activation(like, name, shape)
+    writer.operator("TRANSPOSE", [source, permutation], output, "TransposeOptions")
+    return output
+
+
 def _add(writer: _Writer, step: Add) -> None:
+    kind = "ADD" if step.sign == 1 else "SUB"
+    options = "AddOptions" if step.sign == 1 else "SubOptions"
+    _of_inputs(writer, step, kind, options, **writer.fused(step))
+
+
+def _mul(writer: _Writer, step: Mul) -> None:
+    _of_inputs(writer, step, "MUL", "MulOptions", **writer.fused(step))
+
+
+def _max(writer: _Writer, step: Max) -> None:
+    _of_inputs(writer, step, "MAXIMUM", "MaximumMinimumOptions")
+
+
+def _concat(writer: _Writer, step: Concat) -> None:
+    kinds = writer.schema.ActivationFunctionType
+    options = {"axis": step.axis + 1, "fusedActivationFunction": kinds.NONE}
+    _of_inputs(writer, step, "CONCATENATION", "ConcatenationOptions", **options)
+
+
+def _of_inputs(writer: _Writer, step: Step, name: str, kind: str, **options) -> None:
     inputs = [writer.numbers[x.name] for x in step.inputs]
-    output = writer.activation(step.output)
-    writer.operator("ADD", inputs, output, "AddOptions", **writer.fused(step))
+    writer.operator(name, inputs, writer.activation(step.output), kind, **options)
+
+
+def _constant(writer: _Writer, step: Constant) -> None:
+    tensor = step.output
+    scale = [tensor.scale], [tensor.zero_point]
+    writer.numbers[tensor.name] = writer.constant(tensor.name, step.values[None], *scale)
+
+
+def _lookup(writer: _Writer, step: Lookup) -> None:
+    """Write a table: the int8 values become numbers from 0 to 255, of int32, then the entries."""
+    (x,), output = step.inputs, step.output
+    wide, numbers = (writer.integers(f"{output.name}/{word}", x.shape) for word in ("wide", "at"))
+    types = writer.schema.TensorType
+    kinds = {"inDataType": types.INT8, "outDataType": types.INT32}
+    writer.operator("CAST", [writer.numbers[x.name]], wide, "CastOptions", **kinds)
+    if "lowest" not in writer.numbers:
+        writer.numbers["lowest"] = writer.constant("lowest", np.array([-LOWEST], np.int32))
+    inputs = [wide, writer.numbers["lowest"]]
+    none = writer.schema.ActivationFunctionType.NONE
+    writer.operator("ADD", inputs, numbers, "AddOptions", fusedActivationFunction=none)
+    key = f"table {step.table.tobytes().hex()} {output.scale} {output.zero_point}"
+    if key not in writer.numbers:  # several layers may have one
+        scale = [output.scale], [output.zero_point]
+        writer.numbers[key] = writer.constant(f"{output.name}/table", step.table, *scale)
+    inputs = [writer.numbers[key], numbers]
+    writer.operator("GATHER", inputs, writer.activation(output), "GatherOptions", axis=0)
+
+
+def _slice(writer: _Writer, step: Slice) -> None:
+    name = step.output.name
+    starts, ends, strides = zip((0, 0, 1), *step.ranges, strict=True)
+    inputs = [writer.numbers[step.inputs[0].name]]
+    for word, values in (("start", starts), ("end", ends), ("strides", strides)):
+        inputs.append(writer.constant(f"{name}/{word}", np.array(values, np.int32)))
+    options = dict.fromkeys(("ellipsisMask", "newAxisMask", "shrinkAxisMask"), 0)
+    options |= {"beginMask": 1, "endMask": 1, "offset": False}  # all clips
+    writer.operator(
+        "STRIDED_SLICE", inputs, writer.activation(step.output), "StridedSliceOptions", **options
+    )
+
+
+def _transpose(writer: _Writer, step: Transpose) -> None:
+    order = [0, *(axis + 1 for axis in step.permutation)]
+    source, output = writer.numbers[step.inputs[0].name], step.output
+    _transposed(writer, source, output, output.name, output.shape, order)
 
 
 def _pool(writer: _Writer, step: Pool) -> None:
@@ -243,18 +402,22 @@ def _pool(writer: _Writer, step: Pool) -> None:
 
 
 def _reshape(writer: _Writer, step: Reshape) -> None:
-    shape = [-1, *step.output.shape]
-    name = step.output.name
-    widths = writer.constant(f"{name}/shape", np.array(shape, np.int32))
-    inputs = [writer.numbers[step.inputs[0].name], widths]
-    output = writer.activation(step.output)
-    writer.operator("RESHAPE", inputs, output, "ReshapeOptions", newShape=shape)
+    source, output = writer.numbers[step.inputs[0].name], step.output
+    _reshaped(writer, source, output, output.name, output.shape)
 
 
 _RULES: dict[type[Step], Callable[..., None]] = {
     Conv: _conv,
     Add: _add,
+    Mul: _mul,
+    Lookup: _lookup,
+    Max: _max,
+    Constant: _constant,
     Pool: _pool,
     Mean: _mean,
+    Energy: _energy,
     Reshape: _reshape,
+    Slice: _slice,
+    Transpose: _transpose,
+    Concat: _concat,
 }

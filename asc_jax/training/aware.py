@@ -135,7 +135,8 @@ def moved(ranges: Mapping, ends: Mapping[str, tuple], momentum: float, axis_name
       axis_name: of the replicas, under pmap.
     """
     moves = ranges["n_moving"] > 0
-    new = {"low": {}, "high": {}, "n_moving": jnp.maximum(ranges["n_moving"] - 1, 0)}
+    new = {end: dict(ranges[end]) for end in ("low", "high")}
+    new["n_moving"] = jnp.maximum(ranges["n_moving"] - 1, 0)
     for name, pair in ends.items():
         for end, extreme, over in zip(
             ("low", "high"), pair, (jax.lax.pmin, jax.lax.pmax), strict=True

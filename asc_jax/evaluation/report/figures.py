@@ -361,11 +361,11 @@ def _column(entries: Sequence[Mapping], name: str) -> np.ndarray:
 
 
 def write_budget_figure(
-    path: str | Path, name: str, rows: Sequence[LayerCost], totals: Mapping
+    path: str | Path, name: str, rows: Sequence[LayerCost], totals: Mapping, *, note: str = ""
 ) -> None:
     """Draw the fractions of both limits that the layers of the network `name` take.
 
-    rows, totals: see `budget.examine`.
+    rows, totals: see `budget.examine`. note: the end of the line below the title.
     """
 
     def draw(figure) -> None:
@@ -393,7 +393,7 @@ def write_budget_figure(
         panels[0].set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
 
     size, title = (9.2, 1.9 + 0.27 * len(rows)), "Where the budget goes"
-    subtitle = f"{name} · {totals['n_params']:,} parameters in {totals['stored_dtype']}"
+    subtitle = f"{name} · {totals['n_params']:,} parameters in {totals['stored_dtype']}{note}"
     write_png(path, size, draw, title, subtitle, over_budget=not totals["within_budget"])
 
 

@@ -108,19 +108,72 @@ void asc_conv(const struct asc_conv *conv, const int8_t *x, int8_t *y)
         }
 }
 
-void asc_add(const struct asc_add *add, const int8_t *left, const int8_t *right, int8_t *y)
+/* Returns where the value at [i][j][k][l] lies. */
+static int32_t position(const int32_t *stride, int32_t i, int32_t j, int32_t k, int32_t l)
+{
+    return i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
+}
+
+static int8_t sum_of(const struct asc_add *add, int32_t left, int32_t right)
 {
     const int32_t spare = (int32_t)1 << 20; /* bits that scaling rounds off */
-    int32_t i, a, b, sum;
+    const int32_t a = (left - add->zero_points[0]) * spare;
+    const int32_t b = (right - add->zero_points[1]) * spare * add->sign;
+    int32_t sum = requantise(a, add->multipliers[0], add->shifts[0]) +
+                  requantise(b, add->multipliers[1], add->shifts[1]);
 
-    for (i = 0; i < add->n; i++) {
-        a = (left[i] - add->zero_points[0]) * spare;
-        b = (right[i] - add->zero_points[1]) * spare;
-        sum = requantise(a, add->multipliers[0], add->shifts[0]) +
-              requantise(b, add->multipliers[1], add->shifts[1]);
-        sum = requantise(sum, add->multipliers[2], add->shifts[2]);
-        y[i] = bounded(sum + add->result.zero_point, &add->result);
-    }
+    sum = requantise(sum, add->multipliers[2], add->shifts[2]);
+    return bounded(sum + add->result.zero_point, &add->result);
+}
+
+void asc_add(const struct asc_add *add, const int8_t *left, const int8_t *right, int8_t *y)
+{
+    const struct asc_pair *pair = &add->pair;
+    int32_t i, j, k, l;
+
+    for (i = 0; i < pair->n[0]; i++)
+        for (j = 0; j < pair->n[1]; j++)
+            for (k = 0; k < pair->n[2]; k++)
+                for (l = 0; l < pair->n[3]; l++)
+                    *y++ = sum_of(add, left[position(pair->stride[0], i, j, k, l)],
+                                  right[position(pair->stride[1], i, j, k, l)]);
+}
+
+static int8_t product_of(const struct asc_mul *mul, int32_t left, int32_t right)
+{
+    const int32_t product = (left - mul->zero_points[0]) * (right - mul->zero_points[1]);
+    const int32_t value = requantise(product, mul->multiplier, mul->shift);
+
+    return bounded(value + mul->result.zero_point, &mul->result);
+}
+
+void asc_mul(const struct asc_mul *mul, const int8_t *left, const int8_t *right, int8_t *y)
+{
+    const struct asc_pair *pair = &mul->pair;
+    int32_t i, j, k, l;
+
+    for (i = 0; i < pair->n[0]; i++)
+        for (j = 0; j < pair->n[1]; j++)
+            for (k = 0; k < pair->n[2]; k++)
+                for (l = 0; l < pair->n[3]; l++)
+                    *y++ = product_of(mul, left[position(pair->stride[0], i, j, k, l)],
+                                      right[position(pair->stride[1], i, j, k, l)]);
+}
+
+void asc_max(int32_t n, const int8_t *left, const int8_t *right, int8_t *y)
+{
+    int32_t i;
+
+    for (i = 0; i < n; i++)
+        y[i] = left[i] > right[i] ? left[i] : right[i];
+}
+
+void asc_lookup(const struct asc_lookup *lookup, const int8_t *x, int8_t *y)
+{
+    int32_t i;
+
+    for (i = 0; i < lookup->n; i++)
+        y[i] = lookup->table[x[i] + 128];
 }
 
 void asc_avg_pool(const struct asc_pool *pool, const int8_t *x, int8_t *y)
@@ -174,16 +227,58 @@ void asc_max_pool(const struct asc_pool *pool, const int8_t *x, int8_t *y)
 
 void asc_mean(const struct asc_mean *mean, const int8_t *x, int8_t *y)
 {
-    const int32_t n = mean->x.mel * mean->x.time, channels = mean->x.channels;
-    int32_t c, i;
+    int32_t o, i, k;
 
-    for (c = 0; c < channels; c++) {
-        int32_t sum = 0;
+    for (o = 0; o < mean->outer; o++, x += mean->n * mean->inner)
+        for (k = 0; k < mean->inner; k++) {
+            int32_t sum = 0;
 
-        for (i = 0; i < n; i++)
-            sum += x[i * channels + c] - mean->x_zero_point;
-        sum = requantise(sum, mean->multiplier, mean->shift);
-        y[c] = bounded(sum + mean->result.zero_point, &mean->result);
+            for (i = 0; i < mean->n; i++)
+                sum += x[i * mean->inner + k] - mean->x_zero_point;
+            sum = requantise(sum, mean->multiplier, mean->shift);
+            *y++ = bounded(sum + mean->result.zero_point, &mean->result);
+        }
+}
+
+void asc_energy(const struct asc_mean *mean, const int8_t *x, int8_t *y)
+{
+    int32_t o, i, k;
+
+    for (o = 0; o < mean->outer; o++, x += mean->n * mean->inner)
+        for (k = 0; k < mean->inner; k++) {
+            int32_t sum = 0;
+
+            for (i = 0; i < mean->n; i++) {
+                const int32_t value = x[i * mean->inner + k] - mean->x_zero_point;
+
+                sum += value * value;
+            }
+            sum = requantise(sum, mean->multiplier, mean->shift);
+            *y++ = bounded(sum + mean->result.zero_point, &mean->result);
+        }
+}
+
+void asc_view(const struct asc_view *view, const int8_t *x, int8_t *y)
+{
+    int32_t i, j, k, l;
+
+    for (i = 0; i < view->n[0]; i++)
+        for (j = 0; j < view->n[1]; j++)
+            for (k = 0; k < view->n[2]; k++)
+                for (l = 0; l < view->n[3]; l++)
+                    *y++ = x[view->start + position(view->stride, i, j, k, l)];
+}
+
+void asc_concat(const struct asc_concat *concat, const int8_t *left, const int8_t *right,
+                int8_t *y)
+{
+    int32_t o, i;
+
+    for (o = 0; o < concat->outer; o++) {
+        for (i = 0; i < concat->size[0]; i++)
+            *y++ = *left++;
+        for (i = 0; i < concat->size[1]; i++)
+            *y++ = *right++;
     }
 }
 
