@@ -154,7 +154,8 @@ NETWORKS = {
         Operation("mul", "scaled", ["factors", INPUT], IMAGE),
         Operation("mul", "other", ["rest", "factors"], IMAGE),
         Operation("add", "twice", ["scaled", "other"], IMAGE),
-        Operation("sub", "shifted", ["twice", "shifts"], IMAGE, activation="relu"),
+        Operation("mul", "more", ["twice", "factors"], IMAGE),
+        Operation("sub", "shifted", ["more", "shifts"], IMAGE, activation="relu"),
     ],
     "residual normalisation": [
         Operation("reduce_mean", "m", [INPUT], (7, 1, 1), {"axis": (2, 3), "keepdims": True}),
