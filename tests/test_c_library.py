@@ -1,5 +1,6 @@
 """The C library of an integer network: the program's bits, and C that every compiler takes."""
 
+import importlib
 import math
 import re
 import shutil
@@ -12,9 +13,11 @@ from test_quantisation import (
     IMAGE,
     NETWORKS,
     build,
+    by_microcontroller,
     conv,
     dense,
     pool,
+    quantised,
     random_input,
     save_mini,
     slow,
@@ -24,7 +27,7 @@ from asc_jax.errors import UserError
 from asc_jax.operations import simulate
 from asc_jax.operations.graph import INPUT, Operation
 from asc_jax.operations.program import Program, Reshape, Step, Tensor
-from asc_jax.quantisation import arena, c_library, run
+from asc_jax.quantisation import arena, c_library, litert, run
 
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 SANITISED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -281,6 +284,25 @@ def test_compiler_that_does_not_work_is_none(tmp_path, monkeypatch):
     stub.write_text("#!/bin/sh\nexit 1\n")
     stub.chmod(0o755)
     assert c_library.compiler() is None
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["teachers.cp_mobile_126952", "tf_sepnet_40"])
+def test_thousand_clips_have_the_same_logits_everywhere(compiler, name):
+    """JAX, LiteRT's reference kernels, LiteRT for Microcontrollers if installed, and C."""
+    pytest.importorskip("ai_edge_litert.interpreter")
+    config = importlib.import_module(f"configs.{name}").get_config()
+    _, log_mel, integers = quantised(config, n_clips=1024, n_calibration_clips=64)
+    data, compute = litert.build(integers, {}), simulate.simulator(integers)
+    by_litert = litert.load(data)
+    with c_library.compiled(library_of(integers), compiler) as by_c:
+        for start in range(0, len(log_mel), 64):
+            x = np.asarray(simulate.quantise(integers.input, log_mel[start : start + 64]))
+            ours = np.asarray(compute(x))
+            np.testing.assert_array_equal(ours, by_litert(x))
+            np.testing.assert_array_equal(ours, by_c(x))
+            np.testing.assert_array_equal(ours, by_microcontroller(data, x, ours))
 
 
 @pytest.mark.slow

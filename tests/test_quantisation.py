@@ -17,7 +17,7 @@ from asc_jax.errors import UserError
 from asc_jax.export import check
 from asc_jax.export.run import deploy
 from asc_jax.models.layers import ConvBn, InvertedResidual
-from asc_jax.operations import calibrate, lower, program, simulate
+from asc_jax.operations import calibrate, graph, lower, program, simulate
 from asc_jax.operations.graph import INPUT, Operation
 from asc_jax.quantisation import litert, run
 from asc_jax.training.workdir import checkpoints, run_config
@@ -153,8 +153,10 @@ NETWORKS = {
         constant("factors", [0.5, -1.0, 2.0, 0.1]),
         constant("shifts", [0.3, 0.0, -1.0, 0.2]),
         Operation("mul", "scaled", ["factors", INPUT], IMAGE),
-        Operation("add", "twice", ["scaled", "rest"], IMAGE),
-        Operation("sub", "shifted", ["twice", "shifts"], IMAGE, activation="relu"),
+        Operation("mul", "other", ["rest", "factors"], IMAGE),
+        Operation("add", "twice", ["scaled", "other"], IMAGE),
+        Operation("mul", "more", ["twice", "factors"], IMAGE),
+        Operation("sub", "shifted", ["more", "shifts"], IMAGE, activation="relu"),
     ],
     "residual normalisation": [
         Operation("reduce_mean", "m", [INPUT], (7, 1, 1), {"axis": (2, 3), "keepdims": True}),
@@ -371,6 +373,29 @@ def test_operation_is_that_of_64_bit_integers_and_of_litert(name):
     np.testing.assert_array_equal(ours, by_microcontroller(data, x, ours))
 
 
+LOWERED = [name for name, ops in NETWORKS.items() if lower.lower(ops) != ops]  # by identity
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_lowered_network_computes_the_same(name):
+    operations, x = NETWORKS[name], np.random.default_rng(0).normal(0, 2, (3, *IMAGE))
+    params = {op.owner: op.arrays for op in operations}
+    exact = graph.results(operations, params, x.astype("f4"))
+    found = lower.results(lower.lower(operations), params, x.astype("f4"))
+    for result in {*exact} & {*found}:
+        np.testing.assert_allclose(found[result], exact[result], rtol=1e-4, atol=1e-5)
+    assert operations[-1].name in found
+
+
+def test_functions_that_follow_each_other_are_one_operation():
+    kinds = {name: [op.kind for op in lower.lower(NETWORKS[name])] for name in NETWORKS}
+    assert kinds["functions of one value"] == ["lookup"]
+    assert kinds["factors and shifts by channel"] == ["conv", "conv", "conv", "add"]
+    assert kinds["table: silu"] == ["conv", "lookup"]
+    residual = ["reduce_mean", "sub", "energy", "lookup", "mul"]
+    assert kinds["residual normalisation"] == residual
+
+
 def by_microcontroller(data, x, otherwise):
     """What LiteRT for Microcontrollers computes of a file, if it is installed."""
     try:
@@ -397,13 +422,15 @@ def test_more_channels_than_float32_can_sum_are_summed_exactly():
     assert np.abs(integers.steps[-1].kernel).min() == 127
 
 
-def quantised(config):
+def quantised(config, n_clips=8, n_calibration_clips=8):
     """A network's deployment, log-mels, and its program."""
     parts = experiment.make(config)
     deployment = deploy(parts, moved_variables(parts), "float32", {})
-    audio = check.synthetic_noise(np.random.default_rng(0), 8, 32_000)
-    log_mel = np.asarray(features.log_mel(audio, **deployment.features))
-    return deployment, log_mel, run.quantise(deployment, log_mel, "minmax")
+    audio = check.synthetic_noise(np.random.default_rng(0), n_clips, parts.n_samples)
+    compute = jax.jit(lambda audio: features.log_mel(audio, **deployment.features))
+    batches = (audio[start : start + 64] for start in range(0, n_clips, 64))
+    log_mel = np.concatenate([np.asarray(compute(batch)) for batch in batches])
+    return deployment, log_mel, run.quantise(deployment, log_mel[:n_calibration_clips], "minmax")
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,8 @@ Function = tuple[str, np.ndarray | None, bool]
 def lower(operations: Sequence[Operation]) -> list[Operation]:
     """Return the operations that `program.build` has rules for, in order.
 
-    Those of a kind that nothing can be made of stay, and so do all names: what was computed under
-    a name is computed under it still. There are three more kinds than in `graph`:
+    Those of a kind that nothing can be made of stay. What was computed under a name is computed
+    under it still, or is part of another operation. There are three more kinds than in `graph`:
       "lookup", a function of one value: `functions`, in the order in which they are applied,
       "energy", the sum of the squares over some axes: `axis`, `keepdims`,
       "log_norm", the logarithm of the root of an energy, which is given once for each of `LEVELS`.
@@ -160,10 +160,15 @@ def _joined(before: Operation, op: Operation, made, readers) -> Operation | None
         return None
     # a (x + y) + b = (a x + b) + a y
     factor, _ = _line(functions, max(value.size for _, value, _ in functions))
-    parts[0].options["functions"] += functions
-    parts[1].options["functions"] += [("mul", factor, False)]
-    del made[before.name]
-    return dataclasses.replace(before, name=op.name, activation=op.activation)
+    own = [functions, [("mul", factor, False)]]
+    for name in (before.name, *before.inputs):
+        del made[name]
+    inputs = []
+    for number, (x, more) in enumerate(zip(parts, own, strict=True), 1):
+        inputs.append(f"{op.name}/part{number}")
+        made[inputs[-1]] = _lookup(inputs[-1], x.inputs[0], x.shape, [*_functions_of(x), *more])
+        readers[inputs[-1]] = 1
+    return dataclasses.replace(before, name=op.name, inputs=inputs, activation=op.activation)
 
 
 def _is_linear_part(op: Operation | None, readers, shape) -> bool:

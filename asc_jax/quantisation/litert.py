@@ -6,7 +6,7 @@ layer is a CONV_2D of 1×1, because scales by channel are older there than in FU
 is a DEPTHWISE_CONV_2D or a CONV_2D of weights of 1: an AVERAGE_POOL_2D would keep its input's
 scale, so that logits had few steps, and the kernels of MEAN have computed in several ways. A
 function of one value is a table that GATHER looks up: kernels of LOGISTIC and its like compute in
-several ways. The numbers of its entries are the only values of 32 bits, without a scale. Sums of
+several ways. The numbers of its entries are the only results of 32 bits, without a scale. Sums of
 squares are products of rows and columns, BATCH_MATMUL, which is exact until it is rounded.
 """
 
