@@ -26,7 +26,10 @@ from asc_jax.quantisation.program import Add, Conv, Mean, Pool, Program, Reshape
 FOLDER = "asc_int8"
 SOURCES = pathlib.Path(__file__).with_name("c_sources")
 NETWORK = ("asc_model.c", "asc_kernels.c")  # what an application compiles
-COPIED = ("asc_kernels.c", "asc_kernels.h", "asc_float.h", "test.c", "run.c", "Makefile")
+COPIED = (
+    *("asc_kernels.c", "asc_kernels.h", "asc_float.h", "test.c", "run.c"),
+    *("Makefile", "CMakeLists.txt"),
+)
 FLAGS = ("-std=c99", "-O2")
 COMPILERS = ("cc", "gcc", "clang")
 C_TYPES = {"int8": "int8_t", "int32": "int32_t", "uint8": "uint8_t"}
@@ -105,13 +108,7 @@ def compiled(
       UserError: it does not compile the files, or the program fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            pathlib.Path(folder, name).write_bytes(content)
-        program = pathlib.Path(folder, "run")
-        sources = [pathlib.Path(folder, name) for name in ("run.c", *NETWORK)]
-        done = _compile(path, flags, sources, program)
-        if done.returncode != 0:
-            raise UserError(f"{path} does not compile the C library: {_first_line(done.stderr)}")
+        program = compile_program(files, path, flags, ("run.c", *NETWORK), pathlib.Path(folder))
 
         def run(x: np.ndarray) -> np.ndarray:
             done = subprocess.run([program], input=x.astype(np.int8).tobytes(), capture_output=True)
@@ -139,6 +136,26 @@ def memory_lines(program: Program) -> list[str]:
         f"{math.prod(program.output.shape):,} bytes, are the caller's",
         f"constants: {program.n_bytes + table:,} bytes, {table:,} of them multipliers and shifts",
     ]
+
+
+def compile_program(
+    files: Mapping[str, bytes],
+    path: str,
+    flags: Sequence[str],
+    sources: Sequence[str],
+    folder: pathlib.Path,
+) -> pathlib.Path:
+    """Write files into a folder, compile some of them, and return the path of the program.
+
+    Raises:
+      UserError: the compiler does not take them.
+    """
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    done = _compile(path, flags, [folder / name for name in sources], folder / "program")
+    if done.returncode != 0:
+        raise UserError(f"{path} does not compile the C library: {_first_line(done.stderr)}")
+    return folder / "program"
 
 
 def _compile(path: str, flags, sources, program) -> subprocess.CompletedProcess:
