@@ -217,7 +217,9 @@ def test_other_front_end_is_not_written(compiler, monkeypatch):
         return files | {"asc_features.c": code}
 
     monkeypatch.setattr(c_features, "build", wrong)
-    with pytest.raises(UserError, match="gives other int8 than Python's for .* Nothing was written"):
+    with pytest.raises(
+        UserError, match="gives other int8 than Python's for .* Nothing was written"
+    ):
         c_features.checked(values, library, tensor, small_clips(4))
     monkeypatch.undo()
     files, lines = c_features.checked(values | {"n_fft": 4095}, library, tensor, small_clips(4))

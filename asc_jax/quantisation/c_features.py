@@ -115,8 +115,8 @@ def require_rules(features: Mapping) -> None:
     n_fft = features["n_fft"]
     if n_fft.bit_count() != 1 or not MIN_N_FFT <= n_fft <= MAX_N_FFT:
         raise UserError(
-            f"config.features.n_fft is {n_fft}, and the front end in C transforms powers of two from "
-            f"{MIN_N_FFT} to {MAX_N_FFT:,} only: train with such an n_fft to have one"
+            f"config.features.n_fft is {n_fft}, and the front end in C transforms powers of two "
+            f"from {MIN_N_FFT} to {MAX_N_FFT:,} only: train with such an n_fft to have one"
         )
 
 
@@ -177,8 +177,8 @@ def _arrays(features: Mapping) -> dict[str, np.ndarray]:
 
 def _tables(features: Mapping) -> Iterator[str]:
     yield "/* The tables of asc_features.c, which alone includes this file."
-    yield "   sines: of a quarter of a turn. mel_weights: of mel_count[band] bins from mel_first[band]"
-    yield "   on, band after band. */"
+    yield "   sines: of a quarter of a turn. mel_weights: of mel_count[band] bins from"
+    yield "   mel_first[band] on, band after band. */"
     numbers = {"log_offset": LOG_OFFSET}
     if features["pre_emphasis"]:
         numbers["pre_emphasis_rest"] = 1 - np.float32(features["pre_emphasis"])
