@@ -82,8 +82,8 @@ def built(tools, tmp_path_factory):
     return Built(tmp_path_factory.mktemp("small"), small_config())
 
 
-def clips_of_16_bits(n_clips, n_samples):
-    audio = check.synthetic_noise(np.random.default_rng(2), n_clips, n_samples)
+def clips_of_16_bits(n_clips, n_samples, seed=2):
+    audio = check.synthetic_noise(np.random.default_rng(seed), n_clips, n_samples)
     return np.rint(audio * 32_768).clip(-32_768, 32_767).astype("<i2")
 
 
@@ -150,7 +150,7 @@ def test_other_wav_files_are_rejected_in_one_line(built, tmp_path):
         assert done.stderr.count("\n") == 1
 
 
-def emulate_and_compare(built, n_clips):
+def emulate_and_compare(built, n_clips, seed=2):
     """Run clips on the emulated chip and here, and compare both with the program in JAX."""
     for tool in ARM:
         if shutil.which(tool) is None:
@@ -158,7 +158,7 @@ def emulate_and_compare(built, n_clips):
                 f"no {tool} here: apt-get install gcc-arm-none-eabi "
                 "libnewlib-arm-none-eabi qemu-system-arm"
             )
-    samples = clips_of_16_bits(n_clips, built.n_samples)
+    samples = clips_of_16_bits(n_clips, built.n_samples, seed)
     (built.build / "samples.s16").write_bytes(samples.tobytes())
     text = built.make("compare")
     assert text.count("test vector: 2 clips OK") == 2
@@ -187,8 +187,14 @@ def test_emulated_chip_computes_the_bits_of_the_computer_and_of_jax(built):
     assert flash < 4 * 2**20
 
 
+@pytest.fixture(scope="module")
+def whole(tools, tmp_path_factory):
+    config = importlib.import_module("configs.demo").get_config()
+    return Built(tmp_path_factory.mktemp("whole"), config)
+
+
 @pytest.mark.slow
 @pytest.mark.nightly
-def test_emulated_chip_computes_64_clips_of_the_whole_network(tools, tmp_path):
-    config = importlib.import_module("configs.demo").get_config()
-    emulate_and_compare(Built(tmp_path, config), 64)
+@pytest.mark.parametrize("quarter", range(4))
+def test_emulated_chip_computes_64_clips_of_the_whole_network(whole, quarter):
+    emulate_and_compare(whole, 16, seed=quarter)

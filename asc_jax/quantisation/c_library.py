@@ -144,6 +144,7 @@ def compile_program(
     flags: Sequence[str],
     sources: Sequence[str],
     folder: pathlib.Path,
+    libraries: Sequence[str] = (),
 ) -> pathlib.Path:
     """Write files into a folder, compile some of them, and return the path of the program.
 
@@ -152,7 +153,8 @@ def compile_program(
     """
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    done = _compile(path, flags, [folder / name for name in sources], folder / "program")
+    paths = [*(folder / name for name in sources), *libraries]
+    done = _compile(path, flags, paths, folder / "program")
     if done.returncode != 0:
         raise UserError(f"{path} does not compile the C library: {_first_line(done.stderr)}")
     return folder / "program"

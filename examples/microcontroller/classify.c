@@ -1,5 +1,5 @@
-/* Classes of a wav file, in C alone: the front end, the network in integers, and the probabilities
-   of its logits.
+/* Classes of a wav file, in C alone: the front end, the network, in integers or in float, and the
+   probabilities of its logits.
 
      ./classify FILE.wav
 
@@ -12,17 +12,36 @@
 #include <string.h>
 
 #include "asc_features.h"
-#include "asc_float.h"
 #include "asc_model.h"
+
+#ifdef ASC_FLOAT
+typedef float number_t;
+
+static float asc_logit(float logit)
+{
+    return logit;
+}
+
+static void asc_store_column(const float *column, int32_t frame, float *log_mel)
+{
+    int32_t band;
+
+    for (band = 0; band < ASC_N_MELS; band++)
+        log_mel[band * ASC_N_FRAMES + frame] = column[band];
+}
+#else
+#include "asc_float.h"
+typedef int8_t number_t;
+#endif
 
 #define N_SHOWN (ASC_N_CLASSES < 3 ? ASC_N_CLASSES : 3)
 
 static struct asc_features features;
 static int16_t samples[ASC_N_SAMPLES];
-static int8_t log_mel[ASC_INPUT_BYTES], logits[ASC_N_CLASSES];
+static number_t log_mel[ASC_N_MELS * ASC_N_FRAMES], logits[ASC_N_CLASSES];
 static double probabilities[ASC_N_CLASSES];
 
-static uint32_t number(const uint8_t *bytes, int n)
+static uint32_t little_endian(const uint8_t *bytes, int n)
 {
     uint32_t value = 0;
 
@@ -42,17 +61,18 @@ static long find_samples(FILE *file, const char *name)
         return -1;
     }
     while (fread(head, 1, 8, file) == 8) {
-        const uint32_t size = number(head + 4, 4), skipped = size + size % 2;
+        const uint32_t size = little_endian(head + 4, 4), skipped = size + size % 2;
         const uint32_t known = !memcmp(head, "fmt ", 4) && size >= 16 ? 16 : 0;
 
         if (!memcmp(head, "data", 4)) {
-            const uint32_t n_channels = number(format + 2, 2), rate = number(format + 4, 4);
+            const uint32_t n_channels = little_endian(format + 2, 2);
+            const uint32_t rate = little_endian(format + 4, 4);
 
-            if (n_channels == 1 && rate == ASC_SAMPLE_RATE && number(format + 14, 2) == 16)
+            if (n_channels == 1 && rate == ASC_SAMPLE_RATE && little_endian(format + 14, 2) == 16)
                 return (long)(size / 2);
             fprintf(stderr, "error: %s: %u channels, %u Hz, %u bits; expected 1 channel, %d Hz, 16 "
                     "bits: convert it\n", name, (unsigned)n_channels, (unsigned)rate,
-                    (unsigned)number(format + 14, 2), ASC_SAMPLE_RATE);
+                    (unsigned)little_endian(format + 14, 2), ASC_SAMPLE_RATE);
             return -1;
         }
         if (fread(format, 1, known, file) != known ||
@@ -75,7 +95,7 @@ static int read_clip(FILE *file, long start, long at, int32_t n)
     for (i = 0; i < n; i++) {
         if (fread(bytes, 1, 2, file) != 2)
             return 0;
-        samples[i] = (int16_t)(uint16_t)number(bytes, 2);
+        samples[i] = (int16_t)(uint16_t)little_endian(bytes, 2);
     }
     return 1;
 }
@@ -85,7 +105,8 @@ static void classify(void)
 {
     static float column[ASC_N_MELS];
     double total = 0.0;
-    int32_t taken = 0, frame, k, highest = -128;
+    number_t highest;
+    int32_t taken = 0, frame, k;
 
     asc_features_start(&features);
     for (frame = 0; frame < ASC_N_FRAMES; frame++) {
@@ -96,11 +117,12 @@ static void classify(void)
         asc_store_column(column, frame, log_mel);
     }
     asc_run(log_mel, logits);
-    for (k = 0; k < ASC_N_CLASSES; k++)
+    highest = logits[0];
+    for (k = 1; k < ASC_N_CLASSES; k++)
         if (logits[k] > highest)
             highest = logits[k];
     for (k = 0; k < ASC_N_CLASSES; k++) {
-        const double distance = (double)asc_logit(logits[k]) - (double)asc_logit((int8_t)highest);
+        const double distance = (double)asc_logit(logits[k]) - (double)asc_logit(highest);
 
         probabilities[k] = exp(distance);
         total += probabilities[k];
