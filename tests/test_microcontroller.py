@@ -18,7 +18,7 @@ from asc_jax import features
 from asc_jax.evaluation.evaluate import softmax
 from asc_jax.export import check
 from asc_jax.export.run import deploy
-from asc_jax.quantisation import c_features, c_library, run, simulate
+from asc_jax.quantisation import c_features, c_float, c_library, run, simulate
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "microcontroller"
 STRICT = "CFLAGS=-std=c99 -O2 -Wall -Wextra -Wconversion -Werror"
@@ -31,7 +31,7 @@ class Built:
     def __init__(self, folder, config):
         experiment = small_run.write_run(folder / "run", config=config)
         variables = small_run.restored(experiment, folder / "run")
-        deployment = deploy(experiment, variables, "float32", {})
+        self.deployment = deployment = deploy(experiment, variables, "float32", {})
         self.values, self.n_samples = config.features.to_dict(), experiment.n_samples
         self.classes = experiment.labels.classes
         noise = check.synthetic_noise(np.random.default_rng(1), 12, self.n_samples)
@@ -125,6 +125,20 @@ def test_wav_file_gets_the_classes_of_python(built, tmp_path, n_samples):
         for name, percent in shown.items():
             assert percent == pytest.approx(expected[name], abs=0.1)
         assert max(shown, key=shown.get) == built.classes[row.argmax()]
+
+
+def test_library_in_float_gives_the_probabilities_of_predict(built, tmp_path):
+    files = c_float.build(built.deployment) | c_features.build(built.values, built.n_samples)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    built.make("all", f"LIBRARY={tmp_path}", f"BUILD={tmp_path}")
+    samples = clips_of_16_bits(1, built.n_samples)
+    audio = samples / np.float32(32_768)
+    logits = built.deployment.apply(built.deployment.variables, built.log_mel(audio))
+    expected = dict(zip(built.classes, 100 * softmax(np.asarray(logits))[0], strict=True))
+    lines = classified(tmp_path / "classify", write_wav(tmp_path / "x.wav", samples[0]))
+    for name, percent in lines[0][1].items():
+        assert percent == pytest.approx(expected[name], abs=0.06)  # a digit is printed
 
 
 def test_other_wav_files_are_rejected_in_one_line(built, tmp_path):
