@@ -15,6 +15,7 @@ from small_run import write_run
 from test_c_library import SANITISED, STRICT, builds
 
 from asc_jax import experiment
+from asc_jax.cli import convert
 from asc_jax.errors import UserError
 from asc_jax.export.graph import INPUT, Deployment, Operation, compute
 from asc_jax.export.run import deploy
@@ -144,3 +145,16 @@ def test_run_becomes_a_library_that_was_compared_first(compiler, tmp_path, monke
     with pytest.raises(UserError, match="is not our network"):
         c_float.export_float32(tmp_path / "run", **options)
     assert not folder.exists()
+
+
+def test_network_without_a_header_of_data_has_the_library(monkeypatch):
+    """As of TF-SepNet, which has operations that the header has no layer for."""
+
+    def rejected(*args, **options):
+        raise UserError("the header has no kind of layer for it")
+
+    monkeypatch.setattr(convert, "export_float32", lambda *args, **options: ["the library"])
+    monkeypatch.setattr(convert, "export_run", rejected)
+    lines = convert._export_c("run", clips=None)
+    assert lines[0] == "the library"
+    assert lines[1] == "without the header of data: the header has no kind of layer for it"

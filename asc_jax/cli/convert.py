@@ -21,7 +21,8 @@ int8 with ONNX Runtime's quantize_dynamic, write it with --dtype float32.
 --to litert --dtype int8 writes one file, log-mel to logits, that computes in integers of 8 bits
 alone, for microcontrollers: docs/quantisation.md. The ranges of its values are found on
 --calibration_clips clips of the split that the run was trained on, in --data_dir. --to c --dtype
-int8 writes the same network as a library in C, without heap or floating point.
+int8 writes the same network as a library in C, without heap or floating point, and its front end
+from samples to the log-mel.
 
 examples:
   asc-jax convert --from_torch model.ckpt --workdir runs/converted --config base.py
