@@ -9,6 +9,7 @@ import pathlib
 import string
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
@@ -49,7 +50,7 @@ def build(features: Mapping, n_samples: int) -> Files:
     shown = ", ".join(f"{name} {value}" for name, value in sorted(dict(features).items()))
     template = string.Template((SOURCES / "asc_features.h").read_text("utf-8"))
     header = template.substitute(
-        front_end=comment(shown),
+        front_end="\n".join(textwrap.wrap(comment(shown), 95, subsequent_indent="   ")),
         sample_rate=features["sample_rate"],
         n_samples=n_samples,
         hop_length=features["hop_length"],
