@@ -10,9 +10,9 @@ from asc_jax.machine import version
 from asc_jax.training.workdir import checkpoints, run_config
 
 
-def write_run(workdir, *, step=7, seed=0, **overrides):
+def write_run(workdir, *, step=7, seed=0, config=None, **overrides):
     """Config and checkpoint of a network with random kernels; other sounds get other scenes."""
-    config = small_config(**overrides)
+    config = config or small_config(**overrides)
     parts = experiment.make(config)
     run_config.save(workdir, "small.py", config, over_budget=not parts.within_budget)
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), parts.abstract_state())

@@ -317,11 +317,13 @@ def test_run_becomes_a_library_that_was_compared_first(compiler, tmp_path, monke
     text = export()
     assert f"int8 in JAX and by the functions in C (compiled by {compiler}), the same bits" in text
     assert "arena: " in text
+    assert "front end: 32,000 Hz, " in text
     assert "compared on 256 clips, 216 of them synthetic noise" in text
     folder = out / "asc_int8"
     assert {path.name for path in folder.iterdir()} == {
         *("asc_model.h", "asc_model.c", "asc_kernels.h", "asc_kernels.c", "asc_float.h"),
-        *("asc_test_vector.h", "test.c", "run.c", "Makefile"),
+        *("asc_test_vector.h", "test.c", "run.c", "Makefile", "CMakeLists.txt"),
+        *("asc_features.h", "asc_features.c", "asc_features_tables.h", "log_mel.c"),
     }
     if shutil.which("make"):
         done = subprocess.run(["make", "-C", folder, "test"], capture_output=True, text=True)

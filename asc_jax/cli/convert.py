@@ -13,15 +13,17 @@ so --config is needed for it. --list shows which networks a file holds, such as 
 teacher or one for each device, and --part NAME takes one of several.
 
 --to onnx, litert and stablehlo write two files, waveform to probabilities and log-mel to logits;
---to c writes one header, asc_model.h, which holds data and no functions. PyTorch, ONNX and LiteRT
+--to c writes one header, asc_model.h, which holds data and no functions, and with --dtype float32
+also a library in C that computes in float: docs/quantisation.md. PyTorch, ONNX and LiteRT
 are needed for their own formats only: pip install 'asc_jax[interop]'. To quantise an ONNX file to
 int8 with ONNX Runtime's quantize_dynamic, write it with --dtype float32.
 
 --to litert --dtype int8 writes one file, log-mel to logits, that computes in integers of 8 bits
 alone, for microcontrollers: docs/quantisation.md. The ranges of its values are found on
 --calibration_clips clips of the split that the run was trained on, in --data_dir. --to c --dtype
-int8 writes the same network as a library in C, without heap or floating point, and --to onnx
---dtype int8 as a file with QuantizeLinear and DequantizeLinear around every operation.
+int8 writes the same network as a library in C, without heap or floating point, and its front end
+from samples to the log-mel, and --to onnx --dtype int8 a file with QuantizeLinear and
+DequantizeLinear around every operation.
 
 examples:
   asc-jax convert --from_torch model.ckpt --workdir runs/converted --config base.py
@@ -47,6 +49,7 @@ from asc_jax.errors import UserError
 from asc_jax.export.run import KINDS, export_run
 from asc_jax.operations.calibrate import METHODS
 from asc_jax.pytorch import runs as torch_runs
+from asc_jax.quantisation.c_float import export_float32
 from asc_jax.quantisation.run import DEFAULT_METHOD, N_CALIBRATION_CLIPS, export_int8
 from asc_jax.quantisation.run import KINDS as INT8_KINDS
 from asc_jax.training.workdir import run_config
@@ -135,11 +138,22 @@ def _export(workdir, kind, *, dtype="float16", out=None, data_dir=None, checkpoi
             raise
         clips = None
     options = {"out_dir": out, "checkpoint": checkpoint, "clips": clips}
+    if (kind, dtype) == ("c", "float32"):
+        return _export_c(workdir, **options)
     if dtype != "int8":
         return export_run(workdir, kind, weights=dtype, **options)
     names = {"calibration": "method", "calibration_clips": "n_calibration_clips"}
     options |= {names[name]: value for name, value in more.items()}
     return export_int8(workdir, training_clips, kind=kind, **options)
+
+
+def _export_c(workdir, **options):
+    """Return the lines of the library in C, and of the header of data if it has all operations."""
+    lines = export_float32(workdir, **options)
+    try:
+        return [*lines, *export_run(workdir, "c", weights="float32", **options)]
+    except UserError as error:
+        return [*lines, f"without the header of data: {error}"]
 
 
 def _training_clips(config, folder):

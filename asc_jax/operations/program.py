@@ -258,7 +258,7 @@ def require_rules(operations: Sequence[Operation]) -> None:
     """Check that every operation can be computed in integers.
 
     Args:
-      operations: as `export.reader.read` returns them.
+      operations: as `reader.read` returns them.
 
     Raises:
       UserError: one cannot; it is named with its layer.

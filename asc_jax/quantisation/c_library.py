@@ -43,7 +43,10 @@ from asc_jax.quantisation import arena
 FOLDER = "asc_int8"
 SOURCES = pathlib.Path(__file__).with_name("c_sources")
 NETWORK = ("asc_model.c", "asc_kernels.c")  # what an application compiles
-COPIED = ("asc_kernels.c", "asc_kernels.h", "asc_float.h", "test.c", "run.c", "Makefile")
+COPIED = (
+    *("asc_kernels.c", "asc_kernels.h", "asc_float.h", "test.c", "run.c"),
+    *("Makefile", "CMakeLists.txt"),
+)
 FLAGS = ("-std=c99", "-O2")
 COMPILERS = ("cc", "gcc", "clang")
 C_TYPES = {"int8": "int8_t", "int32": "int32_t", "uint8": "uint8_t"}
@@ -122,13 +125,7 @@ def compiled(
       UserError: it does not compile the files, or the program fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            pathlib.Path(folder, name).write_bytes(content)
-        program = pathlib.Path(folder, "run")
-        sources = [pathlib.Path(folder, name) for name in ("run.c", *NETWORK)]
-        done = _compile(path, flags, sources, program)
-        if done.returncode != 0:
-            raise UserError(f"{path} does not compile the C library: {_first_line(done.stderr)}")
+        program = compile_program(files, path, flags, ("run.c", *NETWORK), pathlib.Path(folder))
 
         def run(x: np.ndarray) -> np.ndarray:
             done = subprocess.run([program], input=x.astype(np.int8).tobytes(), capture_output=True)
@@ -158,6 +155,28 @@ def memory_lines(program: Program) -> list[str]:
         f"{math.prod(program.output.shape):,} bytes, are the caller's",
         f"constants: {total:,} bytes, {table:,} of them multipliers and shifts{tables}",
     ]
+
+
+def compile_program(
+    files: Mapping[str, bytes],
+    path: str,
+    flags: Sequence[str],
+    sources: Sequence[str],
+    folder: pathlib.Path,
+    libraries: Sequence[str] = (),
+) -> pathlib.Path:
+    """Write files into a folder, compile some of them, and return the path of the program.
+
+    Raises:
+      UserError: the compiler does not take them.
+    """
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    paths = [*(folder / name for name in sources), *libraries]
+    done = _compile(path, flags, paths, folder / "program")
+    if done.returncode != 0:
+        raise UserError(f"{path} does not compile the C library: {_first_line(done.stderr)}")
+    return folder / "program"
 
 
 def _compile(path: str, flags, sources, program) -> subprocess.CompletedProcess:

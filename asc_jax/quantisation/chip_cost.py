@@ -96,7 +96,7 @@ def read(config) -> list[Operation]:
     """Return the operations of a config's network with random weights, as it is deployed.
 
     Raises:
-      UserError: a primitive of it has no rule in `export.reader`.
+      UserError: a primitive of it has no rule in `operations.reader`.
     """
     config, _ = deployed(config)
     network, shape = model(config), log_mel_shape(config)

@@ -21,7 +21,7 @@ from asc_jax.operations import calibrate, network, simulate
 from asc_jax.operations.graph import INPUT, Deployment
 from asc_jax.operations.network import DEFAULT_METHOD, N_CALIBRATION_CLIPS
 from asc_jax.operations.program import Program, Tensor, build, require_rules
-from asc_jax.quantisation import c_library, litert, onnx
+from asc_jax.quantisation import c_features, c_library, litert, onnx
 from asc_jax.types import Array, Params
 
 N_REPORT_CLIPS = 64  # of those, whose errors are reported
@@ -119,10 +119,14 @@ def export_int8(
     else:
         library = c_library.build(program, deployment.classes, metadata)
         running = _c_kernels(library)
-        library |= _test_vector(program, log_mel)
+        front_end, lines = c_features.checked(
+            experiment.config.features, library, program.input, calibration_clips
+        )
+        library |= front_end | _test_vector(program, log_mel)
         folder = out / f"{c_library.FOLDER}{over}"
         contents = {folder / name: data for name, data in library.items()}
-        written, more = [f"{folder}: {', '.join(sorted(library))}"], c_library.memory_lines(program)
+        written = [f"{folder}: {', '.join(sorted(library))}"]
+        more = [*c_library.memory_lines(program), *lines]
     with running as kernels:
         tally = compare(program, kernels, deployment, batches)
     shown = log_mel[:: -(-len(log_mel) // N_REPORT_CLIPS)]

@@ -28,6 +28,15 @@ static inline int8_t asc_quantise(float log_mel)
     return (int8_t)(q < -128 ? -128 : q > 127 ? 127 : q);
 }
 
+/* Quantises a column of the log-mel into its place, frame 0 to ASC_N_FRAMES - 1. */
+static inline void asc_store_column(const float *column, int32_t frame, int8_t *log_mel)
+{
+    int32_t band;
+
+    for (band = 0; band < ASC_N_MELS; band++)
+        log_mel[band * ASC_N_FRAMES + frame] = asc_quantise(column[band]);
+}
+
 /* Returns the real value of a logit. */
 static inline float asc_logit(int8_t q)
 {
