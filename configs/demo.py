@@ -2,7 +2,7 @@
 
     make demo
 
-Expected: see "Results measured here" in the README. What differs from `splits/5pct.py` is
+Expected: see docs/results.md. What differs from `splits/5pct.py` is
 what a run of minutes instead of hours needs: fewer epochs, smaller batches, a shorter warm-up.
 """
 
