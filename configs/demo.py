@@ -1,4 +1,4 @@
-"""The report's system on embedded synthetic scenes, minutes on a CPU.
+"""The report's system on synthetic scenes, minutes on a CPU.
 
     make demo
 

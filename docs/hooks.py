@@ -107,7 +107,11 @@ def config_keys() -> str:
     for key, value in flat(read_config("base.py", []).to_dict()).items():
         section = ".".join(key.split(".")[:2])
         rows = sections.setdefault(section, [])
-        cells = f"`{key}`", f"`{value!r}`", " ".join(comments.get(key, ()) if key != section else ())
+        cells = (
+            f"`{key}`",
+            f"`{value!r}`",
+            " ".join(comments.get(key, ()) if key != section else ()),
+        )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     text = ""
     for section, rows in sections.items():

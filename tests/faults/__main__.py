@@ -18,7 +18,7 @@ from tests.faults.judge import LostCheckpoint, Problem, SilentDifference
 from tests.faults.kinds import KINDS, REAL, a_round
 from tests.faults.on_disks import Skipped
 
-ANSWERS = ("same", "refused", "not reached", "skipped")
+ANSWERS = ("same", "rejected", "not reached", "skipped")
 
 
 def main() -> int:
@@ -88,7 +88,7 @@ def _rows(path: pathlib.Path) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """By kind; a fault that was not reached, or was skipped, is none."""
-    columns = ("same", "refused", "silent difference", "lost checkpoint", "other")
+    columns = ("same", "rejected", "silent difference", "lost checkpoint", "other")
     lines = [f"| kind | faults | processes | {' | '.join(columns)} |", "|---|" + "---|" * 7]
     kinds = [name for name in KINDS if any(row["kind"] == name for row in rows)]
     for name in [*kinds, "**all**"]:

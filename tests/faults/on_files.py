@@ -48,7 +48,7 @@ def _without_best(home, workdir):
         shutil.rmtree(workdir / "best")
         outcome = home.train(workdir)
     require_went_on_from(outcome, HALF[1])
-    require_same_end(home, workdir, outcome, lost_best=True, lost_lines=answer == "refused")
+    require_same_end(home, workdir, outcome, lost_best=True, lost_lines=answer == "rejected")
     return answer
 
 
