@@ -1,4 +1,4 @@
-"""Let the site show `Example:` of a docstring as code, which Griffe does under `Examples:` alone."""
+"""Let the site show `Example:` of a docstring as code; Griffe does so under `Examples:` alone."""
 
 import re
 

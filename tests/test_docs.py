@@ -168,10 +168,11 @@ def check_program(words, page):
             return
         path = ROOT / words[1].replace(".", "/")
         path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert path.is_file(), f"there is no {words[1]}"
         words = words[1:]
     else:
         path = next((p for p in (ROOT / words[0], page.parent / words[0]) if p.is_file()), None)
-    assert path is not None and path.is_file(), f"there is no {words[0]}"
+    assert path is not None, f"there is no {words[0]}"
     source = path.read_text("utf-8")
     for word in words[1:]:
         if word.startswith("--"):

@@ -1,7 +1,7 @@
 """`fit`: the only training loop.
 
 A run is a pure function of its config and its clips. Stopped at any step and started again
-it goes on from the newest checkpoint to the same parameters, bit for bit: the order of clips
+it continues from the newest checkpoint to the same parameters, bit for bit: the order of clips
 depends on (seed, epoch), every draw on (seed, step, position in the batch), and however the
 steps are grouped into calls, one compiled program runs them.
 """

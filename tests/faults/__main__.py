@@ -1,7 +1,7 @@
 """`python -m tests.faults --n 200 [--only KIND,KIND] [--seed 0] [--state DIR] [--in_process]`.
 
 A fault is a pure function of (kind, seed, number), its moment in a real process aside. A campaign
-broken off goes on where it was. Exit status 1 if any fault led to what must not be.
+interrupted is resumed where it was. Exit status 1 if any fault led to what must not be.
 """
 
 import argparse

@@ -60,7 +60,7 @@ class Run(abc.ABC):
         """Return what its evaluation left; `.results` is the content of `results.json`.
 
         Raises:
-          UserError: a file is missing or damaged, or the files are not of one evaluation.
+          UserError: a file is missing or damaged, or the files come from different evaluations.
         """
 
     @property
@@ -217,7 +217,7 @@ def read_answers(workdir: Path) -> Answers:
     """Read `results.json`, `output.csv` and `truth.csv`; clips without a label are left out.
 
     Raises:
-      UserError: a file is missing or damaged, or the three are not of one evaluation.
+      UserError: a file is missing or damaged, or the three come from different evaluations.
     """
     results = read_results(workdir / "results.json")
     with _reading(workdir / "results.json"):
@@ -290,7 +290,7 @@ def require_same(
 
 def _not_one_evaluation(workdir: Path) -> UserError:
     return UserError(
-        f"{workdir}: output.csv and results.json are not of one evaluation: evaluate it again"
+        f"{workdir}: output.csv and results.json come from different evaluations: evaluate it again"
     )
 
 

@@ -2,7 +2,7 @@
 
 A workdir holds `checkpoints/<step>/`, and `config.json` (`run_config`). Every checkpoint carries
 a digest of its arrays and a seal over all else it says, so that a damaged one is noticed; the run
-that goes on then moves it to `damaged/` and uses the one before it.
+that is resumed then moves it to `damaged/` and uses the one before it.
 """
 
 import hashlib
