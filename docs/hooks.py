@@ -73,7 +73,7 @@ def site_link(link: re.Match, folder: str) -> str:
         page = by_file.get(path) or by_file.get(f"{path}/README.md")
     if page:
         return f"[{link['text']}]({page}{hash_}{anchor})"
-    return link["text"] if link["text"] == f"`{path}`" else f"{link['text']} (`{path}`)"
+    return f"`{path}`" if link["text"].strip("`") == path else f"{link['text']} (`{path}`)"
 
 
 def commands() -> str:
@@ -107,11 +107,9 @@ def config_keys() -> str:
     for key, value in flat(read_config("base.py", []).to_dict()).items():
         section = ".".join(key.split(".")[:2])
         rows = sections.setdefault(section, [])
-        cells = (
-            f"`{key}`",
-            f"`{value!r}`",
-            " ".join(comments.get(key, ()) if key != section else ()),
-        )
+        name = key.removeprefix(f"{section}.").removeprefix("config.")
+        meaning = "" if key == section else " ".join(comments.get(key, ()))
+        cells = f"`{name}`", f"`{value!r}`", meaning
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     text = ""
     for section, rows in sections.items():
