@@ -259,7 +259,19 @@ def test_readme_is_short():
 
 @pytest.mark.parametrize("page", PAGES, ids=of)
 def test_words_are_those_of_the_glossary(page):
-    prose = " ".join(prose_of(page.read_text("utf-8")).split())
+    check_words(prose_of(page.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_words_of_a_help_text_are_those_of_the_glossary(verb, flags_of):
+    own = flags_of(verb)
+    module = sys.modules[f"asc_jax.cli.{verb.replace('-', '_')}"]
+    check_words(cli.help_text(module.__doc__, list(own.values())))
+
+
+def check_words(prose):
+    """Raise an error for words that the glossary replaces by others."""
+    prose = " ".join(prose.split())
     found = [
         f"{match[0]!r} in “{prose[max(0, match.start() - 40) : match.end() + 20]}”: {instead}"
         for pattern, instead in GLOSSARY.items()

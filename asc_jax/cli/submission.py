@@ -171,7 +171,7 @@ class _Counted:
 
 
 def _print_results(runs: Sequence[EvaluatedRun]) -> None:
-    print("\ntraining list     accuracy  log loss   development set, macro average")
+    print("\ntraining split    accuracy  log loss   development set, macro average")
     for each in runs:
         accuracy, log_loss = (each.summary[f"macro_{key}"] for key in ("accuracy", "log_loss"))
         print(f"{each.percent:>11} %   {100 * accuracy:>10.2f}{log_loss:>10.3f}")

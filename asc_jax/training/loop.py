@@ -265,6 +265,6 @@ def _interrupted(runs: list[Run], stopped: list[int]) -> Interrupted:
     where = ", ".join(str(run.workdir) for run in runs)
     return Interrupted(
         f"stopped after step {runs[0].step} of {runs[0].n_steps}, saved in {where}; run "
-        "the same command again to go on",
+        "the same command again to continue",
         stopped[0] if stopped else signal.SIGTERM,  # sent to another process
     )

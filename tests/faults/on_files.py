@@ -16,7 +16,7 @@ from tests.faults.judge import (
 )
 
 DAMAGED_DATA = r"the data set in .* is damaged or incomplete .*; rebuild it with"
-DAMAGED_BEST = r"best/\d+ is damaged: remove .* to go on without"
+DAMAGED_BEST = r"best/\d+ is damaged: remove .* to continue without"
 NONE_GOOD = r"none of the \d checkpoints in .* is sound .*train again in a new --workdir"
 
 

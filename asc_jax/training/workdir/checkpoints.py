@@ -153,8 +153,8 @@ class Checkpoints:
             return _checked(self._meta(step), step)
         except Exception as error:  # as in `restore`
             raise UserError(
-                f"{self.directory}/{step} is damaged: remove {self.directory} to go on without "
-                "it, or train again in a new --workdir"
+                f"{self.directory}/{step} is damaged: remove {self.directory} to continue "
+                "without it, or train again in a new --workdir"
             ) from error
 
     def latest_step(self) -> int | None:
