@@ -12,6 +12,7 @@ import pytest
 import yaml
 from absl import flags
 
+import asc_jax
 from asc_jax import cli
 from asc_jax.cli.config_flag import CONFIGS, flat, read_config
 
@@ -248,6 +249,12 @@ def test_site_has_every_page():
         for page in ([pages] if isinstance(pages, str) else [p for e in pages for p in e.values()])
     }
     assert in_nav == {path.name for path in DOCS} | {*added}
+
+
+def test_version_is_the_same_everywhere():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"]
+    newest = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[1]
+    assert (str(cited), newest) == (asc_jax.__version__, asc_jax.__version__)
 
 
 def test_readme_is_short():
