@@ -4,21 +4,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup interop demo train test nightly fuzz faults lock audit licences lint bench soak clean
+.PHONY: help setup interop demo train test docs nightly fuzz faults lock audit licences lint bench soak clean
 
 help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
 	@echo "make test    lint and tests, in minutes; what takes longer is left to make nightly"
+	@echo "make docs    the pages of docs/ as a site, in site/"
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
-	@echo "make bench   time ours beside PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
+	@echo "make bench   time asc_jax, PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
 	@echo "make nightly every test, its programs compiled as shipped; fuzzing, faults; then the audit"
-	@echo "make fuzz    a million corrupted inputs to our readers; FUZZ_N, FUZZ_SEED"
+	@echo "make fuzz    a million corrupted inputs to all readers; FUZZ_N, FUZZ_SEED"
 	@echo "make faults  210 faults to runs and data sets: same bits or a plain error; FAULTS_N, FAULTS_SEED"
 	@echo "make lock    write requirements.lock anew: every version and hash; make audit, make licences"
 	@echo "make setup   only make the virtual environment in $(VENV)"
 	@echo "make interop add PyTorch, ONNX and LiteRT to it: optional, and then tested too"
 	@echo "make soak    SOAK_MINUTES=60: train, kill, resume; same bits, no more memory than at first"
-	@echo "make clean   remove the demo's data and run"
+	@echo "make clean   remove the demo's data and run, and the site"
 
 $(VENV)/.installed: pyproject.toml requirements-core.txt requirements-data.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and \
@@ -60,6 +61,14 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
+$(VENV)/.docs: $(VENV)/.installed requirements-docs.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
+
+# Strictly: a link to a page or a heading that is not there is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # What takes long, and every test with programs compiled as shipped; every day has inputs of its own, and resumes where it was interrupted.
 nightly: setup
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -m "nightly or not nightly" \
@@ -90,7 +99,7 @@ lock: $(VENV)/.supply
 	  --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --custom-compile-command "make lock"
 
-# pip-audit takes a package it cannot look up for a sound one, unless it is told not to.
+# pip-audit passes over a package that it cannot look up, unless it is told not to.
 audit: $(VENV)/.supply
 	@said=$$($(BIN)/pip-audit -r requirements.lock --disable-pip --strict --progress-spinner off 2>&1); \
 	  status=$$?; echo "$$said"; \
@@ -113,4 +122,4 @@ soak: setup
 	$(BIN)/python tests/soak.py --minutes=$(SOAK_MINUTES)
 
 clean:
-	rm -rf data/demo runs/demo
+	rm -rf data/demo runs/demo site

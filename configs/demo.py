@@ -1,8 +1,8 @@
-"""The report's system on embedded synthetic scenes, minutes on a CPU.
+"""The report's system on synthetic scenes, minutes on a CPU.
 
     make demo
 
-Expected: see "Results measured here" in the README. What differs from `splits/5pct.py` is
+Expected: see docs/results.md. What differs from `splits/5pct.py` is
 what a run of minutes instead of hours needs: fewer epochs, smaller batches, a shorter warm-up.
 """
 

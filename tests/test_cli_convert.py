@@ -178,7 +178,9 @@ def test_config_comes_from_the_checkpoint_and_says_so(tmp_path, tensors, front_e
 def test_hop_that_nothing_tells_is_asked_for(tmp_path, tensors):
     write_state_dict(tmp_path / "m.pt", tensors)
     message = refused("--from_torch=m.pt", "--workdir=x", cwd=tmp_path)
-    assert "does not tell its hop_length: pass --config base.py for the baseline's 500" in message
+    assert (
+        "does not contain its hop_length: pass --config base.py for the baseline's 500" in message
+    )
 
 
 def test_run_is_not_overwritten_nor_is_a_file(tmp_path, tensors):
@@ -283,7 +285,7 @@ def spoil(tensors, front_end, what):
             "architecture",
             r"no network of the baseline's, .* model: .* it looks like a ResNet",
         ),
-        ("classes", r"the network tells 9 classes apart, and config.labels.classes names 10: name"),
+        ("classes", r"the network has 9 classes, and config.labels.classes has 10: give"),
         ("budget", r"over the limit of 128,000; most go to b6/project"),
         (
             "filterbank",
@@ -330,7 +332,7 @@ def test_network_of_other_classes_is_read_where_the_config_names_them(tmp_path, 
     write_state_dict(tmp_path / "m.pt", tensors | head)
     flags = ("--from_torch=m.pt", "--workdir=run", *BASE)
     message = refused(*flags, cwd=tmp_path)
-    assert "tells 2 classes apart, and config.labels.classes names 10: name them all" in message
+    assert "the network has 2 classes, and config.labels.classes has 10: give all" in message
     assert """--config.labels.classes='("a","b")'""" in message
     converted(*flags, """--config.labels.classes=("Tür zu","auf")""", cwd=tmp_path)
     assert evaluate.open_run(tmp_path / "run").experiment.labels.classes == ("Tür zu", "auf")

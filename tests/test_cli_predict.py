@@ -159,8 +159,8 @@ class Given(dict):
         ({"hop_s": 0.0}, ["a"], "hop_s is 0, expected 0.01 … 3600 seconds"),
         ({"hop_s": float("nan")}, ["a"], "hop_s is nan, expected 0.01 … 3600 seconds"),
         ({"min_peak_dbfs": 3.0}, ["a"], "min_peak_dbfs is 3, expected at most 0 dB"),
-        ({"rate": 48_000}, ["a"], "--rate goes with '-', a stream"),
-        ({"channels": 2}, ["a"], "--channels goes with '-', a stream"),
+        ({"rate": 48_000}, ["a"], "--rate is for a stream"),
+        ({"channels": 2}, ["a"], "--channels is for a stream"),
         ({"rate": 8_000}, ["-", "a"], "'-' is a stream of its own"),
     ],
 )
@@ -181,7 +181,7 @@ def test_silence_excess_and_a_wrong_header_are_noted():
     assert "silent: every sample is zero" in note
     assert "9,000 samples read, its header says 1" in note
     note = "\n".join(make_notes(recording_of(np.zeros(1)), 9_000, 32_767.0, 32_000))
-    assert "loudest sample 3.28e+04, expected at most 1: is it scaled right?" in note
+    assert "loudest sample 3.28e+04, expected at most 1: is it scaled correctly?" in note
 
 
 def test_network_over_the_budget_is_stamped_on_every_line(capsys, loaded):

@@ -62,16 +62,16 @@ def test_package_is_made_and_told(tmp_path, capsys, home, opened):
     assert re.search(r"\nmean, the rank +\d+\.\d\d\n", printed)
     assert f"task1/{LABEL}; no problem found, for practice only\n" in printed
     assert f"{LABEL}.technical_report.pdf" in printed
-    assert f"what is handed in: {tmp_path / 'out' / 'task1.zip'}\n" in printed
+    assert f"to be submitted: {tmp_path / 'out' / 'task1.zip'}\n" in printed
 
     submission.check(tmp_path / "out", practice=True)
     assert capsys.readouterr().out.endswith("out: no problem found, for practice only\n")
     done = start("--check=out", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     *others, last = done.stderr.splitlines()
-    assert last == "error: out cannot be handed in: 5 problems, see above"
+    assert last == "error: out cannot be submitted: 5 problems, see above"
     assert len(others) == 5
-    assert all(line.endswith("12 clips, the evaluation list has 135,730") for line in others)
+    assert all(line.endswith("12 clips, the evaluation split has 135,730") for line in others)
 
 
 def test_other_list_than_the_challenges_needs_practice(tmp_path, monkeypatch, home, runs, opened):

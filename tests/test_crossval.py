@@ -238,9 +238,9 @@ def spoil(run, name, change):
     [
         ("truth.csv", lambda text: "", "truth.csv does not begin with the columns filename and"),
         ("truth.csv", lambda text: text.replace("\tbird\t", "\tcow\t"), "'cow', which is none of"),
-        ("truth.csv", lambda text: text.replace("dog/", "cat/"), "are not of one evaluation"),
-        ("truth.csv", lambda text: text.replace("\tdog\t", "\tcar\t"), "are not of one evaluation"),
-        ("output.csv", lambda text: text.replace("\tbird\t", "\tcar\t"), "not of one evaluation"),
+        ("truth.csv", lambda text: text.replace("dog/", "cat/"), "different evaluations"),
+        ("truth.csv", lambda text: text.replace("\tdog\t", "\tcar\t"), "different evaluations"),
+        ("output.csv", lambda text: text.replace("\tbird\t", "\tcar\t"), "different evaluations"),
         ("output.csv", lambda text: text.partition("\n")[0], "output.csv does not begin with"),
         ("results.json", lambda text: text.replace('"classes"', '"c"'), "results.json cannot be"),
     ],

@@ -487,7 +487,7 @@ def test_settings_that_agree_or_stand_above_are_no_question(path, network, hyper
 
 def test_what_only_the_teacher_is_told_is_not_the_networks(path, network):
     message = questioned(path, network, {"teacher": {"hop_length": 500, "power": 1.0}, "x": {}})
-    assert "does not tell its hop_length" in message
+    assert "does not contain its hop_length" in message
 
 
 @pytest.mark.parametrize(

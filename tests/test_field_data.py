@@ -262,8 +262,8 @@ def test_b08_shared_recordings_are_a_note(tau, capsys, tmp_path, dataset):
         )
     prepare_data.prepare(tau, tmp_path / "data", splits=["5", "test"])
     assert (
-        "note: training and test lists share 1 locations and 1 ten-second recordings, so results "
-        "on the test list will be too good: barcelona-1000" in capsys.readouterr().out
+        "note: training and test splits share 1 locations and 1 ten-second recordings, so results "
+        "on the test split will be too good: barcelona-1000" in capsys.readouterr().out
     )
     recordings = read_recordings(tau, SPLITS)
     assert notes(recordings, SPLITS) == []  # the challenge's lists are as they are

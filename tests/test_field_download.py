@@ -115,7 +115,7 @@ def test_b01_every_request_names_this_program(server, tmp_path):
 def test_b01_refused_program_is_told_how_to_get_the_file_by_hand(server, tmp_path, waits):
     server.answers = [(403, {}, b"no robots")]
     message = _refused(server, tmp_path / "a", by_hand="By hand: open the page")
-    assert "answers 403 Forbidden: it refuses this program" in message
+    assert "answers 403 Forbidden: it rejects this program" in message
     assert message.endswith("By hand: open the page")
     assert "network and run" not in message
     assert (len(server.asked), waits) == (1, [])

@@ -515,7 +515,7 @@ def test_flac_written_into_a_pipe_is_heard(home, tmp_path):
     assert notes == []
     done = call("predict", tmp_path / "a.flac", *FLAGS, "--png=a.png", cwd=home)
     assert done.returncode == 2
-    assert "a.flac: --png needs a file that says how long it is; convert it" in done.stderr
+    assert "a.flac: --png needs a file of known length; convert it" in done.stderr
 
 
 @pytest.mark.parametrize(

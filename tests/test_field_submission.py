@@ -546,7 +546,7 @@ def test_report_is_added_zipped_and_checked_by_commands(tmp_path, out):
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["--zip=submission"], "submission cannot be handed in: 5 problems, see above"),
+        (["--zip=submission"], "submission cannot be submitted: 5 problems, see above"),
         (["--zip=submission", "run"], "--zip looks at a finished package alone, not at run"),
         (["--zip=a", "--check=a"], "--check or --zip: --zip checks as well"),
         (["--zip=nowhere"], "nowhere/task1: no entry there, expected task1/<label>/ in nowhere"),

@@ -189,10 +189,10 @@ def test_page_without_clips_held_out_says_how_to_get_a_temperature():
 
 
 def test_an_epoch_selected_on_the_test_list_is_a_warning():
-    best = {"checkpoint": "best", "selection": "selected on the test list: not a result to report"}
+    best = {"checkpoint": "best", "selection": "selected on the test split: not a result to report"}
     for validation, attributes in ((None, ' class="warning" role="note"'), (HELD_OUT, "")):
         content = page(whole_results(**best, validation=validation))
-        assert f"<p{attributes}>This epoch was selected on the test list" in content
+        assert f"<p{attributes}>This epoch was selected on the test split" in content
 
 
 def test_page_tells_before_and_after_a_temperature(fullest):

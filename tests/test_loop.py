@@ -238,7 +238,7 @@ def test_evaluation_is_logged_and_the_best_is_labelled(parts, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if line["kind"] == "test"] == [2, 3]
     best = json.loads((tmp_path / "best.json").read_text())
-    assert "selected on the test list" in best["note"]
+    assert "selected on the test split" in best["note"]
     accuracies = {x["epoch"]: x["macro_accuracy"] for x in lines if x["kind"] == "test"}
     assert best["macro_accuracy"] == accuracies[best["epoch"]] == max(accuracies.values())
     (saved,) = (tmp_path / "best").iterdir()

@@ -78,7 +78,11 @@ def test_stream_gives_what_the_file_gives(tmp_path, sample_format, subtype):
     ("data", "options", "message"),
     [
         (b"", {}, "stdin: holds no samples"),
-        (b"\0" * 8001, {}, "stdin: the stream ends within a frame: 1 bytes are left over, and a"),
+        (
+            b"\0" * 8001,
+            {},
+            "stdin: the stream ends in the middle of a sample frame: 1 bytes are left over, and a",
+        ),
         (b"\0" * 4, {"n_channels": 4}, "a frame of 4 × s16le has 8; check --channels and"),
         (b"\0\0\xc0\x7f" * 2, {"sample_format": "f32le"}, r"stdin: sample 0 \(0.00 s\) is nan"),
         (b"\0", {"n_channels": 0}, "stdin: 0 channels, expected 1 … 1024"),

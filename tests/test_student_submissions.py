@@ -77,5 +77,5 @@ def test_submission_states_the_size_of_the_network_as_deployed(
 )
 def test_teacher_is_not_submitted(tmp_path, name):
     workdir = write_run(tmp_path / "run", name)
-    with pytest.raises(UserError, match=r"is a teacher's .*It cannot be handed in"):
+    with pytest.raises(UserError, match=r"is a teacher's .*It cannot be submitted"):
         package._open_run(workdir, practice=True)

@@ -54,7 +54,7 @@ def test_package_keeps_the_rules_of_the_challenge(made):
     assert check(made[0], practice=True) == []
     problems = check(made[0])
     assert len(problems) == 5
-    assert all("12 clips, the evaluation list has 135,730" in problem for problem in problems)
+    assert all("12 clips, the evaluation split has 135,730" in problem for problem in problems)
 
 
 def test_runs_are_put_in_order_and_each_predicts_its_own(made):
@@ -285,7 +285,7 @@ def test_package_with_a_problem_leaves_the_old_one_and_a_report_is_kept(tmp_path
     before = {path.name: path.read_bytes() for path in report.parent.iterdir()}
     author = read_author(write_author(tmp_path / "author.yaml"))
     clips = [evaluation_clips(N_CLIPS)] * 4 + [evaluation_clips(N_CLIPS - 1)]
-    with pytest.raises(UserError, match=rf"{LABEL} cannot be handed in: .*split_100.csv: other"):
+    with pytest.raises(UserError, match=rf"{LABEL} cannot be submitted: .*split_100.csv: other"):
         write_package(author, made[1], clips, out, practice=True)
     assert {path.name: path.read_bytes() for path in report.parent.iterdir()} == before
     clips = [evaluation_clips(N_CLIPS)] * 5

@@ -151,7 +151,7 @@ def test_results_of_two_evaluations_are_no_run(tmp_path):
     before = (run.workdir / "output.csv").read_text()
     evaluate(run, 0.9)
     (run.workdir / "output.csv").write_text(before)
-    assert "are not of one evaluation: evaluate it again" in unfinished(run)
+    assert "come from different evaluations: evaluate it again" in unfinished(run)
 
 
 @pytest.mark.parametrize(

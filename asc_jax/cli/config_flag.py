@@ -109,7 +109,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
         raise UserError(_unknown_key(error, argv)) from error
     except RecursionError as error:  # absl looks for a flag of a similar name, letter by letter
         longest = max(argv, key=len)
-        raise UserError(f"no flag is like {longest[:60]}… (--help lists the flags)") from error
+        raise UserError(f"unknown flag {longest[:60]}… (--help lists the flags)") from error
     except (ImportError, NameError, SyntaxError) as error:
         raise UserError(f"the config file cannot be loaded: {error}") from error
     except (TypeError, ValueError) as error:

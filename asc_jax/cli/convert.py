@@ -7,10 +7,10 @@ usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE [--part NAM
        asc-jax convert --to litert|c|onnx --dtype int8 --workdir RUN [--calibration METHOD]
 
 --from_torch reads a state dict of the official baseline's network (.pt) or a Lightning
-checkpoint (.ckpt) and makes a run that can be evaluated and trained. What the file does not tell
-comes from --config and --config.SECTION.KEY=VALUE. A plain state dict does not tell the hop length,
-so --config is needed for it. --list shows which networks a file holds, such as a student and its
-teacher or one for each device, and --part NAME takes one of several.
+checkpoint (.ckpt) and makes a run that can be evaluated and trained. What the file does not
+contain comes from --config and --config.SECTION.KEY=VALUE. A plain state dict does not contain the
+hop length, so --config is needed for it. --list shows which networks a file holds, such as a
+student and its teacher or one for each device, and --part NAME takes one of several.
 
 --to onnx, litert and stablehlo write two files, waveform to probabilities and log-mel to logits;
 --to c writes one header, asc_model.h, which holds data and no functions, and with --dtype float32

@@ -72,8 +72,8 @@ def define() -> None:
         "--folds the number of a fold is enough",
     )
     flags.DEFINE_float(
-        "test_fraction", None, "Share of the clips that go to the split test, the others to train "
-        f"(default: {TEST_FRACTION}, unless splits are given)"
+        "test_fraction", None, "Fraction of the clips that go to the split test, the others to "
+        f"train (default: {TEST_FRACTION}, unless splits are given)"
     )  # fmt: skip
     flags.DEFINE_integer(
         "folds",
@@ -81,7 +81,7 @@ def define() -> None:
         "Number of splits fold1, fold2 … in place of train, test; chosen, or given by "
         "--split_pattern or the column split",
     )
-    flags.DEFINE_integer("seed", 0, "Of the choice of splits")
+    flags.DEFINE_integer("seed", 0, "Seed of the choice of splits")
     flags.DEFINE_list("classes", None, "Order of the classes (default: by name)")
     flags.DEFINE_list("groups", None, "Columns of the table to count results by (default: all)")
     flags.DEFINE_multi_string(

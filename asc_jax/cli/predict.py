@@ -147,7 +147,7 @@ def _predict_files(predictor, files, lines, values) -> int:
 def _timeline(recording: OpenRecording, predictor: Predictor) -> Timeline:
     if not recording.n_samples:
         raise UserError(
-            f"{recording.name}: --png needs a file that says how long it is; convert "
+            f"{recording.name}: --png needs a file of known length; convert "
             f"it ({recordings.CONVERT})"
         )
     duration_s = recording.n_samples / recording.rate
@@ -187,7 +187,7 @@ def _check_values(values, paths: Sequence[str]) -> None:
         )
     for name in () if STDIN in paths else ("rate", "channels", "sample_format"):
         if values[name].present:
-            raise UserError(f"--{name} goes with '-', a stream; a file says it itself")
+            raise UserError(f"--{name} is for a stream ('-') only: a file contains its own")
 
 
 if __name__ == "__main__":

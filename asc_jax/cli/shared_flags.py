@@ -17,7 +17,7 @@ def define_run_flags() -> None:
         "last",
         list(CHECKPOINTS),
         "Checkpoint; the best one was selected on the locations held out or, without any, on the "
-        "test list",
+        "test split",
     )
     flags.DEFINE_enum("stored", None, DEPLOYED_FORMS, "Storage dtype (default: as in training)")
 

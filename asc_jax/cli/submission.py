@@ -6,10 +6,10 @@ usage: asc-jax submission --author FILE --out DIR RUN RUN RUN RUN RUN [options]
        asc-jax submission --example_author_file
 
 Takes one run for each training split, in any order, trained to its end and evaluated as it now
-is. Each predicts the evaluation list as it would be deployed; its accuracies and log losses on the
+is. Each predicts the evaluation split as it would be deployed; its accuracies and log losses on the
 development set come from results.json. Nothing is written unless --check finds no problem.
 
-What is handed in is DIR/task1.zip, of the folder DIR/task1. The technical report is yours to add,
+What is submitted is DIR/task1.zip, of the folder DIR/task1. The technical report is yours to add,
 as a pdf beside the other files; --zip then writes the zip anew, if there is no problem.
 
 examples:
@@ -54,7 +54,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "Built data set, if it has moved (default: as in training)"
     )
-    flags.DEFINE_bool("practice", False, "Take five runs and an evaluation list of other data")
+    flags.DEFINE_bool("practice", False, "Take five runs and an evaluation split of other data")
     flags.DEFINE_string("check", None, "Folder or zip of a package to check, and nothing else")
     flags.DEFINE_string("zip", None, "Folder of a package to check and to zip, and nothing else")
     flags.DEFINE_bool("example_author_file", False, "Print an author file, and nothing else")
@@ -101,9 +101,9 @@ def make(
     clips = [_evaluation_clips(run, data_dir) for run in runs]
     if not practice and len(clips[0]) != submission_check.N_EVALUATION_CLIPS:
         raise UserError(
-            f"the evaluation list has {len(clips[0]):,} clips here, the challenge's has "
+            f"the evaluation split has {len(clips[0]):,} clips here, the challenge's has "
             f"{submission_check.N_EVALUATION_CLIPS:,}; --practice makes a package that cannot be "
-            "handed in"
+            "submitted"
         )
     total = sum(map(len, clips))
     with Progress(total=total, unit=" clips", desc="submission") as bar:
@@ -111,7 +111,7 @@ def make(
         folder = write_package(who, runs, counted, out, practice=practice)
     _print_results(runs)
     print(f"\nwritten to {folder}; no problem found" + ", for practice only" * practice)
-    print(f"what is handed in: {Path(out) / submission_check.ZIP}")
+    print(f"to be submitted: {Path(out) / submission_check.ZIP}")
     print(
         f"still to add: the technical report, {folder.name}.technical_report.pdf, beside the other "
         f"files; then asc-jax submission --zip {out}"
@@ -132,7 +132,7 @@ def check(out: str, *, practice: bool = False) -> None:
 
 
 def zip_again(out: str, *, practice: bool = False) -> None:
-    """Check every entry in a folder, and write the zip that is handed in.
+    """Check every entry in a folder, and write the zip that is submitted.
 
     Raises:
       UserError: there is none, one has problems, or the zip cannot be written.
@@ -144,10 +144,10 @@ def zip_again(out: str, *, practice: bool = False) -> None:
 
 def _refuse(out: str, problems: Sequence[str]) -> None:
     if len(problems) == 1:
-        raise UserError(f"{out} cannot be handed in: {problems[0]}")
+        raise UserError(f"{out} cannot be submitted: {problems[0]}")
     if problems:
         print(*problems, sep="\n", file=sys.stderr)
-        raise UserError(f"{out} cannot be handed in: {len(problems)} problems, see above")
+        raise UserError(f"{out} cannot be submitted: {len(problems)} problems, see above")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +171,7 @@ class _Counted:
 
 
 def _print_results(runs: Sequence[EvaluatedRun]) -> None:
-    print("\ntraining list     accuracy  log loss   development set, macro average")
+    print("\ntraining split    accuracy  log loss   development set, macro average")
     for each in runs:
         accuracy, log_loss = (each.summary[f"macro_{key}"] for key in ("accuracy", "log_loss"))
         print(f"{each.percent:>11} %   {100 * accuracy:>10.2f}{log_loss:>10.3f}")
@@ -186,9 +186,9 @@ def _evaluation_clips(run: EvaluatedRun, data_dir: str | None) -> Clips:
         return open_for(config, "evaluation", data_dir)
     except UserError as error:
         raise UserError(
-            f"{error}. To build the evaluation list by itself, unpack {EVALUATION_FOLDER} beside "
-            "TAU's folder, run prepare_data with --splits evaluation --data_dir data/evaluation"
-            f"{rate}, and give --data_dir data/evaluation here"
+            f"{error}. To build the evaluation split by itself, unpack {EVALUATION_FOLDER} beside "
+            "TAU's folder, run asc-jax prepare-data with --splits evaluation --data_dir "
+            f"data/evaluation{rate}, and give --data_dir data/evaluation here"
         ) from error
 
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         )
     except OSError as error:
         raise UserError(
-            f"cannot write to {options.out_dir}: {files.reason(error)}; mend that, or choose "
+            f"cannot write to {options.out_dir}: {files.reason(error)}; fix that, or choose "
             "another --out_dir"
         ) from error
     print(f"{out_dir}: synthetic scenes, written")

@@ -45,7 +45,7 @@ STEPS = {
     "ablation_loss": "loss",
     "ablation_hop": "hop length",
     "ablation_batch": "batch and rate",
-    "report": "warm-up share",
+    "report": "warm-up fraction",
 }
 LABELS = {
     "report": "Gao & Lee",
@@ -152,7 +152,7 @@ def _changes(system: str, percent: int, overrides: Sequence[str], n_clips: int) 
     """Return what makes the baseline the given system of the ablation.
 
     A smaller batch means more steps, of which as many warm-up steps are a smaller share: with
-    batch and rate the baseline's share is kept, so that both can be told apart.
+    batch and rate the baseline's fraction is kept, so that both can be told apart.
     """
     base, ours = (
         read_config(CONFIGS[name].format(percent), overrides) for name in ("baseline", "report")

@@ -1,7 +1,7 @@
 """The cost of each JAX primitive: multiply-accumulates, and other floating-point operations.
 
 Read off the shapes of one equation of a jaxpr; `jaxpr_walk` says how often it runs.
-A name that is in none of the sets below is refused, so that a new primitive is never free by
+A name that is in none of the sets below is rejected, so that a new primitive is never free by
 default. They hold the names of JAX 0.10 to 0.12; none of those versions has all of them.
 """
 

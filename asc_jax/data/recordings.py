@@ -23,7 +23,7 @@ from asc_jax.errors import UserError, printable
 from asc_jax.machine.optional_packages import require
 
 BLOCK_VALUES = 2**19  # samples of all channels read at once: 2 MiB
-RATES = (1_000, 1_000_000)  # Hz, what is taken for a sound: a second has to fit the memory
+RATES = (1_000, 1_000_000)  # Hz, what counts as a sound: a second has to fit the memory
 MAX_CHANNELS = 1024  # libsndfile's own limit
 SUFFIXES = (
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
@@ -355,9 +355,9 @@ def _stream_blocks(stream, rate, n_channels, sample_format, name) -> Iterator[np
         first = False
         if len(data) % frame_bytes:
             raise UserError(
-                f"{name}: the stream ends within a frame: {len(data) % frame_bytes} bytes are left "
-                f"over, and a frame of {n_channels} × {sample_format} has {frame_bytes}; check "
-                "--channels and --sample_format"
+                f"{name}: the stream ends in the middle of a sample frame: "
+                f"{len(data) % frame_bytes} bytes are left over, and a frame of {n_channels} × "
+                f"{sample_format} has {frame_bytes}; check --channels and --sample_format"
             )
         yield _decode(data, sample_format).reshape(-1, n_channels)
 

@@ -120,7 +120,7 @@ def mel_power(
       n_mels: number of mel bands.
       f_min: lower edge of the lowest band, Hz.
       f_max: upper edge of the highest band, Hz.
-      pre_emphasis: the share of each sample that is subtracted from the next one, in [0, 1). Unless
+      pre_emphasis: the part of each sample that is subtracted from the next one, in [0, 1). Unless
         it is 0 this takes one sample off the start of the clip, and often a frame with it.
       window: a value of `filters.WINDOWS`.
       mel_scale: a value of `filters.FILTERBANKS`.

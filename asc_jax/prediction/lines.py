@@ -127,7 +127,7 @@ def make_notes(
     if peak == 0:
         notes.append("silent: every sample is zero")
     if peak > 1:
-        notes.append(f"loudest sample {peak:.3g}, expected at most 1: is it scaled right?")
+        notes.append(f"loudest sample {peak:.3g}, expected at most 1: is it scaled correctly?")
     return notes
 
 

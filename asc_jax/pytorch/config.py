@@ -122,8 +122,8 @@ def infer(
     n_classes = network.pop("n_classes")
     if n_classes != len(config.labels.classes):
         raise UserError(
-            f"the network tells {n_classes} classes apart, and config.labels.classes names "
-            f"{len(config.labels.classes)}: name them all, in the order of its logits, with "
+            f"the network has {n_classes} classes, and config.labels.classes has "
+            f"{len(config.labels.classes)}: give all of them, in the order of its logits, with "
             """--config FILE --config.labels.classes='("a","b")'"""
         )
     network = {f"model.{name}": value for name, value in network.items()}
@@ -222,7 +222,7 @@ def _check_hyper_parameters(told: Mapping[str, object], mel_scale: str) -> None:
     for place in () if mel_scale == "kaldi" else _found(told, KALDI_PARAMETERS):
         raise UserError(
             f"the hyper-parameter {place} is that of another front end (pre-emphasis, Kaldi's "
-            "mel bands, scaled log-mel), of which the file does not tell all: say it with "
+            "mel bands, scaled log-mel), of which the file does not contain all: choose it with "
             "--config base.py --config.features.mel_scale=kaldi and the other values of "
             "docs/front_ends.md"
         )

@@ -67,8 +67,8 @@ def run_from_torch(
     config, sources = infer(network, constants, file.hyper_parameters, config, overrides)
     if name is None and "features.hop_length" not in sources:
         raise UserError(
-            f"{path} does not tell its hop_length: pass --config base.py for the baseline's 500, "
-            "--config splits/5pct.py for the report's 472, or after either "
+            f"{path} does not contain its hop_length: pass --config base.py for the baseline's "
+            "500, --config splits/5pct.py for the report's 472, or after either "
             "--config.features.hop_length=N"
         )
     name = name or "base.py"
@@ -198,13 +198,15 @@ def _origin(path: pathlib.Path, part: str) -> dict:
 
 
 def _unsaid(config, sources: Mapping[str, str]) -> list[str]:
-    """Return a line on what no tensor tells, where nothing else has told it either."""
+    """Return a line on what no tensor contains, where nothing else says it either."""
     if config.model.name != "cp_mobile" or "model.strides" in sources:
         return []
     strides = config.model.get("strides", STRIDES)
     whose = "the baseline's" if strides == STRIDES else "the config's"
     told = (f"b{block} {pair}" for block, pair in enumerate(strides, 1) if pair != (1, 1))
-    return [f"the strides are taken to be {whose}, {' and '.join(told)}: tensors do not tell them"]
+    return [
+        f"the strides are taken to be {whose}, {' and '.join(told)}: tensors do not contain them"
+    ]
 
 
 def _provenance(config, sources: Mapping[str, str], overrides: Mapping, name: str) -> list[str]:

@@ -1,7 +1,7 @@
 """`fit`: the only training loop.
 
 A run is a pure function of its config and its clips. Stopped at any step and started again
-it goes on from the newest checkpoint to the same parameters, bit for bit: the order of clips
+it continues from the newest checkpoint to the same parameters, bit for bit: the order of clips
 depends on (seed, epoch), every draw on (seed, step, position in the batch), and however the
 steps are grouped into calls, one compiled program runs them.
 """
@@ -265,6 +265,6 @@ def _interrupted(runs: list[Run], stopped: list[int]) -> Interrupted:
     where = ", ".join(str(run.workdir) for run in runs)
     return Interrupted(
         f"stopped after step {runs[0].step} of {runs[0].n_steps}, saved in {where}; run "
-        "the same command again to go on",
+        "the same command again to continue",
         stopped[0] if stopped else signal.SIGTERM,  # sent to another process
     )

@@ -1,7 +1,7 @@
 """`python -m tests.faults --n 200 [--only KIND,KIND] [--seed 0] [--state DIR] [--in_process]`.
 
 A fault is a pure function of (kind, seed, number), its moment in a real process aside. A campaign
-broken off goes on where it was. Exit status 1 if any fault led to what must not be.
+interrupted is resumed where it was. Exit status 1 if any fault led to what must not be.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tests.faults.judge import LostCheckpoint, Problem, SilentDifference
 from tests.faults.kinds import KINDS, REAL, a_round
 from tests.faults.on_disks import Skipped
 
-ANSWERS = ("same", "refused", "not reached", "skipped")
+ANSWERS = ("same", "rejected", "not reached", "skipped")
 
 
 def main() -> int:
@@ -88,7 +88,7 @@ def _rows(path: pathlib.Path) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """By kind; a fault that was not reached, or was skipped, is none."""
-    columns = ("same", "refused", "silent difference", "lost checkpoint", "other")
+    columns = ("same", "rejected", "silent difference", "lost checkpoint", "other")
     lines = [f"| kind | faults | processes | {' | '.join(columns)} |", "|---|" + "---|" * 7]
     kinds = [name for name in KINDS if any(row["kind"] == name for row in rows)]
     for name in [*kinds, "**all**"]:

@@ -16,7 +16,7 @@ from tests.faults.judge import (
 )
 
 DAMAGED_DATA = r"the data set in .* is damaged or incomplete .*; rebuild it with"
-DAMAGED_BEST = r"best/\d+ is damaged: remove .* to go on without"
+DAMAGED_BEST = r"best/\d+ is damaged: remove .* to continue without"
 NONE_GOOD = r"none of the \d checkpoints in .* is sound .*train again in a new --workdir"
 
 
@@ -48,7 +48,7 @@ def _without_best(home, workdir):
         shutil.rmtree(workdir / "best")
         outcome = home.train(workdir)
     require_went_on_from(outcome, HALF[1])
-    require_same_end(home, workdir, outcome, lost_best=True, lost_lines=answer == "refused")
+    require_same_end(home, workdir, outcome, lost_best=True, lost_lines=answer == "rejected")
     return answer
 
 

@@ -42,13 +42,13 @@ class Outcome:
         return self
 
     def require_refused(self, pattern: str) -> str:
-        """It must have said, in one line, what is wrong and what to do: `refused`."""
+        """It must have said, in one line, what is wrong and what to do: `rejected`."""
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         if self.status != 2 or len(lines) != 1 or "Traceback" in self.err:
             raise Problem(f"no refusal but status {self.status}: {self.err.strip()[-300:]}")
         if not re.search(pattern, lines[0]):
             raise Problem(f"refused with {lines[0]!r}, expected {pattern!r}")
-        return "refused"
+        return "rejected"
 
     @property
     def began_at(self) -> int | None:

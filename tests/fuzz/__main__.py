@@ -30,7 +30,7 @@ def main() -> int:
         return _work(given.worker, given.n, given.seed, given.state)
     total = sum(READERS[name].weight for name in given.only)
     failed = False
-    print(f"{'reader':<14}{'inputs':>9}{'refused':>9}{'found':>6}{'inputs/s':>10}{'MiB':>6}")
+    print(f"{'reader':<14}{'inputs':>9}{'rejected':>9}{'found':>6}{'inputs/s':>10}{'MiB':>6}")
     for name in given.only:
         n = math.ceil(given.n * READERS[name].weight / total)
         status = _supervise(name, n, given.seed, given.state)

@@ -48,7 +48,7 @@ _KINDS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuse what YAML allows and nobody means, such as a key that is given twice."""
+    """Reject what YAML allows and nobody means, such as a key that is given twice."""
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)

@@ -3,7 +3,7 @@
     DIR/task1/<label>/<label>.output.split_{5,10,25,50,100}.csv
     DIR/task1/<label>/<label>.meta.yaml
     DIR/task1/<label>/….pdf, the technical report
-    DIR/task1.zip, which holds the folder task1 and is what is handed in
+    DIR/task1.zip, which holds the folder task1 and is what is submitted
 
 Source: the layout and rules of DCASE 2024 Task 1.
 """
@@ -250,7 +250,7 @@ def _check_output(path: Path, practice: bool) -> tuple[list[str] | None, list[st
     problems = []
     if not practice and len(rows) != N_EVALUATION_CLIPS:
         problems.append(
-            f"{path.name}: {len(rows):,} clips, the evaluation list has {N_EVALUATION_CLIPS:,}"
+            f"{path.name}: {len(rows):,} clips, the evaluation split has {N_EVALUATION_CLIPS:,}"
         )
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:

@@ -100,12 +100,12 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     if run.experiment.is_teacher:
         raise UserError(
             f"{workdir} is a teacher's (config.budget.role), not a submission: it may exceed the "
-            "limits of the task. It cannot be handed in"
+            "limits of the task. It cannot be submitted"
         )
     if not run.experiment.within_budget:
         raise UserError(
             f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "
-            f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be handed in"
+            f"{cost['bytes']:,} bytes of {cost['max_bytes']:,}. It cannot be submitted"
         )
     # `results.json` must describe the run as it is now, and the code it was evaluated with.
     current = evaluate.describe(run.experiment, run.name, run.extra, run.step)
@@ -124,7 +124,7 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
     if not practice and not results.get("official_lists"):
         raise UserError(
             f"{workdir} was not trained and tested on TAU's own lists: --practice makes a package "
-            "of it that cannot be handed in"
+            "of it that cannot be submitted"
         )
     percent = _PERCENTS[run.experiment.config.data.train_split]
     return EvaluatedRun(workdir, percent, run.experiment, run.variables, results)
@@ -169,13 +169,13 @@ def write_package(
         if problems:
             more = [f"and {len(problems) - N_SHOWN} more"] * (len(problems) > N_SHOWN)
             listed = "; ".join([*problems[:N_SHOWN], *more])
-            raise UserError(f"{label} cannot be handed in: {listed}")
+            raise UserError(f"{label} cannot be submitted: {listed}")
     write_zip(out_dir)
     return parent / label
 
 
 def write_zip(out_dir: str | os.PathLike) -> Path:
-    """Write `out_dir/task1.zip`, what is handed in, from all entries in `out_dir/task1`.
+    """Write `out_dir/task1.zip`, what is submitted, from all entries in `out_dir/task1`.
 
     The same entries give the same bytes. What is no part of a submission is left out.
 

@@ -50,7 +50,7 @@ def read_run(workdir: Path) -> RunResults:
 
     Raises:
       UserError: a file is missing or damaged, a clip's name does not follow the data set's
-        form, or the two files are not of one evaluation.
+        form, or the two files come from different evaluations.
     """
     results = runs.read_results(workdir / "results.json")
     _check_names(workdir / "results.json", stored_summary(results))

@@ -4,7 +4,8 @@ For the demo, the tests and anyone without the 30.5 GB of recordings. Nothing he
 recorded, so an accuracy on it says nothing about real scenes. The test split has locations
 and devices of its own: a network must generalise to both, as in the challenge.
 
-The README gives the accuracy of the demo (configs/demo.py) on the test list, by group of devices.
+docs/results.md gives the accuracy of the demo (configs/demo.py) on the test split, by group of
+devices.
 `mixtures` and `devices` hold the constants that set how hard it is.
 
 Everything is a pure function of the seed: a segment's generators are seeded with

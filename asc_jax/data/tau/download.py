@@ -105,7 +105,7 @@ def download(
             _unpack(f"{url}?download=1", tau_dir, archive, by_hand)
     except OSError as error:
         raise UserError(
-            f"cannot write to {tau_dir}: {files.reason(error)}; mend that and run the same command "
+            f"cannot write to {tau_dir}: {files.reason(error)}; fix that and run the same command "
             "again: it continues where it stopped"
         ) from error
 

@@ -26,7 +26,7 @@ from asc_jax.machine.progress import Progress
 log = logging.getLogger("asc_jax")
 
 HEADERS = {
-    # Some servers refuse libraries that do not say which program uses them.
+    # Some servers reject libraries that do not say which program uses them.
     "User-Agent": f"asc-jax/{asc_jax.__version__} (acoustic scene classification in JAX)",
     "Accept-Encoding": "identity",  # or lengths and ranges would be those of a compressed form
 }
@@ -173,7 +173,7 @@ def _words(error: Exception) -> str:
     """Say what went wrong, and what to do."""
     response = getattr(error, "response", None)
     if response is not None and response.status_code in REFUSED:
-        return f"{_answer(response)}: it refuses this program, or this network"
+        return f"{_answer(response)}: it rejects this program, or this network"
     if response is not None and _is_final(error):
         return f"{_answer(response)}: the file has moved, or the server does not give it out"
     if isinstance(error, requests.exceptions.ProxyError):
@@ -181,7 +181,7 @@ def _words(error: Exception) -> str:
     elif isinstance(error, requests.exceptions.SSLError):
         hint = "If the network has certificates of its own, name their file in REQUESTS_CA_BUNDLE"
     elif _is_final(error):
-        return f"{error} (are HTTPS_PROXY, HTTP_PROXY and ALL_PROXY right?)"
+        return f"{error} (are HTTPS_PROXY, HTTP_PROXY and ALL_PROXY correct?)"
     else:
         hint = "Check the network"
     words = error if response is None else _answer(response)
@@ -246,7 +246,7 @@ def extract(archive: Path, folder: Path, *, strip: str = "") -> dict[str, int]:
         raise UserError(f"{archive} is damaged ({error}): delete it and run again") from error
     except OSError as error:
         raise UserError(
-            f"cannot unpack {archive} into {folder}: {files.reason(error)}; mend that and run the "
+            f"cannot unpack {archive} into {folder}: {files.reason(error)}; fix that and run the "
             "same command again: it continues where it stopped"
         ) from error
     return {name: entry.file_size for name, entry in entries.items()}

@@ -181,8 +181,8 @@ def _shared_places(recordings: dict[str, list[Recording]]) -> list[str]:
         return []
     where = sorted({location for _, location in places})
     return [
-        f"training and test lists share {len(where)} locations and {len(segments)} ten-second "
-        f"recordings, so results on the test list will be too good: {_first(where)}"
+        f"training and test splits share {len(where)} locations and {len(segments)} ten-second "
+        f"recordings, so results on the test split will be too good: {_first(where)}"
     ]
 
 
@@ -195,7 +195,7 @@ def _keys(clips: Sequence[Recording], names: Sequence[str]) -> set[tuple]:
 def _trained_and_tested(
     lists: dict[str, Path], recordings: dict[str, list[Recording]]
 ) -> list[str]:
-    """Return a problem for each training list that has clips of the test list."""
+    """Return a problem for each training split that has clips of the test split."""
     test, problems = {clip.path for clip in recordings.get("test", ())}, []
     for split, clips in recordings.items():
         both = [clip.filename for clip in clips if clip.path in test]

@@ -61,7 +61,7 @@ class Run(abc.ABC):
         """Return what its evaluation left; `.results` is the content of `results.json`.
 
         Raises:
-          UserError: a file is missing or damaged, or the files are not of one evaluation.
+          UserError: a file is missing or damaged, or the files come from different evaluations.
         """
 
     @property
@@ -240,7 +240,7 @@ def read_answers(workdir: Path) -> Answers:
     Simultaneous recordings by several devices, as TAU's names tell them, are one recording.
 
     Raises:
-      UserError: a file is missing or damaged, or the three are not of one evaluation.
+      UserError: a file is missing or damaged, or the three come from different evaluations.
     """
     results = read_results(workdir / "results.json")
     with _reading(workdir / "results.json"):
@@ -315,7 +315,7 @@ def require_same(
 
 def _not_one_evaluation(workdir: Path) -> UserError:
     return UserError(
-        f"{workdir}: output.csv and results.json are not of one evaluation: evaluate it again"
+        f"{workdir}: output.csv and results.json come from different evaluations: evaluate it again"
     )
 
 

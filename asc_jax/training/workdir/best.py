@@ -8,7 +8,7 @@ from asc_jax.machine import files
 from asc_jax.training.workdir import checkpoints
 
 SELECTED_ON = {
-    "test": "selected on the test list: not a result to report",
+    "test": "selected on the test split: not a result to report",
     "validation": "selected on training locations held out",
 }
 

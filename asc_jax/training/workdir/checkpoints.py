@@ -2,7 +2,7 @@
 
 A workdir holds `checkpoints/<step>/`, and `config.json` (`run_config`). Every checkpoint carries
 a digest of its arrays and a seal over all else it says, so that a damaged one is noticed; the run
-that goes on then moves it to `damaged/` and uses the one before it.
+that is resumed then moves it to `damaged/` and uses the one before it.
 """
 
 import hashlib
@@ -153,8 +153,8 @@ class Checkpoints:
             return _checked(self._meta(step), step)
         except Exception as error:  # as in `restore`
             raise UserError(
-                f"{self.directory}/{step} is damaged: remove {self.directory} to go on without "
-                "it, or train again in a new --workdir"
+                f"{self.directory}/{step} is damaged: remove {self.directory} to continue "
+                "without it, or train again in a new --workdir"
             ) from error
 
     def latest_step(self) -> int | None:
