@@ -6,6 +6,7 @@ JAX_DISABLE_MOST_OPTIMIZATIONS=0. What is compiled is kept for as long as the te
 """
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -19,8 +20,10 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 quick = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 if quick and importlib.metadata.version("jaxlib").startswith("0.10."):
-    # The older code generator is faster, too; later versions end at a flag that they do not know.
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    # The older code generator is faster, too, and a program in one piece; later versions end at a
+    # flag that they do not know.
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", flags)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # as it is in the processes of pytest-xdist
     compiled = tempfile.mkdtemp(prefix="asc_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
@@ -36,6 +39,12 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "asc_jax/pytorch/parity/golden"
+
+
+def pytest_collection_finish():
+    """Leave what is imported by now, some millions of objects, to no further garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 from commands import HANGS_S, call, started
-from small import SMALL_FLAGS, small_config
+from short import SHORT_FLAGS
+from small import small_config
 from tau_folder import write_tau
 
 from asc_jax.cli import prepare_data
@@ -21,6 +22,8 @@ from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
+# What other processes need to find the package, and the network of `short.py`.
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
 REPORT = ("--config", "splits/5pct.py")
 NO_DATA = r"no data set in .*data/tau22: build one with `asc-jax prepare-data .*"
 
@@ -166,7 +169,7 @@ TINY = (
     "--config=demo.py",
     "--config.data.dir=data",
     "--config.data.batch_size=8",
-    *SMALL_FLAGS,
+    *SHORT_FLAGS,
     "--config.train.n_epochs=30",
     "--config.train.checkpoint_every_epochs=10",
     "--config.train.eval_every_epochs=0",
@@ -248,14 +251,27 @@ def test_evaluation_writes_its_results(home):
     check_against_scikit_learn(home / "whole")
 
 
+# The network of `tiny.py`, which compiles at once.
+OVER = """
+from configs import demo
+
+def get_config():
+    config = demo.get_config().unlock()
+    config.model = {"name": "tiny:Tiny", "width": 8}
+    return config.lock()
+"""
+
+
 @pytest.fixture(scope="module")
 def over(home):
     """Printed by training and evaluating an over-budget network, selected on locations held out."""
-    budget = ("--config.model.width=48", "--config.budget.max_bytes=1000000")  # no way past
-    budget += ("--config.budget.enforce=False",)
+    (home / "over.py").write_text(OVER)
+    model = ("--config.model.name=tiny:Tiny", "--config.model.width=2000")
+    budget = ("--config=over.py", *TINY[1:], *model)
+    budget += ("--config.budget.max_bytes=1000000", "--config.budget.enforce=False")  # no way past
     length = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
     best = ("--config.data.validation_locations=0.5", "--config.train.keep_best=True")
-    trained = call("train", *TINY, *budget, *length, *best, "--workdir=over", cwd=home)
+    trained = call("train", *budget, *length, *best, "--workdir=over", cwd=home)
     assert trained.returncode == 0, trained.stderr
     look = ("--checkpoint=best", "--stored=bfloat16")
     evaluated = call("eval", "--workdir=over", *look, cwd=home)
@@ -268,7 +284,7 @@ def over(home):
 def test_run_with_locations_held_out_selects_and_calibrates_on_them(home, over):
     """Of each scene's two locations one, with a clip each; the test list chooses nothing."""
     trained, evaluated = over
-    assert "demo.py: 10 clips" in trained
+    assert "over.py: 10 clips" in trained
     assert "held out: 10 clips, of 50% of the locations" in trained
     assert "validation macro accuracy" in trained
     assert "test macro accuracy" not in trained
@@ -332,7 +348,7 @@ def test_finished_run_says_there_is_nothing_to_do_and_refuses_another_config(hom
 def test_output_that_cannot_be_written_is_told_in_a_line(home, words):
     args = [sys.executable, "-m", "asc_jax", *words]
     options = {"cwd": home, "text": True, "stderr": subprocess.PIPE}
-    options["env"] = os.environ | {"PYTHONPATH": str(ROOT)}
+    options["env"] = ENVIRONMENT
     with open("/dev/full", "w") as full:
         done = subprocess.run(args, stdout=full, **options)
     expected = "error: cannot write to standard output: No space left on device\n"
@@ -364,7 +380,7 @@ cli.main("train")
 def test_terminated_run_exits_with_143_and_goes_on_to_the_same_figures(home):
     args = [sys.executable, "-c", STANDS_STILL, *TINY, "--workdir=stopped"]
     replicas = {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}  # as many as in this process
-    env = os.environ | {"PYTHONPATH": str(ROOT)} | replicas
+    env = ENVIRONMENT | replicas
     with started(args, cwd=home, env=env) as process:
         assert "an epoch is logged\n" in iter(process.stdout.readline, ""), process.stderr.read()
         process.send_signal(signal.SIGTERM)

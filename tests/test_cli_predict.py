@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from commands import call
+from short import NAME
 from small_run import write_run
 
 from asc_jax.cli import predict
@@ -33,7 +34,7 @@ def start(*args, cwd, stdin=None):
 def home(tmp_path_factory):
     """A run, and three recordings of which one is none."""
     home = tmp_path_factory.mktemp("home")
-    write_run(home / "run")
+    write_run(home / "run", model__name=NAME)
     rng = np.random.default_rng(0)
     loudness = np.repeat(10.0 ** -np.arange(3), 8_000)[:20_000, None]
     sound = rng.uniform(-0.5, 0.5, (20_000, 2)) * loudness

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from by_day import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,7 +90,7 @@ def conv_by_loops(case):
     return n_products
 
 
-@settings(max_examples=400, **SHAPE_SETTINGS)
+@settings(max_examples=examples(400), **SHAPE_SETTINGS)
 @given(convolutions())
 def test_convolutions_equal_a_loop_over_every_product(drawn):
     keywords, shapes, case = drawn
@@ -98,7 +99,7 @@ def test_convolutions_equal_a_loop_over_every_product(drawn):
     assert dict(count.by_primitive) == {"conv_general_dilated": count.total}
 
 
-@settings(max_examples=150, **SHAPE_SETTINGS)
+@settings(max_examples=examples(150), **SHAPE_SETTINGS)
 @given(convolutions(padded=False))
 def test_unpadded_convolutions_equal_xlas_count(drawn):
     keywords, shapes, _ = drawn
@@ -122,7 +123,7 @@ def products(draw):
     return sides, ((left_c, right_c), (left_b, right_b)), (batch + left + right, contracted)
 
 
-@settings(max_examples=400, **SHAPE_SETTINGS)
+@settings(max_examples=examples(400), **SHAPE_SETTINGS)
 @given(products())
 def test_matrix_products_equal_a_loop_over_every_product(drawn):
     shapes, numbers, (results, contracted) = drawn

@@ -10,8 +10,10 @@ from unittest import mock
 
 import pytest
 from commands import call
+from short import NAME
 
 pytest.importorskip("tensorflow_datasets")
+BY_DAY = f"--config.train.n_epochs=2 --config.model.name={NAME}"
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -45,11 +47,9 @@ def folder(tmp_path_factory):
     return shutil.copytree(EXAMPLES / "own_sounds", folder)
 
 
-@pytest.mark.parametrize(
-    "flags", ["--config.train.n_epochs=2", pytest.param("", marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("flags", [BY_DAY, pytest.param("", marks=pytest.mark.nightly)])
 def test_walk_through_leads_from_recordings_to_a_model_on_a_device(folder, flags):
-    """By day the training is shorter than the page's; all else is as printed."""
+    """By day training and network are shorter than the page's; all else is as printed."""
     said = {}
     for title, lines in commands_of(folder / "README.md").items():
         if not title.startswith("Is it really better"):

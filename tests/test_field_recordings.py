@@ -18,6 +18,7 @@ import threading
 import numpy as np
 import pytest
 from commands import call
+from short import NAME
 from small_run import write_run
 
 import asc_jax
@@ -72,7 +73,7 @@ def read(path):
 def home(tmp_path_factory):
     """A run, which is opened and compiled once for all tests."""
     home = tmp_path_factory.mktemp("home")
-    write_run(home / "run")
+    write_run(home / "run", model__name=NAME)
     opened = evaluate.open_run(home / "run")
     predictors = {
         size: Predictor(opened.experiment, opened.variables, size)

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 
 import pytest
+from by_day import examples
 from fuzz import mutate
 from fuzz.judge import Reader, judge, limits, make_input
 from fuzz.readers import READERS, open_reader
@@ -111,7 +112,8 @@ def test_spoilt_inputs_give_a_value_or_one_line(readers, name, monkeypatch):
     found = []
     with limits(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
-        for number in range(100 if name in ("author", "options", "torch_names") else 300):
+        n_inputs = 100 if name in ("author", "options", "torch_names") else 300
+        for number in range(examples(n_inputs)):
             data = make_input(name, reader, 1, number)
             problem = judge(reader, data)[1]
             found += [(problem, data)] if problem else []
@@ -135,7 +137,7 @@ def test_pickles_are_refused_and_never_run(readers, tmp_path):
 
 
 @given(text=st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_message_is_one_line_that_can_be_printed(text):
     line = printable(text)
     assert line.isprintable()

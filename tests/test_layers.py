@@ -1,6 +1,7 @@
 """The architecture: imports go down the layers, and some packages live in one place only."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -34,9 +35,15 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def nodes_of(path):
+    """Every node of a module's syntax tree."""
+    return [*ast.walk(ast.parse(path.read_text()))]
+
+
 def imports_of(path):
     """Absolute names of what a module imports, at any depth."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -94,10 +101,7 @@ def test_pmap_is_called_in_one_file():
     users = [
         name_of(path)
         for path in MODULES
-        if any(
-            isinstance(node, ast.Attribute) and node.attr == "pmap"
-            for node in ast.walk(ast.parse(path.read_text()))
-        )
+        if any(isinstance(node, ast.Attribute) and node.attr == "pmap" for node in nodes_of(path))
     ]
     assert users == ["asc_jax.machine.replicas"]
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from short import NAME
 from small_run import restored, write_run
 
 import asc_jax
@@ -19,7 +20,7 @@ from asc_jax.prediction.predictor import predict as print_lines
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    write_run(home / "run")
+    write_run(home / "run", model__name=NAME)
     return home
 
 

@@ -26,8 +26,10 @@ from loop_runs import (
     spoil,
     train_lines,
 )
+from short import short_config
 from small import noise, small_clips
 
+from asc_jax import experiment
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.machine import replicas
 from asc_jax.models.kernels import by_chunks
@@ -41,7 +43,8 @@ def parts():
 
     Their few clips are in several chunks, as those of a whole batch are.
     """
-    with compiled_once() as parts, pytest.MonkeyPatch.context() as patch:
+    short = experiment.make(short_config(data__batch_size=8))
+    with compiled_once(short) as parts, pytest.MonkeyPatch.context() as patch:
         patch.setattr(by_chunks, "clips_in_cache", lambda *_: 1)
         yield parts
 

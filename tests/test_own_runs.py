@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from commands import call
+from short import NAME
 
 from asc_jax.data import held_out, labels
 from asc_jax.data.clips import clips_in_both, from_arrays, open_for, open_split
@@ -28,6 +29,7 @@ SMALL = (  # a network and features that compile at once
     "--config.features.win_length=256", "--config.features.hop_length=400",
     "--config.features.n_mels=16", "--config.features.f_max=4000.",
     "--config.augment.freq_mask.max_width=3", "--config.model.width=8",
+    f"--config.model.name={NAME}",
     "--config.train.n_epochs=1", "--config.train.eval_every_epochs=1",
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from short import NAME
 from small_run import restored, write_run
 
 from asc_jax import features
@@ -106,7 +107,7 @@ def test_clips_laid_end_to_end_get_what_evaluation_gives_them(tmp_path):
         soundfile.write(tmp_path / f"{number}.wav", clip, 44_100, subtype="PCM_24")
     paths = [tmp_path / f"{number}.wav" for number in range(5)]
     clips = from_arrays(np.stack(list(read_resampled(paths))), np.zeros(5), np.zeros(5))
-    experiment = write_run(tmp_path / "run")
+    experiment = write_run(tmp_path / "run", model__name=NAME)
     variables = restored(experiment, tmp_path / "run")
     _, evaluated = evaluate.evaluate_precisions(experiment, variables, clips)
     expected = evaluate.softmax(evaluated.logits)

@@ -8,8 +8,12 @@ from small import small_config
 
 
 class Tiny(nn.Module):
-    """Levels of the bands, less their mean over the valid clips of the batch; a dense layer."""
+    """Levels of the bands, less their mean over the valid clips of the batch; a dense layer.
 
+    width: channels of another dense layer before it, for a network that is over the budget.
+    """
+
+    width: int | None = None
     dtype: str | None = None
     axis_name: str | None = None
 
@@ -26,6 +30,8 @@ class Tiny(nn.Module):
             mean = sums[0] / sums[1]
             running.value = 0.9 * running.value + 0.1 * mean
         x = (x - mean[None]).astype(self.dtype or x.dtype)
+        if self.width:
+            x = nn.Dense(self.width, dtype=self.dtype)(x)
         return nn.Dense(10, dtype=self.dtype)(x).astype(log_mel.dtype)
 
 

@@ -8,8 +8,10 @@ from asc_jax.complexity import limits
 from asc_jax.complexity.count import count_macs, layer_bytes
 from asc_jax.errors import UserError
 from asc_jax.machine.named_parts import errors_named
-from asc_jax.models import evaluation, precision
+from asc_jax.models import MODELS, evaluation, precision
 from asc_jax.models.from_config import deployed, log_mel_shape, model
+
+_TRACED = {}  # by class, attributes, shape of a clip, dtype of Python's floats
 
 
 def measure(config) -> dict:
@@ -27,16 +29,8 @@ def measure(config) -> dict:
     if not isinstance(model(config), nn.Module):
         raise UserError(f"config.model.name is {config.model.name}, expected a flax.linen.Module")
     config, _ = deployed(config)
-    network = model(config)
-    clip = jax.ShapeDtypeStruct((1, *log_mel_shape(config)), jnp.float32)
-    with errors_named("config.model"):
-        logits, variables = jax.eval_shape(
-            lambda key, clip: network.init_with_output(key, clip, train=False),
-            jax.random.key(0),
-            clip,
-        )
-    _check(logits, variables)
-    macs = count_macs(evaluation(network), variables, clip)
+    network, shape = model(config), log_mel_shape(config)
+    logits, variables, macs = _traced(network, shape)
     stored = config.precision.stored
     itemsize = jnp.dtype(stored).itemsize
     return {
@@ -51,6 +45,29 @@ def measure(config) -> dict:
         "macs_by_layer": dict(macs.by_layer),
         "bytes_by_layer": layer_bytes(variables["params"], itemsize),
     }
+
+
+def _traced(network, shape: tuple[int, ...]) -> tuple:
+    """Return the shapes of the logits of one clip and of the variables, and the `MacCount`.
+
+    A network of the package is traced once in a program, which may plan many runs of it; the code
+    of another can change while a program runs.
+    """
+    key = type(network), repr(network), shape, jax.dtypes.canonicalize_dtype(float)
+    if key in _TRACED:
+        return _TRACED[key]
+    clip = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    with errors_named("config.model"):
+        logits, variables = jax.eval_shape(
+            lambda key, clip: network.init_with_output(key, clip, train=False),
+            jax.random.key(0),
+            clip,
+        )
+    _check(logits, variables)
+    traced = logits, variables, count_macs(evaluation(network), variables, clip)
+    if type(network) in MODELS.values():
+        _TRACED[key] = traced
+    return traced
 
 
 def _check(logits, variables) -> None:

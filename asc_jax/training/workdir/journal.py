@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-import tensorboardX
 import tqdm
 
 from asc_jax.errors import UserError
@@ -49,6 +48,8 @@ class Journal:
         self._since, self._clips = None, 0
 
     def __enter__(self) -> "Journal":
+        import tensorboardX  # imports PyTorch where there is one, which takes seconds
+
         path = self._workdir / NAME
         logdir = str(self._workdir / "tensorboard")
         self._stack = contextlib.ExitStack()
