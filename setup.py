@@ -12,6 +12,7 @@ FOLDERS = {  # of files, without an __init__.py
     "asc_jax.configs.baseline": "configs/baseline",
     "asc_jax.configs.students": "configs/students",
     "asc_jax.configs.teachers": "configs/teachers",
+    "asc_jax.configs.recommended": "configs/recommended",
     "asc_jax.pytorch.parity.golden": "asc_jax/pytorch/parity/golden",
 }
 setup(packages=[*find_packages(include=["asc_jax", "asc_jax.*"]), *FOLDERS], package_dir=FOLDERS)

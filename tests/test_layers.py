@@ -126,7 +126,7 @@ def test_every_config_loads_and_is_locked():
     import importlib.util
 
     paths = sorted((ROOT / "configs").rglob("*.py"))
-    assert len(paths) == 22
+    assert len(paths) == 27
     for path in paths:
         spec = importlib.util.spec_from_file_location("config_under_test", path)
         module = importlib.util.module_from_spec(spec)
