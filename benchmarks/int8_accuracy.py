@@ -1,11 +1,11 @@
 """What int8 costs in accuracy: float32, int8 after the training, and int8 that was trained for.
 
     python -m benchmarks.int8_accuracy --config demo.py --out runs/int8 --seeds 0,1,2 --epochs 5 \
-        -- --config.data.dir=data/demo
+        --config.data.dir=data/demo
 
 For each seed a run is trained and evaluated, then another that begins with it and is aware of the
-quantisation. What is there already is not computed again. The words after `--` go to both
-trainings. Differences are within a seed, in percentage points of the macro average accuracy.
+quantisation. What is there already is not computed again. Values such as `--config.data.dir` go
+to both trainings. Differences are within a seed, in percentage points of the macro average accuracy.
 """
 
 import argparse
@@ -48,8 +48,9 @@ def _options(words) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--peak_lr", type=float, default=2e-4)
     parser.add_argument("--freeze_epoch", type=int, default=0)
-    parser.add_argument("more", nargs="*")
-    options = parser.parse_args(words)
+    options, options.more = parser.parse_known_args(words)
+    if unknown := [word for word in options.more if not word.startswith("--config.")]:
+        parser.error(f"unknown: {' '.join(unknown)}; values are given as --config.NAME=VALUE")
     if options.seeds.count(",") > max(STUDENT_T):
         parser.error(f"--seeds: at most {max(STUDENT_T) + 1}")
     return options

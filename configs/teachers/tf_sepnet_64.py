@@ -5,9 +5,9 @@
 Network, front end, optimiser, schedule and augmentation are theirs: 126,858 parameters and, at the
 64 frames of their front end with pre-emphasis, 29,413,888 multiply-accumulates (29.42 million
 published); at 65 frames 30,734,848, over the budget. Published, distilled from BEATs: 62.1 % on the
-evaluation set of DCASE 2024 at 100 %. Theirs are stored as 8-bit integers, which
-`precision.stored` does not have: as a float16 network it is over the limit of bytes, so that it is
-a teacher here.
+evaluation set of DCASE 2024 at 100 %. Theirs are stored as 8-bit integers
+(docs/quantisation.md); as a float16 network it is over the limit of bytes, so that it is a teacher
+here.
 Left out: the impulse responses (docs/augmentation.md; p 0.4 on device a), the teachers
 (docs/distillation.md; the defaults of `config.distill` are theirs), and the choice of the
 checkpoint on a validation list of theirs.

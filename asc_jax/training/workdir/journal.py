@@ -149,7 +149,7 @@ def _entries(path: pathlib.Path) -> Iterator[tuple[dict, str]]:
         lines = path.read_text("utf-8", errors="replace").split("\n")
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read: {error.strerror}; put it right, or move it away"
+            f"{path} cannot be read: {error.strerror}; fix that, or move it away"
         ) from error
     for line in lines:
         try:
