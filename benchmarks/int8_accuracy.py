@@ -5,7 +5,7 @@
 
 For each seed a run is trained and evaluated, then another that begins with it and is aware of the
 quantisation. What is there already is not computed again. Values such as `--config.data.dir` go
-to both trainings. Differences are within a seed, in percentage points of the macro average accuracy.
+to both trainings. Differences are within a seed, in points of the macro average accuracy.
 """
 
 import argparse

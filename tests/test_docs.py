@@ -178,7 +178,9 @@ def check_program(words, page):
     for word in words[1:]:
         if word.startswith("--"):
             name = word.removeprefix("--").partition("=")[0]
-            defined = rf"(add_argument\(\s*\"--|DEFINE_\w+\(\s*\"){name}\""
+            name = "config." if name.startswith("config.") else name
+            # Of values of the config a program has the beginning of their names.
+            defined = rf"(add_argument\(\s*\"--|DEFINE_\w+\(\s*\"|startswith\(\"--){name}\""
             assert re.search(defined, source), f"{of(path)} has no flag --{name}"
 
 
