@@ -88,7 +88,7 @@ def test_missing_evaluation_list_says_how_to_make_it(tmp_path, monkeypatch, home
     message = str(caught.value)
     assert "no data set in " in message
     assert "unpack TAU-urban-acoustic-scenes-2024-mobile-evaluation beside TAU's folder" in message
-    assert "prepare_data with --splits evaluation --data_dir data/evaluation" in message
+    assert "prepare-data with --splits evaluation --data_dir data/evaluation" in message
 
 
 @pytest.mark.parametrize(

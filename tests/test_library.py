@@ -109,7 +109,7 @@ def test_results_are_read_where_the_evaluation_wrote_them(home, run):
     [
         ({"checkpoint": "first"}, "unknown checkpoint 'first'; known: last, best"),
         ({"checkpoint": "best"}, "no checkpoint in .*run/best: train first"),
-        ({"stored": "int8"}, "int8"),
+        ({"stored": "int4"}, "int4"),
     ],
 )
 def test_run_that_cannot_be_opened_is_a_user_error(home, options, message):
