@@ -48,8 +48,8 @@ print("asc_jax", asc_jax.__version__, "on", jax.devices())
 # `mixtures.render` makes ten seconds of a scene at a place, and `devices.record` what a microphone
 # stores of them at 44.1 kHz. They are resampled to 32 kHz and cut into clips of one second. Of the
 # challenge's ten scenes five are taken. For training, two devices record three places of each; for
-# testing, one of them records two others. Recordings of your own take this form too: `audio [n_clips, n_samples]` and
-# `label [n_clips]`.
+# testing, one of them records two others. Recordings of your own take this form too:
+# `audio [n_clips, n_samples]` and `label [n_clips]`.
 
 # %%
 SCENES = ("bus", "metro_station", "park", "street_traffic", "tram")
@@ -172,12 +172,11 @@ axis.set_ylabel("MACs")
 # %% [markdown]
 # ## A short training
 #
-# `loop.fit` trains, evaluates, and saves checkpoints. A training that is interrupted (in a notebook
-# with the stop button) continues from its newest checkpoint when the cell is run again, and one that
-# is done stays as it is: for other values take another folder.
+# `loop.fit` trains, evaluates, and saves checkpoints. For other values take another folder: in this
+# one a training that was interrupted is continued, and one that is done stays as it is.
 
 # %%
-workdir = Path(tempfile.mkdtemp(prefix="first_look_")) / "run"
+workdir = Path(tempfile.mkdtemp(prefix="first_look_"), "run")
 run_config.save(workdir, "first_look", config)
 loop.fit(
     parts,
@@ -189,8 +188,8 @@ loop.fit(
 )
 
 # %% [markdown]
-# Every epoch is a line of `metrics.jsonl`. Chance is an accuracy of 0.2. The accuracy on so few test
-# clips says little, and on synthetic scenes nothing about real ones.
+# Every epoch is a line of `metrics.jsonl`. Guessing gives an accuracy of 0.2. The accuracy on so
+# few test clips says little, and on synthetic scenes nothing about real ones.
 
 # %%
 lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -212,8 +211,8 @@ print(f"test accuracy after the last epoch: {test[-1]['accuracy']:.2f}")
 run = asc_jax.load_run(workdir)
 prediction = run.predict(test_audio[-2:].reshape(-1), rate=RATE)
 print("recorded:", SCENES[test_label[-1]], "- predicted:", prediction.label)
-for name, p in sorted(zip(prediction.classes, prediction.mean, strict=True), key=lambda x: -x[1])[:3]:
-    print(f"  {name:<18} {p:.2f}")
+for number in np.argsort(-prediction.mean):
+    print(f"  {prediction.classes[number]:<18} {prediction.mean[number]:.2f}")
 
 # %% [markdown]
 # ## Where to go from here

@@ -13,12 +13,13 @@
 # %% [markdown]
 # # Reading runs
 #
-# A run is a folder of plain files. This notebook reads those of two seeds into pandas, plots them and
+# A run is a folder of plain files. This notebook reads those of two seeds into pandas, plots and
 # compares them: the learning curves (`metrics.jsonl`), the figures (`results.json`) and the
-# predictions (`output.csv`, `truth.csv`). `docs/files.md` and `docs/evaluation.md` describe the files.
+# predictions (`output.csv`, `truth.csv`). `docs/files.md` and `docs/evaluation.md` describe these
+# files.
 #
-# Put evaluated runs of your own into `RUNS`, or leave it empty: then two small runs are trained on
-# synthetic scenes first, in about a minute, in a temporary folder.
+# Put two evaluated runs of your own into `RUNS`, or leave it empty: then two small ones are trained
+# on synthetic recordings, in about a minute, in a temporary folder.
 
 # %%
 import json
@@ -30,51 +31,85 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import soundfile
 
 RUNS = {}  # such as {"seed 0": "runs/mine/seed0", "seed 1": "runs/mine/seed1"}
+GROUP = "device"  # a group column of the data set
+
+# %% [markdown]
+# ## Two runs
+#
+# First a data set: two seconds of three kinds of sounds, each recorded by a phone or a recorder. A
+# table says which file is what, and which split it belongs to.
+
+# %%
+RATE, CLASSES = 16_000, ("hum", "hiss", "clicks")
+
+
+def sound(name, device, rng):
+    """Return a recording, `[2 * RATE]`."""
+    t = np.arange(2 * RATE) / RATE
+    noise = rng.standard_normal(2 * RATE)
+    waveform = {
+        "hum": np.sin(2 * np.pi * rng.uniform(90, 180) * t),
+        "hiss": 0.5 * np.diff(noise, append=0),
+        "clicks": 2 * noise * np.exp(-40 * (rng.uniform(5, 9) * t % 1)),
+    }[name]
+    waveform = waveform + rng.uniform(0.5, 2) * rng.standard_normal(2 * RATE)
+    if device == "phone":
+        waveform = np.convolve(waveform, [0.5, 0.5], "same")
+    return rng.uniform(0.01, 0.05) * waveform
+
+
+def write_recordings(folder):
+    """Write recordings and their table, and return the path of the table."""
+    rows = []
+    for number in range(48):
+        label, device = CLASSES[number % 3], ("phone", "recorder")[number // 3 % 2]
+        path = f"{label}-{number}.wav"
+        waveform = sound(label, device, np.random.default_rng(number))
+        soundfile.write(folder / path, waveform, RATE)
+        rows.append((path, label, device, "train" if number < 30 else "test"))
+    table = pd.DataFrame(rows, columns=["path", "label", "device", "split"])
+    table.to_csv(folder / "recordings.csv", index=False)
+    return folder / "recordings.csv"
+
+
+# %% [markdown]
+# Then the commands: build the data set, train two seeds of one config in `seed0` and `seed1`, and
+# evaluate each.
+
+# %%
+SMALL = """
+    data.train_split=train data.test_split=test data.batch_size=12
+    features.sample_rate=16000 features.n_fft=512 features.win_length=512 features.hop_length=400
+    features.n_mels=32 features.f_max=8000.0 augment.freq_mask.max_width=4
+    augment.freq_mixstyle.p=0.0 model.width=8 schedule.peak_lr=0.02 schedule.warmup_steps=5
+    train.n_epochs=10 train.eval_every_epochs=5 train.n_seeds=2
+"""
 
 
 def asc_jax(*words):
     """Run the command `asc-jax` in a process of its own and print what it says."""
-    done = subprocess.run([sys.executable, "-m", "asc_jax", *words], capture_output=True, text=True)
+    command = [sys.executable, "-m", "asc_jax", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
     print(done.stdout)
     if done.returncode:
         raise RuntimeError(done.stderr)
 
 
-# %% [markdown]
-# ## Two runs
-#
-# These are the commands of the quick start, on fewer clips and with a small network.
-# `--config.train.n_seeds=2` trains two seeds of one config, in `seed0` and `seed1`.
-
-# %%
 if not RUNS:
     folder = Path(tempfile.mkdtemp(prefix="reading_runs_"))
-    data, runs = f"{folder}/data", f"{folder}/runs"
-    size = ["--n_train_segments", "2", "--n_test_segments", "1"]
-    asc_jax("synthesize", "--out_dir", f"{data}/scenes", *size)
-    built = ["--tau_dir", f"{data}/scenes", "--data_dir", data]
-    asc_jax("prepare-data", *built, "--splits", "100,test")
-    small = [
-        "--config.features.n_fft=2048",
-        "--config.features.win_length=2048",
-        "--config.features.hop_length=2000",
-        "--config.features.n_mels=32",
-        "--config.augment.freq_mask.max_width=6",
-        "--config.model.width=8",
-        "--config.schedule.peak_lr=0.02",
-        "--config.schedule.warmup_steps=5",
-        "--config.train.n_epochs=6",
-        "--config.train.eval_every_epochs=3",
-        "--config.train.n_seeds=2",
-    ]
-    where = [f"--config.data.dir={data}", "--workdir", runs]
-    asc_jax("train", "--config", "demo.py", *small, *where)
-    RUNS = {f"seed {seed}": f"{runs}/seed{seed}" for seed in (0, 1)}
+    data, runs = folder / "data", folder / "runs"
+    inputs = ["--layout", "table", "--input_table", write_recordings(folder)]
+    asc_jax("prepare-data", *inputs, "--data_dir", data, "--sample_rate", RATE)
+    values = [f"--config.{value}" for value in [*SMALL.split(), f"data.dir={data}"]]
+    asc_jax("train", "--config", "base.py", *values, "--workdir", runs)
+    RUNS = {f"seed {seed}": runs / f"seed{seed}" for seed in (0, 1)}
     for workdir in RUNS.values():
         asc_jax("eval", "--workdir", workdir, "--nosounds")
 RUNS = {name: Path(workdir) for name, workdir in RUNS.items()}
+first, second = RUNS
 
 # %% [markdown]
 # ## Learning curves: `metrics.jsonl`
@@ -118,36 +153,31 @@ for name, result in results.items():
         "bytes": result["complexity"]["bytes"],
         "epoch": result["epoch"],
     }
-table = pd.DataFrame(rows).T
-print(table.to_string())
+print(pd.DataFrame.from_dict(rows, orient="index").to_string())
 
 # %% [markdown]
-# Accuracy by class and by device:
+# Accuracy by class and by device.
 
 # %%
-def accuracies(part):
-    """Return the accuracies of a part of the figures, `{name: {…, "accuracy"}}`, by run."""
-    return pd.DataFrame(
-        {
-            name: {key: value["accuracy"] for key, value in part(result).items()}
-            for name, result in results.items()
-        },
-        dtype=float,
-    )
+by_class, by_group = {}, {}
+for name, result in results.items():
+    figures = result[result["stored_dtype"]]
+    groups = figures["groups"][GROUP]["values"]
+    by_class[name] = {label: row["accuracy"] for label, row in figures["classes"].items()}
+    by_group[name] = {value: row["accuracy"] for value, row in groups.items()}
+by_class, by_group = pd.DataFrame(by_class), pd.DataFrame(by_group)
+print(by_class.to_string())
 
-
-by_class = accuracies(lambda result: result[result["stored_dtype"]]["classes"])
-by_device = accuracies(lambda r: r[r["stored_dtype"]]["groups"]["device"]["values"])
-figure, axes = plt.subplots(1, 2, figsize=(11, 3), sharey=True, layout="constrained")
-for axis, accuracy in zip(axes, (by_class, by_device), strict=True):
-    (100 * accuracy).plot.bar(ax=axis, width=0.8)
+figure, axes = plt.subplots(1, 2, figsize=(10, 3), sharey=True, layout="constrained")
+for axis, accuracy in zip(axes, (by_class, by_group), strict=True):
+    (100 * accuracy.astype(float)).plot.bar(ax=axis, width=0.8)
 axes[0].set_ylabel("accuracy, %")
 
 # %% [markdown]
 # ## Predictions: `output.csv` and `truth.csv`
 #
-# Both are separated by tabs and have a row for each clip: the predicted class with the probabilities
-# of all classes, and the true class with the recording and the groups.
+# Both are separated by tabs and have a row for each clip: the predicted class with the
+# probabilities of all classes, and the true class with the recording and the groups.
 
 # %%
 clips = {}
@@ -156,8 +186,7 @@ for name, path in RUNS.items():
     truth = pd.read_csv(path / "truth.csv", sep="\t").set_index("filename")
     clips[name] = truth.join(predicted)
     clips[name]["correct"] = clips[name]["scene_label"] == clips[name]["label"]
-first, second = clips
-print(clips[first][["label", "scene_label", "recording", "device", "correct"]].head().to_string())
+print(clips[first][["label", "scene_label", "recording", GROUP, "correct"]].head().to_string())
 
 # %% [markdown]
 # Confusion of the first run: rows are true classes, columns predicted ones, in % of the row.
@@ -167,31 +196,31 @@ confusion = pd.crosstab(clips[first]["label"], clips[first]["scene_label"], norm
 print((100 * confusion).round().astype(int).to_string())
 
 # %% [markdown]
-# ## Two seeds against each other
+# ## Two seeds compared
 #
-# On how many clips do they agree? The two differ in nothing but the seed, so what they disagree on
-# is seed variance.
+# On how many clips are both correct, or only one? The two runs differ in nothing but the seed, so
+# what they disagree on is seed variance.
 
 # %%
-both = clips[first].join(clips[second], lsuffix=" 1", rsuffix=" 2", validate="one_to_one")
-print(pd.crosstab(both["correct 1"], both["correct 2"], normalize="all").round(3).to_string())
+both = clips[first][["recording"]].assign(
+    first=clips[first]["correct"], second=clips[second]["correct"]
+)
+print(pd.crosstab(both["first"], both["second"], normalize="all").round(3).to_string())
 
 # %% [markdown]
-# The clips of one moment, recorded by several devices, are correct or wrong together. So the
-# difference of the accuracies is averaged over such moments first, and the moments are resampled.
-# In names of TAU's form a moment is all that comes before the number of the clip.
+# The clips of one recording are correct or wrong together. So the difference is averaged over each
+# recording first, and recordings are resampled, not clips.
 
 # %%
-moment = both.index.str.rsplit("-", n=2).str[0]
-difference = both["correct 2"].astype(float) - both["correct 1"].astype(float)
-of_moments = difference.groupby(moment).mean().to_numpy()
+difference = both["second"].astype(float) - both["first"].astype(float)
+of_recordings = difference.groupby(both["recording"]).mean().to_numpy()
 rng = np.random.default_rng(0)
-means = rng.choice(of_moments, (2000, len(of_moments))).mean(axis=1)
-low, high = np.percentile(means, [2.5, 97.5])
-print(f"{second} - {first}: {100 * difference.mean():+.1f} points, 95 % {100 * low:+.1f} … "
-      f"{100 * high:+.1f}, {len(of_moments)} moments")
+means = rng.choice(of_recordings, (2000, len(of_recordings))).mean(axis=1)
+low, high = 100 * np.percentile(means, [2.5, 97.5])
+print(f"{second} minus {first}: {100 * difference.mean():+.1f} points, {low:+.1f} … {high:+.1f}")
 
 # %% [markdown]
 # `asc-jax compare RUN RUN` does this as it should be done: stratified by class, with a paired test,
-# for every class and device, on a page. Three seeds or more on each side are needed for a statement
-# about two configs: `docs/evaluation.md`.
+# for every class and group, on a page. Where several devices recorded one moment, as in TAU, such
+# moments are resampled. A statement about two configs takes three seeds or more of each:
+# `docs/evaluation.md`.

@@ -14,11 +14,11 @@
 # # Your own network
 #
 # A network is a Flax module in a file of yours, which a config names as `my_module:MyNet`. Nothing
-# of the package has to be changed. This notebook writes one, counts its multiply-accumulates, trains
-# it, loads it again, and exports it.
+# of the package has to be changed. This notebook writes one, counts its multiply-accumulates
+# (MACs), trains it, loads it again, and exports it.
 #
-# The clips are synthetic and the front end is small: less than a minute on a CPU. All files lie in a
-# temporary folder.
+# The clips are synthetic and the front end is small: less than a minute on a CPU. All files lie in
+# a temporary folder.
 
 # %%
 import importlib
@@ -48,7 +48,8 @@ print("files of this notebook:", folder)
 # ## The network
 #
 # It is written into a file, because a trained run keeps the network's name only: whatever opens the
-# run later imports it by that name. (In a cell of its own, `%%writefile my_module.py` does the same.)
+# run later imports it by that name. (A cell that begins with `%%writefile my_module.py` does the
+# same.)
 #
 # `__call__(log_mel, train)` takes `[b, n_mels, n_frames, 1]` and returns logits `[b, n_classes]`.
 # The attributes are the values of the config's section `model`.
@@ -99,8 +100,9 @@ front_end = {
 n_frames = features.n_frames(16_000, **front_end)
 clip = jax.ShapeDtypeStruct((1, front_end["n_mels"], n_frames, 1), jnp.float32)
 network = my_module.MyNet()
-variables = jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), clip)
-count = complexity.count_macs(lambda v, x: network.apply(v, x, train=False), variables, clip)
+key = jax.random.key(0)
+shapes = jax.eval_shape(lambda key, x: network.init(key, x, train=False), key, clip)
+count = complexity.count_macs(lambda v, x: network.apply(v, x, train=False), shapes, clip)
 for layer, macs in count.by_layer.items():
     print(f"{layer:<8} {macs:>10,}")
 print(f"{'total':<8} {count.total:>10,} MACs of 30,000,000")
@@ -109,7 +111,8 @@ print(f"{'total':<8} {count.total:>10,} MACs of 30,000,000")
 # ## Clips
 #
 # Three classes of synthetic sounds at 16 kHz, in arrays. `asc-jax prepare-data` makes a data set of
-# recordings; `open_split("data/own", "train")` opens it, and takes the place of `from_arrays` below.
+# recordings; `open_split("data/own", "train")` of `asc_jax.data.clips` then takes the place of
+# `from_arrays`.
 
 # %%
 CLASSES = ("hum", "hiss", "clicks")
@@ -149,8 +152,8 @@ for axis, picture, name in zip(axes, log_mel, CLASSES, strict=True):
 # %% [markdown]
 # ## A config that names it
 #
-# A section that is replaced as a whole, such as `model`, is one of `name` and keywords. For training
-# from the command line, the same lines stand in `get_config()` of a config file.
+# The section `model` holds the network's name and attributes. For training from the command line,
+# the same lines stand in `get_config()` of a config file.
 
 # %%
 config = read_config("base.py", []).unlock()
@@ -201,8 +204,9 @@ print("kernel of the first convolution:", run.variables["params"]["conv0"]["kern
 # ## Convert it
 #
 # StableHLO needs no further package, and the C header neither; `"onnx"` and `"litert"` need
-# `pip install "asc_jax[interop]"`. What is written is run and compared with the network first.
-# `asc-jax convert --to stablehlo --workdir RUN`, run in the folder of `my_module.py`, does the same.
+# the extra `interop`. What is written is run and compared with the network first.
+# `asc-jax convert --to stablehlo --workdir RUN`, run in the folder of `my_module.py`, does the
+# same.
 
 # %%
 print("\n".join(export_run(workdir, "stablehlo")))
