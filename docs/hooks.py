@@ -67,7 +67,7 @@ def site_link(link: re.Match, folder: str) -> str:
         return link[0]
     path = posixpath.normpath(posixpath.join(folder, target))
     by_file = {file: page for page, file in (PAGES | EXAMPLES).items()}
-    if path.startswith(f"{DOCS}/") and path.endswith(".md"):
+    if path.startswith(f"{DOCS}/") and path.endswith((".md", ".png")):
         page = path.removeprefix(f"{DOCS}/")
     else:
         page = by_file.get(path) or by_file.get(f"{path}/README.md")
