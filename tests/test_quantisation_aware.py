@@ -275,7 +275,7 @@ def test_what_cannot_be_trained_so_is_named(changes, expected):
     ],
 )
 def test_networks_without_integers_are_named(model, expected):
-    config = small_config().unlock()
+    config = small_config(init__from_run="x", quantise__aware=True).unlock()
     config.model = ConfigDict(model)
     with pytest.raises(UserError, match=expected):
-        aware.read(config.lock())
+        experiment.make(config.lock())

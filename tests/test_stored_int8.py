@@ -82,7 +82,7 @@ def test_evaluated_logits_are_those_of_the_program_that_is_converted(mini):
     np.testing.assert_array_equal(given.logits, expected)
 
 
-def test_network_without_integers_is_named_and_refused_where_int8_is_stored():
+def test_network_without_integers_is_named_and_refused_where_int8_is_stored(mini):
     parts = experiment.make(mini_config("Quotient"))
     variables, clips = moved_variables(parts), small_clips(4)
     results, _ = evaluate.evaluate_precisions(parts, variables, clips, calibration_clips=clips)
@@ -93,4 +93,4 @@ def test_network_without_integers_is_named_and_refused_where_int8_is_stored():
     with pytest.raises(UserError, match="operation div of div has no rule"):
         evaluate.evaluate_stored(experiment.make(config), variables, clips, calibration_clips=clips)
     with pytest.raises(UserError, match="int8 needs clips of the split train_5pct"):
-        int8.make_program(experiment.make(mini_config()), variables, None)
+        int8.make_program(*mini, None)
