@@ -213,10 +213,10 @@ def code_cost(program: Program, classes: Sequence[str]) -> dict | None:
     Returns:
       `target`, `compiler`; `code`, `constants` (weights, biases, tables and the descriptions of the
       layers), `flash`, the sum of both, and `ram`, bytes of the sections of the linked network.
-      None: there is no such compiler.
+      None: there is no such compiler, or no program of it that lists sections.
     """
-    path = shutil.which(COMPILER)
-    if path is None:
+    path, size = shutil.which(COMPILER), shutil.which(COMPILER.removesuffix("gcc") + "size")
+    if path is None or size is None:
         return None
     files = c_library.build(program, classes, {})
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +226,6 @@ def code_cost(program: Program, classes: Sequence[str]) -> dict | None:
         done = subprocess.run(command, cwd=folder, capture_output=True)
         if done.returncode != 0:
             return None
-        size = path.removesuffix("gcc") + "size"
         listed = subprocess.run([size, "-A", "network.elf"], cwd=folder, capture_output=True)
     rows = [line.split() for line in listed.stdout.decode().splitlines()]
     sections = {row[0]: int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()}
