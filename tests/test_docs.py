@@ -176,6 +176,8 @@ def check_program(words, page):
     assert path is not None, f"there is no {words[0]}"
     source = path.read_text("utf-8")
     for word in words[1:]:
+        if word == "--":  # what follows is for a program that this one starts
+            break
         if word.startswith("--"):
             name = word.removeprefix("--").partition("=")[0]
             defined = rf"(add_argument\(\s*\"--|DEFINE_\w+\(\s*\"){name}\""
