@@ -152,6 +152,8 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     make_optimiser(config, 1)
     cost = measure(config)
     _check_parts(config, augmentations, loss_fn, cost["n_classes"])
+    if config.quantise.aware:
+        aware.read(config)  # before a workdir is made, if the network has no integers
     is_teacher = config.budget.role == limits.ROLES[1]
     within = limits.check_budget(
         cost["macs_by_layer"],

@@ -24,6 +24,16 @@ def mini():
     return chip_cost.examine(mini_config())
 
 
+def test_layers_share_the_tables_that_they_share_after_training():
+    """Four tables of all response normalisations, two of each, and one of each activation."""
+    config = small_config().unlock()
+    config.model.update(width=8, grn=True)
+    with config.unlocked():
+        config.model.activation = "silu"
+    cost = chip_cost.examine(config.lock(), measure_code=False)
+    assert cost["int8"]["parts"]["tables"] == 256 * (4 + 2 * 6 + 2 + 3 * 6)
+
+
 def test_int8_is_that_of_the_c_library(mini, tmp_path):
     """A config gives the arena and the constants of a run that is converted."""
     workdir, clips = save_mini(tmp_path / "run"), small_clips(4)

@@ -140,6 +140,12 @@ def test_library_in_float_gives_the_probabilities_of_predict(built, tmp_path):
     lines = classified(tmp_path / "classify", write_wav(tmp_path / "x.wav", samples[0]))
     for name, percent in lines[0][1].items():
         assert percent == pytest.approx(expected[name], abs=0.06)  # a digit is printed
+    built.make("all", f"BUILD={tmp_path}")  # another library is not taken for this one
+    built.make("all")
+    programs = [
+        classified(folder / "classify", tmp_path / "x.wav") for folder in (tmp_path, built.build)
+    ]
+    assert programs[0] == programs[1] != lines
 
 
 def test_other_wav_files_are_rejected_in_one_line(built, tmp_path):

@@ -38,9 +38,18 @@ class Mini(nn.Module):
         return jnp.mean(x, axis=(1, 2))
 
 
-def mini_config(**options):
+class Quotient(nn.Module):
+    """A network with an operation that has no rule in integers."""
+
+    @nn.compact
+    def __call__(self, log_mel, train, mask=None):
+        x = Mini()(log_mel, train, mask)
+        return x / (1 + jnp.abs(x))
+
+
+def mini_config(network="Mini", **options):
     config = small_config(data__dir="nowhere").unlock()
-    config.model = ConfigDict({"name": "test_quantisation:Mini", **options})
+    config.model = ConfigDict({"name": f"test_quantisation:{network}", **options})
     return config.lock()
 
 

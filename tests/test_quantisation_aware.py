@@ -267,12 +267,15 @@ def test_what_cannot_be_trained_so_is_named(changes, expected):
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ({"activation": "silu"}, "the activation silu of stem1 has no rule in integers"),
-        ({"depthwise": "branches"}, "deployed in another form: give it that form"),
+        ({"name": "test_quantisation:Quotient"}, "the operation div of div has no rule in int"),
+        (
+            {"name": "cp_mobile", "width": 8, "depthwise": "branches"},
+            "deployed in another form: give it that form",
+        ),
     ],
 )
 def test_networks_without_integers_are_named(model, expected):
-    config = small_config().unlock()
-    config.model.update(model)
+    config = small_config(init__from_run="x", quantise__aware=True).unlock()
+    config.model = ConfigDict(model)
     with pytest.raises(UserError, match=expected):
-        aware.read(config)
+        experiment.make(config.lock())

@@ -225,6 +225,10 @@ def other_code(results):
     results["evaluated_with"] = "0.0.9+abc"
 
 
+def in_int8(results):
+    results.update(stored_dtype="int8", int8=results["float16"])
+
+
 def unfinished(config):
     config["config"]["train"]["n_epochs"] = 150
 
@@ -241,6 +245,7 @@ SPOILT_RUNS = {
     "missing results": ("results.json", None, "results.json is missing; evaluate it: asc-jax eval"),
     "stale": ("results.json", stale, "is stale: step is 8 in results.json, but now 7; evaluate it"),
     "other code": ("results.json", other_code, "is stale: evaluated_with is '0.0.9"),
+    "in int8": ("results.json", in_int8, "was evaluated in int8, and a package computes in floats"),
     "unofficial": ("results.json", lambda results: results.update(official_lists=False),
                    "was not trained and tested on TAU's own lists: --practice"),
     "unfinished": ("config.json", unfinished, "is stale: n_epochs is 3 in results.json, but now"),

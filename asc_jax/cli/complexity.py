@@ -73,6 +73,7 @@ def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) ->
     rows, totals = budget.examine(config)
     solved = budget.solve(config) if solve else None
     chip = chip_cost.examine(config)
+    totals = as_program(totals, chip)
     if json_only:
         print(as_json(name, rows, totals, solved, chip))
     else:
@@ -85,6 +86,18 @@ def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) ->
         except OSError as error:
             raise UserError(f"cannot write {png}: {error.strerror or error}") from error
     return totals["within_budget"]
+
+
+def as_program(totals: Mapping, chip: Mapping) -> Mapping:
+    """Return the totals; stored as int8, with the bytes that `convert` and `eval` give.
+
+    They count what a network becomes: a recurrent layer has its weights once for each step.
+    """
+    parts = chip["int8"].get("parts")
+    if totals["stored_dtype"] != precision.INT8 or parts is None:
+        return totals
+    n_bytes = sum(parts[name] for name in ("weights", "biases", "constants"))
+    return {**totals, "bytes_int8": n_bytes, "bytes_folded": n_bytes}
 
 
 def as_json(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, solved, chip) -> str:
@@ -185,14 +198,14 @@ def _notes(totals: Mapping) -> list[str]:
 
 def _stored(totals: Mapping) -> list[str]:
     """Return what the deployed form holds, and for int8 what the challenge's rule counts of it."""
-    folded = f"{totals['n_folded']:,} values, {totals['bytes_folded']:,} bytes"
+    n_values, n_bytes = f"{totals['n_folded']:,} values", f"{totals['bytes_folded']:,} bytes"
     if totals["stored_dtype"] != precision.INT8:
         statistics = f"{totals['bytes_with_statistics']:,} bytes with running statistics"
-        return [f"stored:    {statistics}; BatchNorm folded, {folded}"]
+        return [f"stored:    {statistics}; BatchNorm folded, {n_values}, {n_bytes}"]
     above = totals["bytes_folded"] - totals["max_bytes"]
     over = f", {above:,} over the limit if it is held against them" if above > 0 else ""
     return [
-        f"stored:    BatchNorm folded, {folded}: 1 for a weight, 4 for a bias{over}",
+        f"stored:    BatchNorm folded, {n_bytes}: 1 for a weight, 4 for a bias{over}",
         f"rule:      the challenge counts 1 byte for each of the {totals['n_params']:,} parameters "
         "in int8",
     ]

@@ -288,7 +288,6 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
     """The part of `results.json` that says what was evaluated."""
     config, cost = experiment.config, experiment.cost
     keys = ("macs", "max_macs", "n_params", "bytes", "bytes_with_statistics", "max_bytes")
-    as_int8 = ("bytes_int8",) if config.precision.stored == precision.INT8 else ()
     return {
         "config": name,
         "split": config.data.train_split,
@@ -300,6 +299,6 @@ def describe(experiment: Experiment, name: str, extra: Mapping, step: int) -> di
         "code_version": extra.get("code_version", "unknown"),
         "evaluated_with": version.code_version(),
         "over_budget": not experiment.within_budget,
-        "complexity": {key: cost[key] for key in (*keys, *as_int8)},
+        "complexity": {key: cost[key] for key in keys},
         **({"role": experiment.config.budget.role} if experiment.is_teacher else {}),
     } | {key: extra[key] for key in ("converted_from", "sha256") if key in extra}

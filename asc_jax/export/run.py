@@ -169,7 +169,10 @@ def summary(
     noise = f", {n_noise:,} of them synthetic noise" if n_noise else ""
     lines.append(f"compared on {tally['n_clips']:,} clips{noise}:")
     lines += [f"  {name} {agreement(name)}" for name in ARTEFACTS]
-    lines.append(f"  as asc-jax eval deploys it, {stored}, not folded: {agreement(check.DEPLOYED)}")
+    form = f"as asc-jax eval deploys it, {stored}"
+    if stored == precision.INT8:  # the integers themselves are compared by --dtype int8
+        form = "as trained, float32"
+    lines.append(f"  {form}, not folded: {agreement(check.DEPLOYED)}")
     if tally["n_labelled"]:
         lines.append(f"  the same parameters in JAX: {accuracy(check.OURS)}")
     if kind == "onnx":

@@ -94,8 +94,8 @@ def compute(
 ) -> tuple[Array, dict[str, Array]]:
     """Return the logits, and the results before they are rounded.
 
-    An operation that the program writes out, such as a response normalisation, is computed in
-    float32 as a whole, and its result is rounded; the parts keep the ranges that they have.
+    A response normalisation, which the program writes out, is computed in float32 as a whole, and
+    its result is rounded; the parts keep the ranges that they have.
 
     Args:
       operations: as `reader` returns them, of which each has a rule in `program`.
@@ -109,14 +109,13 @@ def compute(
     """
     at = {INPUT: point(ranges["low"][INPUT], ranges["high"][INPUT])}
     found, exact = {INPUT: activations(log_mel, at[INPUT])}, {INPUT: log_mel}
-    for op in operations:
+    for op in lower.activations_apart(operations):
         own, least = params.get(op.owner, {}), 0.0
         x = at.get(op.inputs[0]) if op.inputs else None
         if op.kind in ("conv", "dense"):
             own, scale = weights(own, x)
-            if op.activation in lower.BOUNDS:  # finer steps than the sums' tell nothing more
-                least = 2 * x.scale * scale.max()
-        y = graph.result(op, own, *(found[name] for name in op.inputs))
+            least = 2 * x.scale * scale.max()  # finer steps than the sums' tell nothing more
+        y = graph.result(op, own, *(found[name] for name in op.inputs), rules=lower.RULES)
         if op.name in ranges["low"]:
             exact[op.name] = y
             x = point(ranges["low"][op.name], ranges["high"][op.name], least)

@@ -46,8 +46,7 @@ def lower(operations: Sequence[Operation]) -> list[Operation]:
     Args:
       operations: as `reader.read` returns them. They are not changed.
     """
-    operations = [part for op in operations for part in _activation_apart(op)]
-    operations = _functions(operations)
+    operations = _functions(activations_apart(operations))
     operations = _energies(operations)
     operations = [part for op in operations for part in _written_out(op)]
     read = {name for op in operations for name in op.inputs}
@@ -62,8 +61,7 @@ def arrays(operations: Sequence[Operation], params: Params) -> Params:
 
 def results(operations: Sequence[Operation], params: Params, log_mel: Array) -> dict[str, Array]:
     """Return what `graph.results` returns, of operations that `lower` returned."""
-    rules = {LOOKUP: _compute_lookup, ENERGY: _compute_energy, LOG_NORM: _compute_log_norm}
-    return graph.results(operations, arrays(operations, params), log_mel, rules)
+    return graph.results(operations, arrays(operations, params), log_mel, RULES)
 
 
 def apply(functions: Sequence[Function], x, numpy=np):
@@ -89,6 +87,15 @@ def _compute_energy(op: Operation, params: Params, x: Array) -> Array:
 
 def _compute_log_norm(op: Operation, params: Params, energy: Array, *_: Array) -> Array:
     return 0.5 * jnp.log(jnp.maximum(energy, 1e-30))
+
+
+# Of `graph.results`, for the kinds that this file makes.
+RULES = {LOOKUP: _compute_lookup, ENERGY: _compute_energy, LOG_NORM: _compute_log_norm}
+
+
+def activations_apart(operations: Sequence[Operation]) -> list[Operation]:
+    """Return the operations, with activations that need a table by themselves."""
+    return [part for op in operations for part in _activation_apart(op)]
 
 
 def _activation_apart(op: Operation) -> list[Operation]:

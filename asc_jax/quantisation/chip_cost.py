@@ -4,6 +4,7 @@ Only shapes matter, so that a config is enough: the numbers are those of the sam
 weights. Code is what a compiler makes of it, and is measured where one for the chip is at hand.
 """
 
+import dataclasses
 import math
 import pathlib
 import shutil
@@ -21,7 +22,7 @@ from asc_jax.models import evaluation
 from asc_jax.models.from_config import deployed, log_mel_shape, model, n_samples
 from asc_jax.operations import lower, reader
 from asc_jax.operations.graph import INPUT, Operation
-from asc_jax.operations.program import Constant, Conv, Program, build
+from asc_jax.operations.program import Constant, Conv, Lookup, Program, build
 from asc_jax.quantisation import arena, c_library
 from asc_jax.types import Params
 
@@ -64,15 +65,39 @@ def examine(config, *, measure_code: bool = True) -> dict:
         return costs | {name: {"unknown": _reason(error)} for name in ("int8", *FLOAT_BYTES)}
     shape = log_mel_shape(config)
     costs |= {name: float_cost(operations, shape, size) for name, size in FLOAT_BYTES.items()}
-    names = [op.name for op in lower.lower(operations)]
+    lowered = lower.lower(operations)
+    names = [op.name for op in lowered]
     try:
         program = build(operations, shape, dict.fromkeys([INPUT, *names], RANGE))
     except UserError as error:
         return costs | {"int8": {"unknown": _reason(error)}}
+    program = _with_tables(program, lowered)
     costs["int8"] = int8_cost(program)
     if measure_code:
         costs["code"] = code_cost(program, config.labels.classes)
     return costs | {"total": total(costs)}
+
+
+def _with_tables(program: Program, lowered: Sequence[Operation]) -> Program:
+    """Return a program whose layers share the tables that they share with ranges of their own.
+
+    Those are what does not depend on a range: parts of response normalisations. With one range for
+    all results, layers would share the others, too.
+    """
+    shared = {op.name: "bounds" for op in lowered if "bounds" in op.options}
+    for op in lowered:
+        if op.kind == lower.LOG_NORM:
+            shared |= {f"{op.name}/of{level}": f"of{level}" for level in lower.LEVELS}
+    numbers: dict[str, int] = {}
+    steps = []
+    for step in program.steps:
+        if isinstance(step, Lookup):
+            name = shared.get(step.output.name, step.output.name)
+            table = np.zeros_like(step.table)
+            table[:2] = divmod(numbers.setdefault(name, len(numbers)), 128)
+            step = dataclasses.replace(step, table=table)
+        steps.append(step)
+    return dataclasses.replace(program, steps=steps)
 
 
 def total(costs: Mapping) -> dict[str, int]:
@@ -188,10 +213,10 @@ def code_cost(program: Program, classes: Sequence[str]) -> dict | None:
     Returns:
       `target`, `compiler`; `code`, `constants` (weights, biases, tables and the descriptions of the
       layers), `flash`, the sum of both, and `ram`, bytes of the sections of the linked network.
-      None: there is no such compiler.
+      None: there is no such compiler, or no program of it that lists sections.
     """
-    path = shutil.which(COMPILER)
-    if path is None:
+    path, size = shutil.which(COMPILER), shutil.which(COMPILER.removesuffix("gcc") + "size")
+    if path is None or size is None:
         return None
     files = c_library.build(program, classes, {})
     with tempfile.TemporaryDirectory() as folder:
@@ -201,7 +226,6 @@ def code_cost(program: Program, classes: Sequence[str]) -> dict | None:
         done = subprocess.run(command, cwd=folder, capture_output=True)
         if done.returncode != 0:
             return None
-        size = path.removesuffix("gcc") + "size"
         listed = subprocess.run([size, "-A", "network.elf"], cwd=folder, capture_output=True)
     rows = [line.split() for line in listed.stdout.decode().splitlines()]
     sections = {row[0]: int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()}

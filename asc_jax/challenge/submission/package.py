@@ -24,7 +24,7 @@ from asc_jax.evaluation import evaluate, result_files
 from asc_jax.experiment import Experiment
 from asc_jax.machine import files, lock
 from asc_jax.machine.staging import replacing
-from asc_jax.models.precision import deployed
+from asc_jax.models.precision import INT8, deployed
 from asc_jax.training.workdir import run_config
 from asc_jax.types import Params
 
@@ -95,6 +95,11 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
         raise UserError(f"{path} is missing; {again}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error!r}); {again}") from error
+    if results["stored_dtype"] == INT8:
+        raise UserError(
+            f"{workdir} was evaluated in int8, and a package computes in floats: evaluate it with "
+            f"asc-jax eval --workdir {workdir} --stored float16"
+        )
     run = evaluate.open_run(workdir, stored=results["stored_dtype"])
     cost = run.experiment.cost
     if run.experiment.is_teacher:
