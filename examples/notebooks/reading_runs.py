@@ -144,10 +144,11 @@ results = {name: json.loads((path / "results.json").read_text()) for name, path 
 rows = {}
 for name, result in results.items():
     figures = result[result["stored_dtype"]]
-    interval = result["intervals"]["macro_accuracy"]
+    interval = result["intervals"]["macro_accuracy"] or {"low": None, "high": None}
     rows[name] = {
         "macro accuracy": figures["macro_accuracy"],
-        "95 % interval": interval and " … ".join(f"{bound:.3f}" for bound in interval),
+        "low": interval["low"],
+        "high": interval["high"],
         "log loss": figures["log_loss"],
         "MACs": result["complexity"]["macs"],
         "bytes": result["complexity"]["bytes"],
