@@ -48,6 +48,27 @@ def test_page_names_every_notebook():
     assert all(f"]({path.name})" in page for path in NOTEBOOKS)
 
 
+DRAW = """
+import os
+
+from asc_jax.evaluation.report import figures
+
+print(figures.svg("a", (90, 90), lambda figure: figure.text(0, 0, "drawn")))
+print(os.environ["MPLBACKEND"])
+"""
+
+
+def test_picture_is_drawn_where_a_kernel_names_a_backend_that_this_python_has_not(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MPLBACKEND", "module://a_kernel.backend_inline")
+    command = [sys.executable, "-W", "error", "-c", DRAW]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ">drawn</text>" in done.stdout
+    assert done.stdout.endswith("module://a_kernel.backend_inline\n")
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_notebook_runs_as_a_plain_program(path, tmp_path, monkeypatch):
