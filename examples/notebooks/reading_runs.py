@@ -124,13 +124,13 @@ metrics = pd.concat(
 print(metrics.groupby(["run", "kind"]).last().to_string())
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+left.set(xlabel="epoch", ylabel="training loss, nats per clip")
+right.set(xlabel="epoch", ylabel="test macro accuracy, %")
 for name, lines in metrics.groupby("run"):
     train, test = (lines[lines["kind"] == kind] for kind in ("train", "test"))
     left.plot(train["epoch"], train["loss"], marker=".", label=name)
     right.plot(test["epoch"], 100 * test["macro_accuracy"], marker=".", label=name)
-left.set(xlabel="epoch", ylabel="training loss, nats per clip")
-right.set(xlabel="epoch", ylabel="test macro accuracy, %")
-left.legend()
+    left.legend()
 
 # %% [markdown]
 # ## Figures: `results.json`
@@ -170,9 +170,9 @@ by_class, by_group = pd.DataFrame(by_class), pd.DataFrame(by_group)
 print(by_class.to_string())
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3), sharey=True, layout="constrained")
+axes[0].set_ylabel("accuracy, %")
 for axis, accuracy in zip(axes, (by_class, by_group), strict=True):
     (100 * accuracy.astype(float)).plot.bar(ax=axis, width=0.8)
-axes[0].set_ylabel("accuracy, %")
 
 # %% [markdown]
 # ## Predictions: `output.csv` and `truth.csv`

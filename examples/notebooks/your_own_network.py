@@ -176,7 +176,7 @@ print(f"{parts.cost['macs']:,} MACs, {parts.cost['n_params']:,} parameters, with
 # %%
 workdir = folder / "run"
 run_config.save(workdir, "your_own_network", config)
-loop.fit(
+trained = loop.fit(
     parts,
     from_arrays(audio, label),
     from_arrays(test_audio, test_label),
