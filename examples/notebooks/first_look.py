@@ -13,9 +13,9 @@
 # %% [markdown]
 # # First look
 #
-# One second of sound goes in, the name of a scene comes out. This notebook follows clips the
-# whole way: its log-mel picture, augmentation, a network and what it costs, a short training, and a
-# prediction. The clips are synthetic, the network is small, and all of it takes less than a minute
+# One second of sound goes in, the name of a scene comes out. This notebook follows clips all
+# the way: its log-mel picture, augmentation, a network and what it costs, a short training, and a
+# prediction. The clips are synthetic, the network is small, and all of it takes about a minute
 # on a CPU.
 #
 # Nothing is downloaded. What the training writes lies in a temporary folder.

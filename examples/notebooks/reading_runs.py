@@ -19,7 +19,7 @@
 # files.
 #
 # Put two evaluated runs of your own into `RUNS`, or leave it empty: then two small ones are trained
-# on synthetic recordings, in about a minute, in a temporary folder.
+# on synthetic recordings, in a minute or two, in a temporary folder.
 
 # %%
 import json

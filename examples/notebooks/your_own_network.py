@@ -17,7 +17,7 @@
 # of the package has to be changed. This notebook writes one, counts its multiply-accumulates
 # (MACs), trains it, loads it again, and exports it.
 #
-# The clips are synthetic and the front end is small: less than a minute on a CPU. All files lie in
+# The clips are synthetic and the front end is small: about a minute on a CPU. All files lie in
 # a temporary folder.
 
 # %%
