@@ -13,9 +13,9 @@
 # %% [markdown]
 # # First look
 #
-# One second of sound goes in, the name of a scene comes out. This notebook follows clips the
-# whole way: its log-mel picture, augmentation, a network and what it costs, a short training, and a
-# prediction. The clips are synthetic, the network is small, and all of it takes less than a minute
+# One second of sound goes in, the name of a scene comes out. This notebook follows clips all
+# the way: its log-mel picture, augmentation, a network and what it costs, a short training, and a
+# prediction. The clips are synthetic, the network is small, and all of it takes about a minute
 # on a CPU.
 #
 # Nothing is downloaded. What the training writes lies in a temporary folder.
@@ -124,10 +124,10 @@ def show(axis, picture, title):
 
 
 figure, axes = plt.subplots(1, 5, figsize=(10, 2.5), sharex=True, sharey=True, layout="constrained")
-for number, axis in enumerate(axes.flat):
-    show(axis, log_mel[np.flatnonzero(label == number)[0]], SCENES[number].replace("_", " "))
 figure.supxlabel("seconds")
 figure.supylabel("mel band")
+for number, axis in enumerate(axes.flat):
+    show(axis, log_mel[np.flatnonzero(label == number)[0]], SCENES[number].replace("_", " "))
 
 # %% [markdown]
 # ## Augmentation
@@ -165,9 +165,9 @@ print(f"the report's   {full['macs']:>12,} MACs {full['n_params']:>8,} parameter
 print(f"the limit      {full['max_macs']:>12,} MACs {full['max_bytes']:>8,} bytes")
 
 figure, axis = plt.subplots(figsize=(8, 2.5), layout="constrained")
+axis.set_ylabel("MACs")
 axis.bar(cost["macs_by_layer"].keys(), cost["macs_by_layer"].values())
 axis.tick_params(axis="x", rotation=90, labelsize=7)
-axis.set_ylabel("MACs")
 
 # %% [markdown]
 # ## A short training
@@ -178,7 +178,7 @@ axis.set_ylabel("MACs")
 # %%
 workdir = Path(tempfile.mkdtemp(prefix="first_look_"), "run")
 run_config.save(workdir, "first_look", config)
-loop.fit(
+trained = loop.fit(
     parts,
     from_arrays(audio, label, device_id),
     from_arrays(test_audio, test_label, test_device_id),

@@ -19,7 +19,7 @@
 # files.
 #
 # Put two evaluated runs of your own into `RUNS`, or leave it empty: then two small ones are trained
-# on synthetic recordings, in about a minute, in a temporary folder.
+# on synthetic recordings, in a minute or two, in a temporary folder.
 
 # %%
 import json
@@ -124,13 +124,13 @@ metrics = pd.concat(
 print(metrics.groupby(["run", "kind"]).last().to_string())
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+left.set(xlabel="epoch", ylabel="training loss, nats per clip")
+right.set(xlabel="epoch", ylabel="test macro accuracy, %")
 for name, lines in metrics.groupby("run"):
     train, test = (lines[lines["kind"] == kind] for kind in ("train", "test"))
     left.plot(train["epoch"], train["loss"], marker=".", label=name)
     right.plot(test["epoch"], 100 * test["macro_accuracy"], marker=".", label=name)
-left.set(xlabel="epoch", ylabel="training loss, nats per clip")
-right.set(xlabel="epoch", ylabel="test macro accuracy, %")
-left.legend()
+    left.legend()
 
 # %% [markdown]
 # ## Figures: `results.json`
@@ -144,10 +144,11 @@ results = {name: json.loads((path / "results.json").read_text()) for name, path 
 rows = {}
 for name, result in results.items():
     figures = result[result["stored_dtype"]]
-    interval = result["intervals"]["macro_accuracy"]
+    interval = result["intervals"]["macro_accuracy"] or {"low": None, "high": None}
     rows[name] = {
         "macro accuracy": figures["macro_accuracy"],
-        "95 % interval": interval and " … ".join(f"{bound:.3f}" for bound in interval),
+        "low": interval["low"],
+        "high": interval["high"],
         "log loss": figures["log_loss"],
         "MACs": result["complexity"]["macs"],
         "bytes": result["complexity"]["bytes"],
@@ -169,9 +170,9 @@ by_class, by_group = pd.DataFrame(by_class), pd.DataFrame(by_group)
 print(by_class.to_string())
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3), sharey=True, layout="constrained")
+axes[0].set_ylabel("accuracy, %")
 for axis, accuracy in zip(axes, (by_class, by_group), strict=True):
     (100 * accuracy.astype(float)).plot.bar(ax=axis, width=0.8)
-axes[0].set_ylabel("accuracy, %")
 
 # %% [markdown]
 # ## Predictions: `output.csv` and `truth.csv`

@@ -17,7 +17,7 @@
 # of the package has to be changed. This notebook writes one, counts its multiply-accumulates
 # (MACs), trains it, loads it again, and exports it.
 #
-# The clips are synthetic and the front end is small: less than a minute on a CPU. All files lie in
+# The clips are synthetic and the front end is small: about a minute on a CPU. All files lie in
 # a temporary folder.
 
 # %%
@@ -176,7 +176,7 @@ print(f"{parts.cost['macs']:,} MACs, {parts.cost['n_params']:,} parameters, with
 # %%
 workdir = folder / "run"
 run_config.save(workdir, "your_own_network", config)
-loop.fit(
+trained = loop.fit(
     parts,
     from_arrays(audio, label),
     from_arrays(test_audio, test_label),

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import io
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -47,14 +48,29 @@ MAX_ROW_NAME = 18  # of one beside a row of a narrow picture
 @contextlib.contextmanager
 def _style(more: Mapping[str, Any]):
     """Draw in our own style, whatever a person's `matplotlibrc` says."""
-    import matplotlib
-
+    matplotlib = _matplotlib()
     with matplotlib.rc_context(), warnings.catch_warnings():
         # A letter that the font lacks is a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | more)
         yield
+
+
+def _matplotlib():
+    """Return matplotlib, also where MPLBACKEND names a backend that this Python has not.
+
+    The kernel of a notebook sets it for all that it starts. A value that is accepted stays.
+    """
+    try:
+        import matplotlib
+    except ValueError:
+        name = os.environ.pop("MPLBACKEND", "")
+        try:
+            import matplotlib
+        finally:
+            os.environ["MPLBACKEND"] = name
+    return matplotlib
 
 
 def in_picture(name: str, width: int = MAX_NAME) -> str:
@@ -95,9 +111,9 @@ def write_png(
         title, subtitle: first and second line of the heading.
         over_budget: mark the picture as that of a network beyond the task's limits.
     """
-    from matplotlib.figure import Figure
-
     with _style({}):
+        from matplotlib.figure import Figure
+
         figure, height = Figure(figsize=size, layout="constrained"), size[1]
         figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.75 / height))
         figure.text(0.02, 1 - 0.16 / height, title, size=13, weight="bold", va="top")
@@ -116,10 +132,10 @@ def svg(name: str, size: tuple[float, float], draw: Callable) -> str:
 
     name: unique on the page. size: width and height in units in which letters are 13 high.
     """
-    from matplotlib.figure import Figure
-
     style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 13, "legend.fontsize": 13}
     with _style(style):
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         figure.patch.set_visible(False)
         draw(figure)
