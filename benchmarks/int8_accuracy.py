@@ -1,4 +1,4 @@
-"""What int8 costs in accuracy: float32, int8 after the training, and int8 that was trained for.
+"""Measure what int8 costs in accuracy: int8 after the training, and int8 that was trained for.
 
     python -m benchmarks.int8_accuracy --config demo.py --out runs/int8 --seeds 0,1,2 --epochs 5 \
         --config.data.dir=data/demo

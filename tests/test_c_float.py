@@ -148,7 +148,7 @@ def test_run_becomes_a_library_that_was_compared_first(compiler, tmp_path, monke
 
 
 def test_network_without_a_header_of_data_has_the_library(monkeypatch):
-    """As of TF-SepNet, which has operations that the header has no layer for."""
+    """Pass a network of operations that the header has no layer for, as TF-SepNet's."""
 
     def rejected(*args, **options):
         raise UserError("the header has no kind of layer for it")

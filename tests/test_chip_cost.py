@@ -1,4 +1,4 @@
-"""What a network and its front end cost on a chip, beside what is written for one."""
+"""Compare what a network and its front end cost on a chip with what is written for one."""
 
 import json
 import math
@@ -82,7 +82,7 @@ def test_linked_network_takes_the_memory_that_is_reported(mini):
 
 
 def test_transform_multiplies_as_often_as_split_radix_does():
-    """Of 16 real numbers: those of 8 and twice of 4, 2 complex products, 2 real ones."""
+    """Count for 16 real numbers: those of 8 and twice of 4, 2 complex products, 2 real ones."""
     assert [front_end.fft_macs(n) for n in (2, 4, 8, 16)] == [0, 0, 2, 2 + 8 + 2]
     assert front_end.fft_macs(4096) < 4096 * 12
     assert front_end.fft_macs(1000) == math.ceil(1000 * math.log2(1000))

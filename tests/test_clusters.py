@@ -1,4 +1,4 @@
-"""What goes together in intervals: recordings, TAU's moments by all devices, or a group column."""
+"""Say what intervals draw as a whole: recordings, TAU's moments, or a group column's value."""
 
 import evaluated_runs
 import numpy as np

@@ -229,7 +229,7 @@ def test_links_lead_to_files_and_headings_that_exist(page):
 
 
 def anchors_of(page):
-    """What follows the # in links to the headings of a page."""
+    """Return what follows the # in links to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {heading.strip().replace(" ", "-") for heading in plain}

@@ -72,7 +72,7 @@ def test_picture_is_drawn_where_a_kernel_names_a_backend_that_this_python_has_no
 @pytest.mark.nightly
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_notebook_runs_as_a_plain_program(path, tmp_path, monkeypatch):
-    """Where a kernel's variables are set, and without a display."""
+    """Set the variables of a notebook's kernel, without a display."""
     for module in NEEDS.get(path.stem, ("matplotlib",)):
         pytest.importorskip(module)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

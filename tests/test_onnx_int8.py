@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_operation_is_within_a_step_of_the_program(name):
-    """Where several follow each other, the first one's step may make two of it."""
+    """Accept two values for one step where several operations follow each other."""
     integers, x = build(NETWORKS[name]), random_input(32)
     ours = np.asarray(simulate.simulator(integers)(x), np.int32)
     data = onnx.build(integers, {})

@@ -406,7 +406,7 @@ def test_functions_that_follow_each_other_are_one_operation():
 
 
 def by_microcontroller(data, x, otherwise):
-    """What LiteRT for Microcontrollers computes of a file, if it is installed."""
+    """Return what LiteRT for Microcontrollers computes of a file, if it is installed."""
     try:
         from tflite_micro.python.tflite_micro import runtime
     except ImportError:

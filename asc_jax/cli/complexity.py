@@ -203,7 +203,7 @@ def _stored(totals: Mapping) -> list[str]:
         statistics = f"{totals['bytes_with_statistics']:,} bytes with running statistics"
         return [f"stored:    {statistics}; BatchNorm folded, {n_values}, {n_bytes}"]
     above = totals["bytes_folded"] - totals["max_bytes"]
-    over = f", {above:,} over the limit if it is held against them" if above > 0 else ""
+    over = f", {above:,} over the limit if it is counted" if above > 0 else ""
     return [
         f"stored:    BatchNorm folded, {n_bytes}: 1 for a weight, 4 for a bias{over}",
         f"rule:      the challenge counts 1 byte for each of the {totals['n_params']:,} parameters "

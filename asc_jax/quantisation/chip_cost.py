@@ -1,4 +1,4 @@
-"""What a config's network and its front end cost on a microcontroller: flash, memory, products.
+"""Measure what a config's network and its front end cost on a microcontroller: flash, RAM, MACs.
 
 Only shapes matter, so that a config is enough: the numbers are those of the same network with other
 weights. Code is what a compiler makes of it, and is measured where one for the chip is at hand.
