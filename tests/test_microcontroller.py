@@ -208,9 +208,9 @@ def test_emulated_chip_computes_the_bits_of_the_computer_and_of_jax(built):
     assert flash < 4 * 2**20
 
 
-@pytest.fixture(scope="module")
-def whole(tools, tmp_path_factory):
-    config = importlib.import_module("configs.demo").get_config()
+@pytest.fixture(scope="module", params=["demo", "teachers.cp_mobile_126952"])
+def whole(request, tools, tmp_path_factory):
+    config = importlib.import_module(f"configs.{request.param}").get_config()
     return Built(tmp_path_factory.mktemp("whole"), config)
 
 
