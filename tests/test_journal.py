@@ -12,5 +12,5 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def test_log_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read: Is a directory; put it"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read: Is a directory; fix that"):
         journal.has(tmp_path, kind="test", step=3)
