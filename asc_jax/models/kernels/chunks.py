@@ -18,7 +18,7 @@ from asc_jax.models.kernels import compiler, normalise
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def piece(fn: Callable, size: int, axis_name: str | None, clips, shared, moments=(), scratch=()):
-    """Return `fn(clips, shared)`, a few clips at a time, and the moments of its first result.
+    """Return `fn(clips, shared)`, a few clips at a time, and the moments of its first results.
 
     Args:
       fn: `(clips, shared) -> list of arrays [n, …]`, for n = `size` clips, of which each is
@@ -27,67 +27,70 @@ def piece(fn: Callable, size: int, axis_name: str | None, clips, shared, moments
       axis_name: replica axis that the moments are taken over, under pmap.
       clips: list of arrays `[b, …]`.
       shared: list of what all clips use, such as a kernel.
-      moments: `weight`, `shift` of `normalise.batch_moments`; or nothing: no moments are taken.
+      moments: for each of the first results whose moments are taken, `(weight, shift)` of
+        `normalise.batch_moments`.
       scratch: arrays like `fn`'s results for all clips, which may be written over them; or none.
 
     Returns:
-      `fn`'s results for all clips; and what `normalise.batch_moments` returns, or ().
+      `fn`'s results for all clips; and a list of what `normalise.batch_moments` returns.
     """
     return _forward(fn, size, axis_name, clips, shared, moments, scratch)[0]
 
 
 @compiler.only_cpu()
 def _forward(fn, size, axis_name, clips, shared, moments, scratch):
+    weights, shifts = [weight for weight, _ in moments], [shift for _, shift in moments]
+    n = len(moments)
+
     def step(sums, chunk, spent):
         del spent  # None: all that is read is needed again
         results = fn(chunk[0], shared)
-        if not moments:
-            return sums, results
-        first = compiler.written_out(results[0])
-        sums += normalise.weighted_sums(first, chunk[1], moments[1], cpu=True)
-        return sums, [first, *results[1:]]
+        normalised = list(map(compiler.written_out, results[:n]))
+        each = zip(sums, normalised, chunk[1], shifts, strict=True)
+        sums = [s + normalise.weighted_sums(*of_one, cpu=True) for s, *of_one in each]
+        return sums, [*normalised, *results[n:]]
 
-    weight, shift = moments or (None, None)
-    zero = jnp.zeros((2, *shift.shape), shift.dtype) if moments else ()
-    sums, results = _over_chunks(step, zero, (clips, weight), size, after=clips, scratch=scratch)
-    if not moments:
-        return (results, ()), (clips, shared, (), (), ())
-    found = normalise.moments_of_sums(sums, results[0], weight, shift, axis_name)
-    return (results, found), (clips, shared, moments, results[0], found)
+    zeros = [jnp.zeros((2, *shift.shape), shift.dtype) for shift in shifts]
+    sums, results = _over_chunks(step, zeros, (clips, weights), size, after=clips, scratch=scratch)
+    each = zip(sums, results[:n], weights, shifts, strict=True)
+    found = [normalise.moments_of_sums(*of_one, axis_name) for of_one in each]
+    return (results, found), (clips, shared, weights, results[:n], found)
 
 
 @compiler.only_cpu()
 def _backward(fn, size, axis_name, residuals, cotangents):
-    clips, shared, moments, y, found = residuals
-    dresults, dmoments = _floats(cotangents[0]), cotangents[1]
-    if moments and not _is_float(y):
-        moments = ()
-    if not dresults or not _floats([*clips, *shared]):
+    clips, shared, weights, normalised, found = residuals
+    dresults, dmoments = cotangents
+    if not _floats(dresults) or not _floats([*clips, *shared]):
         return None, None, None, None
-    if moments:
-        mean, _, n_values = found
-        through = normalise.psum(jnp.stack(dmoments[:2]), axis_name) / n_values
+    # Through the moments only floating results have a gradient; `first` are their places.
+    first = [k for k, y in enumerate(normalised) if _is_float(y)]
+    through = [normalise.psum(jnp.stack(dmoments[k][:2]), axis_name) / found[k][2] for k in first]
+    means = [found[k][0] for k in first]
+    read = [normalised[k] for k in first], [weights[k] for k in first]
 
     def step(dshared, chunk, dy):
-        clips, weight, y, rest = chunk
-        if moments:
-            more = normalise.gradient_through_moments(y, weight, mean, *through)
-            dy = (dy.astype(more.dtype) + more).astype(y.dtype)
+        clips, (normalised, weights), rest = chunk
+        dresults = [dy, *rest]
+        each = zip(normalised, weights, means, through, strict=True)
+        for k, (y, weight, mean, dmoments) in enumerate(each):
+            more = normalise.gradient_through_moments(y, weight, mean, *dmoments)
+            dresults[k] = (dresults[k].astype(more.dtype) + more).astype(y.dtype)
 
         def floats(of_clips, of_shared):
             return _floats(fn(_with_floats(clips, of_clips), _with_floats(shared, of_shared)))
 
         _, pull = jax.vjp(floats, _floats(clips), _floats(shared))
-        dclips, more = pull([compiler.written_out(dy), *rest])
+        n = max(len(first), 1)
+        dclips, more = pull([*map(compiler.written_out, dresults[:n]), *dresults[n:]])
         add = lambda total, one: total + one.astype(total.dtype)  # noqa: E731
         return jax.tree.map(add, dshared, more), dclips
 
-    dy, *rest = dresults
+    dy, *rest = _floats(dresults)
     # 16 bits would lose the end of a sum over many chunks.
     wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
     zero = jax.tree.map(wide, _floats(shared))
-    each = (clips, moments[0] if moments else None, y, rest)
-    dshared, dclips = _over_chunks(step, zero, each, size, after=dy, spent=dy)
+    dshared, dclips = _over_chunks(step, zero, (clips, read, rest), size, after=dy, spent=dy)
     dclips, dshared = (
         [next(grads).astype(x.dtype) if _is_float(x) else None for x in arrays]
         for arrays, grads in ((clips, iter(dclips)), (shared, iter(dshared)))
