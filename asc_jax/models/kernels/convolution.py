@@ -118,10 +118,8 @@ def _fast(window: Window, groups: int, x: Array, kernel: Array, *, cpu: bool) ->
         return _definition(window, groups, x, kernel)
     if groups == x.shape[-1]:
         return taps.filter_channels(window, x, kernel, cpu=cpu)
-    if groups == 1:
-        return taps.product(window, x, kernel, cpu=cpu)
-    parts = _groups(groups, x, kernel)
-    return jnp.concatenate([taps.product(window, *part, cpu=cpu) for part in parts], axis=-1)
+    parts = [_product(window, *part, cpu) for part in _groups(groups, x, kernel)]
+    return parts[0] if groups == 1 else jnp.concatenate(parts, axis=-1)
 
 
 def _fast_backward(window, groups, x, kernel, dy, *, cpu: bool) -> tuple[Array, Array]:
@@ -129,12 +127,37 @@ def _fast_backward(window, groups, x, kernel, dy, *, cpu: bool) -> tuple[Array, 
         return _definition_backward(window, groups, x, kernel, dy)
     if groups == x.shape[-1]:
         return taps.filter_channels_backward(window, x, kernel, dy, cpu=cpu)
-    if groups == 1:
-        return taps.product_backward(window, x, kernel, dy, cpu=cpu)
-    parts = _groups(groups, x, kernel, dy)
-    grads = [taps.product_backward(window, *part, cpu=cpu) for part in parts]
+    grads = [_product_backward(window, *part, cpu) for part in _groups(groups, x, kernel, dy)]
     dx, dkernel = zip(*grads, strict=True)
-    return jnp.concatenate(dx, axis=-1), jnp.concatenate(dkernel, axis=-1)
+    return grads[0] if groups == 1 else tuple(jnp.concatenate(d, axis=-1) for d in (dx, dkernel))
+
+
+# On a CPU XLA's convolution needs no patches, and is faster than a product of them where its
+# results fill registers: 3×3 from 32 to 32 channels, 111 in place of 157 µs a clip of 63 × 10
+# positions; but 3×3 from 1 to 8, 214 in place of 78 µs. That holds for its gradient to the input
+# too, which is a convolution if the strides are 1; not for that to the kernel.
+REGISTER = 16  # float32 values
+
+
+def _is_lax_faster_on_cpu(window: Window, x: Array, n_channels: int) -> bool:
+    return x.dtype == jnp.float32 and len(window.taps) > 1 and n_channels >= REGISTER
+
+
+def _product(window: Window, x: Array, kernel: Array, cpu: bool) -> Array:
+    if cpu and _is_lax_faster_on_cpu(window, x, kernel.shape[-1]):
+        return _definition(window, 1, x, kernel)
+    return taps.product(window, x, kernel, cpu=cpu)
+
+
+def _product_backward(window, x, kernel, dy, cpu: bool) -> tuple[Array, Array]:
+    lax = cpu and window.strides == (1, 1) and _is_lax_faster_on_cpu(window, x, x.shape[-1])
+    if not lax:
+        return taps.product_backward(window, x, kernel, dy, cpu=cpu)
+    dkernel = taps.product_of_patches(window, x, kernel, dy, cpu=cpu)
+    sides = zip(window.size, window.padding, strict=True)
+    padding = tuple((n - 1 - before, n - 1 - after) for n, (before, after) in sides)
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _definition(window._replace(padding=padding), 1, dy, turned), dkernel
 
 
 def _groups(n: int, *arrays: Array):

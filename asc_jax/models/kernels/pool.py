@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asc_jax.models.kernels import taps
-from asc_jax.models.kernels.compiler import by_machine
+from asc_jax.models.kernels.compiler import by_machine, written_out
 from asc_jax.models.kernels.taps import Window
 from asc_jax.types import Array
 
@@ -82,17 +82,35 @@ def _max_windows(window: Window, x: Array) -> list[Array]:
 
 
 def _max_pool_forward(window, x):
-    y = _max_pool(window, x)
-    return y, (x, y)
+    x = by_machine(_once, _once, (), x)
+    return _max_pool(window, x), x
 
 
-def _max_pool_backward(window, residuals, dy):
-    x, y = residuals
-    free, dx = jnp.ones(y.shape, bool), 0
-    for w, (i, j) in zip(_max_windows(window, x), window.taps, strict=True):
-        chosen, free = free & (w == y), free & (w != y)
-        dx = dx + _put(jnp.where(chosen, dy, 0), window, (i, j), x.shape)
-    return (dx,)
+def _once(x: Array, *, cpu: bool = False) -> Array:
+    return written_out(x) if cpu else x
+
+
+def _max_pool_backward(window, x, dy):
+    return (by_machine(_spread_max, _spread_max, (window,), x, dy),)
+
+
+def _spread_max(window: Window, x: Array, dy: Array, *, cpu: bool = False) -> Array:
+    best, *others = _max_windows(window, x)
+    first = jnp.zeros(dy.shape, jnp.int32)  # the tap that met the maximum
+    for k, met in enumerate(others, 1):
+        first = jnp.where(met > best, k, first)
+        best = jnp.maximum(met, best)
+    first, dy = _once(first, cpu=cpu), _once(dy, cpu=cpu)
+    parts = {tap: jnp.where(first == k, dy, 0) for k, tap in enumerate(window.taps)}
+    if window.strides != window.size or window.padding != NO_PADDING:
+        return sum(_put(part, window, tap, x.shape) for tap, part in parts.items())
+    # Windows that do not overlap cover the input, but for what is left over at its end.
+    parts = {tap: _once(part, cpu=cpu) for tap, part in parts.items()}
+    n_rows, n_columns = window.size
+    rows = [taps.in_turn([parts[i, j] for j in range(n_columns)], 2) for i in range(n_rows)]
+    dx = taps.in_turn(rows, 1)
+    left_over = [(0, n - covered) for n, covered in zip(x.shape, dx.shape, strict=True)]
+    return _once(jnp.pad(dx, left_over), cpu=cpu)
 
 
 def _put(dy: Array, window: Window, tap, shape) -> Array:

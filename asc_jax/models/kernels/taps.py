@@ -78,8 +78,8 @@ def transposed(window: Window, shape, *pairs: tuple[Array, Array], cpu: bool) ->
         ]
         return sum(parts) if parts else jnp.zeros_like(padded[0][:, : n_each[0], : n_each[1]])
 
-    rows = [_in_turn([phase(r, columns) for columns in met[1]], 2) for r in met[0]]
-    dx = _in_turn(rows, 1)[:, : shape[1], : shape[2]]
+    rows = [in_turn([phase(r, columns) for columns in met[1]], 2) for r in met[0]]
+    dx = in_turn(rows, 1)[:, : shape[1], : shape[2]]
     return written_out(dx) if cpu and len(met[0]) * len(met[1]) > 1 else dx
 
 
@@ -111,7 +111,7 @@ def _phases(n: int, size: int, stride: int, before: int, n_out: int):
     return phases, m, (max(-low, 0), max(m + high - n_out, 0))
 
 
-def _in_turn(arrays: list[Array], axis: int) -> Array:
+def in_turn(arrays: list[Array], axis: int) -> Array:
     """Return the rows of several arrays in turn."""
     shape = list(arrays[0].shape)
     shape[axis] *= len(arrays)
@@ -165,7 +165,14 @@ def product(window: Window, x: Array, kernel: Array, *, cpu: bool) -> Array:
 def product_backward(window, x, kernel, dy, *, cpu: bool) -> tuple[Array, Array]:
     """Return the gradients of `product` to `x` and `kernel`."""
     x, dy = barrier((x, dy), cpu)
-    patches, pull = jax.vjp(lambda x: _patches(window, x), x)
+    _, pull = jax.vjp(lambda x: _patches(window, x), x)
+    (dx,) = pull(jnp.dot(dy, _matrix(kernel).T, precision=EXACT))
+    return dx, product_of_patches(window, x, kernel, dy, cpu=cpu)
+
+
+def product_of_patches(window, x, kernel, dy, *, cpu: bool) -> Array:
+    """Return the gradient of `product` to `kernel`."""
+    patches = _patches(window, x)
     rows, drows = patches.reshape(-1, patches.shape[-1]), dy.reshape(-1, dy.shape[-1])
     # The narrower operand first, because a CPU's product transposes that one; there the barrier
     # keeps XLA from exchanging them again.
@@ -173,8 +180,7 @@ def product_backward(window, x, kernel, dy, *, cpu: bool) -> tuple[Array, Array]
         dmatrix = _row_products(rows, drows, cpu)
     else:
         dmatrix = barrier(_row_products(drows, rows, cpu), cpu).T
-    (dx,) = pull(jnp.dot(dy, _matrix(kernel).T, precision=EXACT))
-    return dx, dmatrix.reshape(kernel.shape).astype(kernel.dtype)
+    return dmatrix.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _patches(window: Window, x: Array) -> Array:
