@@ -3,7 +3,7 @@
 import datetime
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from docs import figures
@@ -67,6 +67,11 @@ def _rate(result: Mapping, unit: str) -> str:
     return text + (f" ({result['ratio'][1]:.2f})" if "ratio" in result else "")
 
 
+def _merged(columns: Iterable[Mapping]) -> dict:
+    """Return the sets of all group columns by name."""
+    return {name: found for column in columns for name, found in column.items()}
+
+
 def runs(words: Sequence[str]) -> tuple[dict, list[Path]]:
     """Return accuracies by seed, of all test clips and of each set of group values, in %."""
     rows, paths, sets = [], [], None
@@ -75,10 +80,7 @@ def runs(words: Sequence[str]) -> tuple[dict, list[Path]]:
         own = [Path(folder) / "results.json" for folder in folders.split(",")]
         results = [_read(path) for path in own]
         stored = [result[result["stored_dtype"]] for result in results]
-        found = [
-            {name: one for column in s["groups"].values() for name, one in column["sets"].items()}
-            for s in stored
-        ]
+        found = [_merged(column["sets"] for column in s["groups"].values()) for s in stored]
         sets = sets or list(found[0])
         every = [stored, *([run[name] for run in found] for name in sets)]
         means = (", ".join(f"{100 * one['macro_accuracy']:.2f}" for one in each) for each in every)
@@ -96,7 +98,7 @@ def compare(words: Sequence[str]) -> tuple[dict, list[Path]]:
         whole = _read(Path(word))
         first, second = whole["systems"]
         gap = whole["difference"]
-        found = {name: one for column in gap["sets"].values() for name, one in column.items()}
+        found = _merged(gap["sets"].values())
         sets = sets or list(found)
         cells = [_gap(gap, gap["macro_accuracy"])]
         cells += [_gap(found[name], found[name]["difference"]) for name in sets]
