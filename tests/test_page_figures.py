@@ -129,6 +129,7 @@ def test_benchmark_is_a_row_of_rates_and_ratios_on_its_own_machine(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", counts.RECORDS)
 def test_counts_are_those_of_the_code(name):
