@@ -55,7 +55,8 @@ def layers() -> dict:
     lines = as_text(REPORT, *budget.examine(config), chip_cost.examine(config)).splitlines()
     first = {line.split()[0]: line for line in lines if line.strip()}
     kept = [first[word] for word in ("layer", "stem1", "stem2")]
-    return {"text": [*kept, "…", first["total"], first["limit"]]}
+    command = f"asc-jax complexity --config {REPORT}"
+    return {"text": [command, "", *kept, "…", first["total"], first["limit"]]}
 
 
 def frames() -> dict:

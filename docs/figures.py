@@ -121,13 +121,14 @@ def shown(names: Sequence[str]) -> str:
         return cell(known[value])
     records = [read(name) for name in names]
     if "text" in records[0]:
-        return "\n" + "".join(f"    {text}\n" for text in records[0]["text"])
+        lines = "".join(f"    {text}".rstrip() + "\n" for text in records[0]["text"])
+        return f"\n\n{lines}\n"
     columns = records[0]["columns"]
     if odd := [name for name, r in zip(names, records, strict=True) if r["columns"] != columns]:
         sys.exit(f"error: the record {odd[0]} has other columns than {names[0]}: {columns}")
     rows = "".join(line(row) for record in records for row in record["rows"])
     table = f"\n{line(columns)}|{'---|' * len(columns)}\n{rows}"
-    return table + "".join(f"\n{caption(record)}\n" for record in records)
+    return table + "".join(f"\n{caption(record)}\n" for record in records) + "\n"
 
 
 def caption(record: Mapping) -> str:
@@ -135,7 +136,10 @@ def caption(record: Mapping) -> str:
     rows = f"{record['about']}. " if "about" in record else ""
     how = "Transcribed" if record.get("transcribed") else "Measured"
     command = record["command"]
-    command = command if command.startswith("no command") else f"`{command}`"
+    if command.startswith("make "):
+        command = f"`{command}`"
+    elif not command.startswith("no command"):
+        command = f"`{command}` <!-- not run: it takes long; the record has what it gave -->"
     return f"*{rows}{how}: {day(record['date'])}; {record['machine']};* {command}"
 
 

@@ -51,8 +51,8 @@ def test_table_of_two_records_has_a_caption_for_each(records):
     records("b", TABLE | {"columns": ["x", "y"], "rows": [["two", 0.5]], "transcribed": True})
     text = figures.rendered("<!-- figures: a b -->old<!-- end -->", "page")
     assert text.splitlines()[1:5] == ["| x | y |", "|---|---|", "| one | 1,234 |", "| two | 0.50 |"]
-    assert text.splitlines()[6] == "*Measured: 1 December 2026; a machine;* `make x`"
-    assert text.splitlines()[8] == "*Transcribed: 1 December 2026; a machine;* `make x`"
+    assert text.splitlines()[6].startswith("*Measured: 1 December 2026; a machine;* `make x`")
+    assert text.splitlines()[8].startswith("*Transcribed: 1 December 2026; a machine;* `make x`")
     assert figures.rendered(text, "page") == text
 
 
@@ -60,7 +60,7 @@ def test_value_stands_in_a_line_and_lines_are_code(records):
     records("a", TABLE | {"values": {"n": 61148}, "text": ["b  c"]})
     line = "Of <!-- figures: a.n --><!-- end -->, <!-- figures: a.date -->x<!-- end -->."
     assert re.sub("<!--.*?-->", "", figures.rendered(line, "page")) == "Of 61,148, 1 December 2026."
-    assert "\n    b  c\n" in figures.rendered("<!-- figures: a --><!-- end -->", "page")
+    assert "\n\n    b  c\n\n" in figures.rendered("<!-- figures: a --><!-- end -->", "page")
 
 
 @pytest.mark.parametrize(
