@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup interop demo train test docs notebooks nightly fuzz faults lock audit licences lint bench soak clean
+.PHONY: help setup interop demo train test docs figures notebooks nightly fuzz faults lock audit licences lint bench soak clean
 
 help:
 	@echo "make demo    synthesise scenes, train the report's system on them, evaluate (minutes)"
 	@echo "make test    lint and tests, in minutes; what takes longer is left to make nightly"
 	@echo "make docs    the pages of docs/ as a site, in site/"
+	@echo "make figures count anew what the pages print of networks, and render docs/measured/ into them"
 	@echo "make notebooks  execute those of examples/notebooks; with their results in runs/notebooks"
 	@echo "make train   CONFIG=splits/5pct.py: train and evaluate on a data set already built"
 	@echo "make bench   time asc_jax, PyTorch, ONNX Runtime, LiteRT: an hour; BENCH_FLAGS=--quick, minutes"
@@ -69,6 +70,10 @@ $(VENV)/.docs: $(VENV)/.installed requirements-docs.txt
 # Strictly: a link to a page or a heading that is not there is an error.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# FIGURES_FLAGS=--render only renders what lies in docs/measured/.
+figures: setup
+	$(BIN)/python -m docs.figures $(FIGURES_FLAGS)
 
 $(VENV)/.notebooks: $(VENV)/.installed requirements-notebooks.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-notebooks.txt

@@ -68,24 +68,29 @@ def _run(config: str, workdir: pathlib.Path, more: Sequence[str]) -> None:
 
 def table(out: pathlib.Path, seeds: Sequence[str]) -> list[str]:
     """Return the lines of the table of the runs `trainedSEED` and `awareSEED`, evaluated."""
+    rows = [("", "accuracy, %", "minus float32", "changed clips"), *cells(out, seeds)]
+    return [f"{row[0]:26}{row[1]:>24}  {row[2]:>24}  {row[3]}" for row in rows]
+
+
+def cells(out: pathlib.Path, seeds: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table: label, accuracy, difference, numbers of changed clips."""
     results = {
         (name, seed): json.loads((out / f"{name}{seed}" / "results.json").read_text())
         for name in ("trained", "aware")
         for seed in seeds
     }
-    lines = [f"{'':26}{'accuracy, %':>24}  {'minus float32':>24}  changed clips"]
+    rows = []
     for label, name, dtype in ROWS:
         runs = [results[name, seed] for seed in seeds]
         if any(dtype not in run for run in runs):
-            lines.append(f"{label:26}{runs[0]['formats'][dtype]['refused']}")
+            rows.append((label, runs[0]["formats"][dtype]["refused"], "", ""))
             continue
         own = [100 * run[dtype]["macro_accuracy"] for run in runs]
         base = [100 * results["trained", seed]["float32"]["macro_accuracy"] for seed in seeds]
         changed = ", ".join(str(run["formats"][dtype]["changed_top_scene"]) for run in runs)
         gaps = [a - b for a, b in zip(own, base, strict=True)]
-        gap = _spread(gaps, interval=True)
-        lines.append(f"{label:26}{_spread(own):>24}  {gap:>24}  {changed}")
-    return lines
+        rows.append((label, _spread(own), _spread(gaps, interval=True), changed))
+    return rows
 
 
 def _spread(values: Sequence[float], *, interval: bool = False) -> str:

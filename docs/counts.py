@@ -1,0 +1,157 @@
+"""Count what costs a minute and depends on nothing but the code: sizes of networks and formats."""
+
+from asc_jax.cli.complexity import as_program, as_text
+from asc_jax.cli.config_flag import make_configs_importable, read_config
+from asc_jax.complexity import budget
+from asc_jax.experiment import with_labels
+from asc_jax.models.from_config import log_mel_shape
+from asc_jax.quantisation import chip_cost
+
+REPORT, WIDE = "splits/5pct.py", "teachers/cp_mobile_126952.py"
+ZOO = {
+    REPORT: "CP-Mobile, the report's",
+    "baseline/5pct.py": "CP-Mobile, the baseline's",
+    "small_chip.py": "CP-Mobile for small chips",
+    "students/cp_mobile_12310.py": "CP-Mobile",
+    "students/cp_mobile_half.py": "CP-Mobile",
+    "students/cp_mobile_61160.py": "CP-Mobile with response normalisation",
+    WIDE: "CP-Mobile with response normalisation",
+    "students/rep_mobile.py": "Rep-Mobile",
+    "students/cnn_gru.py": "CNN-GRU",
+    "tf_sepnet_40.py": "TF-SepNet-40",
+    "teachers/tf_sepnet_64.py": "TF-SepNet-64",
+    "teachers/cp_resnet.py": "CP-ResNet",
+}
+
+
+def _config(name: str, *changes: str):
+    make_configs_importable()
+    return with_labels(read_config(name, [f"--config.{change}" for change in changes]))
+
+
+def _totals(name: str, *changes: str) -> dict:
+    return budget.examine(_config(name, *changes))[1]
+
+
+def zoo() -> dict:
+    """Return a table of the networks, and the values of the report's."""
+    rows = []
+    for name, network in ZOO.items():
+        total, shape = _totals(name), log_mel_shape(_config(name))
+        dtype = total["stored_dtype"]
+        over = "within" if total["within_budget"] else "over"
+        cost = [total["n_params"], total["macs"], total["bytes"], dtype, over]
+        rows.append([f"`{name}`", network, f"{shape[0]} × {shape[1]}", *cost])
+    columns = ["config", "network", "log-mel", "parameters", "MACs", "bytes", "stored as", "budget"]
+    total = _totals(REPORT)
+    values = {key: value for key, value in total.items() if type(value) is int}
+    values["norms"] = total["macs_torchinfo"] - total["macs"]
+    return {"columns": columns, "rows": rows, "values": values}
+
+
+def layers() -> dict:
+    """Return the beginning and the end of what `asc-jax complexity` prints."""
+    config = _config(REPORT)
+    lines = as_text(REPORT, *budget.examine(config), chip_cost.examine(config)).splitlines()
+    first = {line.split()[0]: line for line in lines if line.strip()}
+    kept = [first[word] for word in ("layer", "stem1", "stem2")]
+    command = f"asc-jax complexity --config {REPORT}"
+    return {"text": [command, "", *kept, "…", first["total"], first["limit"]]}
+
+
+def frames() -> dict:
+    """Return the sum by numbers of frames, two of which always cost the same."""
+    row = ["MACs, as torchinfo prints them"]
+    pairs = ((63, 64), (65, 66), (67, 68), (69, 70))
+    for pair in pairs:
+        hops = [32_000 // (n - 1) for n in pair]
+        one, other = (_totals(REPORT, f"features.hop_length={h}")["macs_torchinfo"] for h in hops)
+        assert one == other, f"{pair} frames: {one} and {other}"
+        row.append(one)
+    return {"columns": ["frames", *(f"{a}–{b}" for a, b in pairs)], "rows": [row]}
+
+
+def conventions() -> dict:
+    """Return the sum without and with the parameters of BatchNorm, at two numbers of frames."""
+    hops = {65: 500, 68: 472}
+    totals = [_totals(REPORT, f"features.hop_length={hop}") for hop in hops.values()]
+    exact = ["MACs, exact: products of convolutions and matrices", *(t["macs"] for t in totals)]
+    others = ["as torchinfo and NeSsi print them", *(t["macs_torchinfo"] for t in totals)]
+    columns = ["figure", *(f"at {n} frames" for n in hops)]
+    return {"columns": columns, "rows": [exact, others]}
+
+
+def int8_bytes() -> dict:
+    """Return the bytes at int8, as the rule counts them and with biases of four bytes."""
+    rows = []
+    for label, name, *changes in (
+        (f"`{REPORT}`", REPORT),
+        (f"`{WIDE}`", WIDE),
+        ("the same without pre-emphasis, so with 65 frames", WIDE, "features.pre_emphasis=0"),
+        ("the same with `model.expansion=2.9`, 64 frames", WIDE, "model.expansion=2.9"),
+    ):
+        config = _config(name, "precision.stored=int8", *changes)
+        chip = chip_cost.examine(config, measure_code=False)
+        total = as_program(budget.examine(config)[1], chip)
+        over = "" if total["within_budget"] else ": over"
+        macs = f"{total['macs']:,}{over}"
+        rows.append([label, total["n_params"], total["bytes_int8"], macs])
+    columns = ["CP-Mobile, int8", "parameters = bytes by the rule", "bytes with biases of 4"]
+    return {"columns": [*columns, "MACs"], "rows": rows}
+
+
+def chip() -> dict:
+    """Return what two networks take on a chip, and the sizes of the first one's library in C."""
+    names = "splits/100pct.py", "small_chip.py"
+    costs = [chip_cost.examine(_config(name)) for name in names]
+    totals = [_totals(name) for name in names]
+    codes = [cost["code"] for cost in costs]
+    compiler = codes[0]["compiler"] if codes[0] else "no compiler here"
+    linked = [f"{c['flash']:,} ({c['code']:,})" if c else "not measured" for c in codes]
+    int8, front = ([cost[part] for cost in costs] for part in ("int8", "front_end"))
+    rows = [
+        ["parameters of the network", *(t["n_params"] for t in totals)],
+        ["its MACs", *(t["macs"] for t in totals)],
+        ["MACs of the front end", *(f["n_macs"] for f in front)],
+        ["flash at int8: weights, biases, multipliers and shifts", *(i["flash"] for i in int8)],
+        [f"the same with code, linked for Cortex-M4 ({compiler}); of it code", *linked],
+        ["flash, tables of the front end", *(f["table_bytes"] for f in front)],
+        ["RAM at int8: arena", *(i["ram"] for i in int8)],
+        ["the log-mel", *(i["input"] for i in int8)],
+        ["the front end", *(f["ram"] for f in front)],
+        ["all of it, logits included", *(cost["total"]["ram"] for cost in costs)],
+    ]
+    parts = int8[0]["parts"]
+    values = {"int8": int8[0]["flash"], "multipliers": parts["multipliers and shifts"]}
+    values |= {"arena": int8[0]["ram"], "weights": parts["weights"] + parts["biases"]}
+    values |= costs[0]["total"]
+    return {"columns": ["bytes", *(f"`{n}`" for n in names)], "rows": rows, "values": values}
+
+
+def float_arena() -> dict:
+    """Return the arena of the library in C in float32, of three networks."""
+    names = "students/cp_mobile_12310.py", "tf_sepnet_40.py", "students/cnn_gru.py"
+    costs = (chip_cost.examine(_config(name), measure_code=False) for name in names)
+    rows = [[f"`{n}`", c["float32"]["ram"]] for n, c in zip(names, costs, strict=True)]
+    return {"columns": ["network", "arena, float32, bytes"], "rows": rows}
+
+
+def roofline() -> dict:
+    """Return multiply-accumulates and bytes of a training step by block."""
+    from benchmarks import inputs, roofline
+
+    together = {"stem1": "two stems", "stem2": "two stems", "reduce_mean": "head"}
+    sums: dict[str, list[int]] = {}
+    for layer in roofline.layers(inputs.make_config(inputs.SIZES["full"])):
+        block = layer.name.partition("/")[0]
+        row = sums.setdefault(together.get(block, block), [0, 0])
+        row[:] = row[0] + layer.macs, row[1] + layer.n_bytes
+    sums["all"] = [sum(column) for column in zip(*sums.values(), strict=True)]
+    columns = ["layer", "MACs", "bytes of a training step"]
+    return {"columns": columns, "rows": [[name, *both] for name, both in sums.items()]}
+
+
+RECORDS = {
+    make.__name__: make
+    for make in (zoo, layers, frames, conventions, int8_bytes, chip, float_arena, roofline)
+}
