@@ -87,7 +87,7 @@ def make_config(size: Size, network: str = "cp_mobile") -> ml_collections.Config
     config.model.update({name: 0.0 for name in config.model if name.endswith("dropout")})
     if size.toy:
         config.features.update(n_mels=32, hop_length=2000 if network == "cp_mobile" else 1000)
-        config.model.update({"widths": (8, 8, 16)} if "widths" in config.model else {"width": 8})
+        config.model.update({"widths": (8, 16, 24)} if "widths" in config.model else {"width": 8})
         for section in config.augment.values():
             if section.get("max_width"):
                 section.max_width = 8
