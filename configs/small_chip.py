@@ -4,8 +4,9 @@
     asc-jax train --config small_chip.py
 
 At int8 its results, the log-mel that it reads and the front end's frame together fit into less than
-64 kB of RAM; docs/quantisation.md has the figures, and its accuracy beside the large network's. The
-recipe is the report's (`splits/5pct.py`); the frequency mask takes the same fraction of the bands.
+64 kB of RAM; docs/quantisation.md has the figures, and its accuracy. The loss is the report's, and
+the frequency mask takes the same fraction of the bands; every other value of the recipe is in
+`base.py`.
 """
 
 from configs import base

@@ -5,8 +5,9 @@
 Network, front end, optimiser, schedule and augmentation are theirs, at 44.1 kHz without resampling:
 build the data set for it with `asc-jax prepare-data --sample_rate 44100`. 58,171 parameters and
 10,889,944 multiply-accumulates, 430,080 of them in the GRU (10,902,300 published). Published,
-without distillation: 59.94 % on the evaluation set of DCASE 2025; 60.35 % on the development test
-list, from which the authors also chose the checkpoint, which is not done here.
+without distillation: 59.94 % on the evaluation set of DCASE 2025; 60.35 % in their repository and
+60.25 % in their report (arXiv 2509.09931) on the development test list, from which the authors also
+chose the checkpoint, which is not done here.
 Left out, because they need files: the impulse responses (docs/augmentation.md; p 0.4 on device a).
 Source: Tan_SNTLNTU, joesephgit/DCASE2025, see `asc_jax.models.cnn_gru`; every other value is in
 `base.py`.
