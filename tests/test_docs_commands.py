@@ -1,0 +1,162 @@
+"""Every command of README and the pages does what the page says, as printed.
+
+By day pages whose commands train nothing; by night all of them. Trainings, data sets and
+benchmarks are small: what is added to a program's words is in `scaled`.
+"""
+
+import contextlib
+import re
+import shutil
+from unittest import mock
+
+import pages
+import pytest
+import shell
+import stand_in
+from page_folders import FOLDERS, IN_A_COPY, NETWORK
+from small import SMALL_FLAGS
+
+from asc_jax.challenge.submission import check as submission_check
+from asc_jax.cli.config_flag import read_config
+from asc_jax.data.synthetic import scenes
+from asc_jax.data.tau.taxonomy import SCENES
+from asc_jax.evaluation.campaign import processes
+from asc_jax.pytorch.parity import table as parity
+
+BY_DAY = ("README.md", "docs/commands.md", "docs/files.md")
+INSTALLERS = ("pip", "apt-get")  # what they install is there, or cannot be here
+EPOCHS = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=0")
+NEEDS = {  # optional packages and programs
+    "docs/export.md": ("torch", "onnxruntime"),
+    "docs/quantisation.md": ("onnxruntime", "ai_edge_litert"),
+    "docs/parity.md": ("torch",),
+    "docs/performance.md": ("torch",),
+}
+PROGRAMS = {"examples/microcontroller/README.md": ("arm-none-eabi-gcc", "qemu-system-arm")}
+NUMBER = r"(?<![\w/.])\d(?:[\w,.]*\w)?"
+CLIP = rf"(?:{'|'.join(SCENES)})-[\w-]+\.wav"
+VALUE = re.compile(rf"{CLIP}|\b(?:{'|'.join(SCENES)})\b|{NUMBER}")
+
+
+def scaled(words):
+    """Return the words that make a command of a page cheap, which come after its own."""
+    program, *rest = words
+    if program == "python":
+        return of_program(" ".join(rest))
+    verb = rest[0].replace("_", "-") if rest else ""
+    if {"--help", "--example_author_file"} & {*rest}:
+        return []
+    if verb == "synthesize":
+        return ["--n_train_segments=1", "--n_test_segments=1"]
+    if verb == "train":
+        return [*EPOCHS, *of_config(rest)]
+    return []
+
+
+def of_program(words):
+    if words.startswith("-m benchmarks.int8_accuracy"):
+        return ["--seeds=0", "--epochs=1", *SMALL_FLAGS, f"--config.model.name={NETWORK}", *EPOCHS]
+    if words.startswith("-m benchmarks "):
+        peers = [] if "--contestants" in words else ["--contestants=torch"]
+        return ["--toy", "--repeats=1", *peers]
+    if words.startswith("-m tests.f"):
+        return ["--n=1"]
+    return []
+
+
+def of_config(words):
+    """The network of `tests/short.py` where the config has one of its kind."""
+    name = words[words.index("--config") + 1]
+    if read_config(name, []).model.name != "cp_mobile":
+        return []
+    return [*SMALL_FLAGS, f"--config.model.name={NETWORK}"]
+
+
+def without_installers(code):
+    """Leave out the lines of a step that install packages."""
+    lines = pages.lines_of(code)
+    return "\n".join(line for line in lines if line.split()[:1] not in [[p] for p in INSTALLERS])
+
+
+def pattern_of(line):
+    """A regular expression of lines of the same shape: values may differ, words may not."""
+    parts = re.split(f"({VALUE.pattern})", " ".join(line.split()))
+    patterns = [
+        re.escape(part).replace(r"\ ", " +")
+        if number % 2 == 0
+        else r"[\w.-]+\.wav"
+        if part.endswith(".wav")
+        else r"[a-z_]+"
+        if part in SCENES
+        else r"[\w,.]+"
+        for number, part in enumerate(parts)
+    ]
+    return " *" + "".join(patterns) + " *"
+
+
+def check_shown(shown, output, folder):
+    """Raise an error unless all lines of a page are printed in this order, or are files."""
+    printed = iter(output.splitlines())
+    for line in shown.splitlines():
+        if line.strip() in ("", "…") or (folder / line.strip()).is_file():
+            continue
+        pattern = pattern_of(line)
+        assert any(re.fullmatch(pattern, each) for each in printed), f"{line}\nnot in\n{output}"
+
+
+def few(plan):
+    """Of the recordings that `plan` would synthesise those of two scenes, and of two devices."""
+
+    def planned(*args):
+        found = [each for each in plan(*args) if each.segment.scene in ("airport", "bus")]
+        return [each for each in found if each.device in ("a", "s4")] or found
+
+    return planned
+
+
+SMALLER = (
+    (scenes, "_plan_train", few(scenes._plan_train)),
+    (scenes, "_plan_test", few(scenes._plan_test)),
+    (submission_check, "N_EVALUATION_CLIPS", 3),
+    (processes, "carry_out", stand_in.carry_out),
+    (processes, "make", stand_in.make),
+    (parity, "STAGES", tuple(s for s in parity.STAGES if "trajectory" not in s.__name__)),
+)
+
+
+@contextlib.contextmanager
+def small_world():
+    """Few synthetic scenes, stages and evaluation clips, and no long campaigns."""
+    with contextlib.ExitStack() as stack:
+        for target, name, value in SMALLER:
+            stack.enter_context(mock.patch.object(target, name, value))
+        yield
+
+
+def with_steps(names):
+    steps = {pages.of(path): pages.steps_of(path.read_text("utf-8")) for path in pages.PAGES}
+    for name, of_page in steps.items():
+        codes = [without_installers(step.code) for step in of_page if step.reason is None]
+        if any(codes):
+            marks = () if name in names else pytest.mark.nightly
+            yield pytest.param(name, marks=marks, id=name)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the packages that read and write other formats
+@pytest.mark.parametrize("name", [*with_steps(BY_DAY)])
+def test_commands_of_a_page_run_and_print_what_it_shows(name, tmp_path, compiled_fast):
+    for package in NEEDS.get(name, ()):
+        pytest.importorskip(package)
+    for program in PROGRAMS.get(name, ()):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here")
+    steps = pages.steps_of((pages.ROOT / name).read_text("utf-8"))
+    steps = [step for step in steps if step.reason is None and without_installers(step.code)]
+    folder = tmp_path if name in IN_A_COPY else shell.clone(tmp_path)
+    with small_world():
+        FOLDERS.get(name, lambda folder: None)(folder)
+        codes = [without_installers(step.code) for step in steps]
+        outputs, status = shell.run(codes, folder, scaled)
+    assert status == 0, f"{steps[len(outputs) - 1].code}\n{outputs[-1]}"
+    for step, output in zip(steps, outputs, strict=True):
+        check_shown(step.shown, output, folder)
