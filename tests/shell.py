@@ -116,6 +116,10 @@ def _answer(asked, scaled):
         words += scaled([program, *words])
         if program == "python":
             answer = {"become": [sys.executable, *words]}
+        elif any(
+            word.startswith("--replicas") for word in words
+        ):  # a process has as many as it has
+            answer = {"become": [sys.executable, "-m", "asc_jax", *words]}
         else:
             done = call(*words, cwd=cwd, stdin=stdin.encode("latin-1"))
             answer = {"out": done.stdout, "err": done.stderr, "status": done.returncode}

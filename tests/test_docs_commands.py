@@ -16,6 +16,7 @@ import stand_in
 from page_folders import FOLDERS, IN_A_COPY, NETWORK
 from small import SMALL_FLAGS
 
+import asc_jax
 from asc_jax.challenge.submission import check as submission_check
 from asc_jax.cli.config_flag import read_config
 from asc_jax.data.synthetic import scenes
@@ -160,3 +161,47 @@ def test_commands_of_a_page_run_and_print_what_it_shows(name, tmp_path, compiled
     assert status == 0, f"{steps[len(outputs) - 1].code}\n{outputs[-1]}"
     for step, output in zip(steps, outputs, strict=True):
         check_shown(step.shown, output, folder)
+
+
+def test_mark_without_a_reason_is_an_error():
+    for mark in ("<!-- not run -->", "<!-- not run: -->", "<!-- not run:   -->"):
+        with pytest.raises(ValueError, match="expected <!-- not run: REASON -->"):
+            pages.steps_of(f"Text. {mark}\n\n    asc-jax train --config a.py\n")
+
+
+def test_steps_have_their_reasons_and_what_the_page_shows():
+    page = "Call `asc-jax --help` or `asc-jax eval`; not `asc-jax eval --workdir …`.\n\n"
+    page += "    make demo\n\n    done: 1\n\nNow <!-- not run: needs\n a GPU -->\n\n"
+    page += "```bash\nasc-jax predict - \\\n    --rate 8\n```\n\n# Next\n\n    no output\n"
+    assert pages.steps_of(page) == [
+        pages.Step("asc-jax --help", inline=True),
+        pages.Step("make demo\n", shown="done: 1\n"),
+        pages.Step("asc-jax predict - \\\n    --rate 8\n", reason="needs a GPU"),
+    ]
+
+
+def test_shape_of_a_line_is_its_words_and_not_its_values(tmp_path):
+    line = "bus-lyon-1-2-0-a.wav  0.00 s  street_traffic 22.5 %, 1,466 bytes in float16 → runs/a"
+    other = "tram-paris-7-8-0-s4.wav 10.5 s   bus 9.1 %, 2 bytes in float16 → runs/a"
+    check_shown(f"{line}\n…\n", f"first\n  {other}\nlast\n", tmp_path)
+    for wrong in (other.replace("bytes", "kB"), other.replace("float16", "float32"), f"{other}b"):
+        with pytest.raises(AssertionError, match="not in"):
+            check_shown(line, wrong, tmp_path)
+    with pytest.raises(AssertionError, match="a 2\n +not in"):
+        check_shown("b 1\na 2", "a 5\nb 6\n", tmp_path)
+
+
+def test_commands_run_in_one_shell_up_to_the_first_that_fails(tmp_path):
+    codes = ["export A=x\nasc-jax --version > said", "echo $A; cat said", "cat missing", "echo y"]
+    outputs, status = shell.run(codes, tmp_path)
+    assert status != 0
+    assert outputs[:2] == ["", f"x\nasc-jax {asc_jax.__version__}\n"]
+    assert len(outputs) == 3
+
+
+def test_targets_of_make_that_pages_name_exist():
+    made = [*pages.ROOT.glob("Makefile"), *pages.ROOT.glob("*/*/Makefile")]
+    made += pages.ROOT.glob("asc_jax/*/*/Makefile")
+    targets = {name for path in made for name in re.findall(r"^(\w+):", path.read_text(), re.M)}
+    for path in pages.PAGES:
+        assert {*re.findall(r"`make ([a-z_]+)`", path.read_text("utf-8"))} <= targets, path
