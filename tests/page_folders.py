@@ -7,6 +7,7 @@ import shutil
 import evaluated_runs
 import numpy as np
 import soundfile
+import table1_data
 from commands import call
 from pages import ROOT
 from small_run import write_run
@@ -63,12 +64,12 @@ def sounds(folder, name, n=5, classes=("bird", "car")):
     return folder / name
 
 
-def table(path, recordings, **columns):
-    """A list of recordings with their labels, the first half of them by the first of two values."""
+def table(path, files, **columns):
+    """Write a list of recordings, their labels and, of each column, two values in turn."""
     rows = [
         [file.relative_to(path.parent).as_posix(), file.parent.name]
         + [values[number % 2] for values in columns.values()]
-        for number, file in enumerate(sorted(recordings.rglob("*.*")))
+        for number, file in enumerate(files)
     ]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["path", "label", *columns], *rows])
@@ -78,7 +79,8 @@ def data_page(folder):
     demo_data(folder)
     write_tau(folder / "TAU", percents=PERCENTS)
     write_evaluation(folder)
-    table(folder / "list.csv", sounds(folder, "recordings"), device=("phone", "recorder"))
+    files = sorted(sounds(folder, "recordings").rglob("*.wav"))
+    table(folder / "list.csv", files, device=("phone", "recorder"))
 
 
 def distillation_page(folder):
@@ -106,7 +108,8 @@ def export_page(folder):
 
     from asc_jax.pytorch.twin import make_twin
 
-    demo_run(folder)
+    demo_data(folder)
+    run(folder, "runs/demo", model__name="cp_mobile")  # which PyTorch has, too
     network = make_twin()
     torch.save(network.state_dict(), folder / "model.pt")
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
@@ -167,7 +170,8 @@ def table1_page(folder):
 
 
 def training_page(folder):
-    tau22(folder)
+    table1_data.write_data(folder / "TAU")  # two locations of each scene: one can be held out
+    done("prepare-data", "--tau_dir", "TAU", "--splits", "5,test", cwd=folder)
     for name in ("runs/x", "runs/a/seed0"):
         run(folder, name, data__dir="data/tau22", data__train_split="train_5pct")
 
@@ -176,6 +180,10 @@ def own_sounds(folder):
     """A copy of the example's folder, a list of its recordings, and a run on other sounds."""
     for path in (ROOT / "examples/own_sounds").iterdir():
         shutil.copy(path, folder)
+    places = [folder / "recordings" / name for name in ("bell", "drill", "fan", "pump")]
+    files = [place / f"{number:02}.flac" for place in places for number in range(10)]
+    columns = {"device": ("phone", "recorder"), "room": ("hall", "yard")}
+    table(folder / "recordings.csv", files, **columns)
     run(folder, "runs/other")
 
 
