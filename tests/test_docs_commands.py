@@ -13,7 +13,7 @@ import pages
 import pytest
 import shell
 import stand_in
-from page_folders import FOLDERS, IN_A_COPY, NETWORK
+from page_folders import EPOCHS, FOLDERS, IN_A_COPY, NETWORK
 from small import SMALL_FLAGS
 
 import asc_jax
@@ -25,7 +25,6 @@ from asc_jax.pytorch.parity import table as parity
 
 BY_DAY = ("README.md", "docs/commands.md", "docs/files.md")
 INSTALLERS = ("pip", "apt-get")  # what they install is there, or cannot be here
-EPOCHS = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
 NEEDS = {  # optional packages and programs
     "docs/export.md": ("torch", "onnxruntime"),
     "docs/quantisation.md": ("onnxruntime", "ai_edge_litert"),
@@ -33,9 +32,12 @@ NEEDS = {  # optional packages and programs
     "docs/performance.md": ("torch",),
 }
 PROGRAMS = {"examples/microcontroller/README.md": ("arm-none-eabi-gcc", "qemu-system-arm")}
-NUMBER = r"(?<![\w/.])\d(?:[\w,.]*\w)?"
-CLIP = rf"(?:{'|'.join(SCENES)})-[\w-]+\.wav"
-VALUE = re.compile(rf"{CLIP}|\b(?:{'|'.join(SCENES)})\b|{NUMBER}")
+# What may differ from a run to the next, and what it then looks like.
+VALUE = re.compile(
+    rf"(?P<clip>(?:{'|'.join(SCENES)})-[\w-]+\.wav)|(?P<scene>\b(?:{'|'.join(SCENES)})\b)"
+    r"|(?P<number>(?<![\w/.])\d(?:[\w,.]*\w)?)"
+)
+SHAPES = {"clip": r"[\w-]+\.wav", "scene": "[a-z_]+", "number": r"[\w,.]+"}
 
 
 def scaled(words):
@@ -65,10 +67,9 @@ def of_program(words):
 
 
 def of_config(words):
-    """The network of `tests/short.py`, unless a page's own has other attributes."""
-    if "my_config.py" in words:
-        return []
-    return [*SMALL_FLAGS, f"--config.model.name={NETWORK}"]
+    """A small front end, and the network of `tests/short.py` unless it is a page's own."""
+    own = "my_config.py" in words
+    return [*SMALL_FLAGS] if own else [*SMALL_FLAGS, f"--config.model.name={NETWORK}"]
 
 
 def without_installers(code):
@@ -79,18 +80,12 @@ def without_installers(code):
 
 def pattern_of(line):
     """A regular expression of lines of the same shape: values may differ, words may not."""
-    parts = re.split(f"({VALUE.pattern})", " ".join(line.split()))
-    patterns = [
-        re.escape(part).replace(r"\ ", " +")
-        if number % 2 == 0
-        else r"[\w.-]+\.wav"
-        if part.endswith(".wav")
-        else r"[a-z_]+"
-        if part in SCENES
-        else r"[\w,.]+"
-        for number, part in enumerate(parts)
-    ]
-    return " *" + "".join(patterns) + " *"
+    line, pattern, end = " ".join(line.split()), "", 0
+    for found in VALUE.finditer(line):
+        pattern += re.escape(line[end : found.start()]) + SHAPES[found.lastgroup]
+        end = found.end()
+    pattern += re.escape(line[end:])
+    return rf"\s*{pattern}\s*".replace(r"\ ", r"\s+")
 
 
 def check_shown(shown, output, folder):
