@@ -41,7 +41,7 @@ def of(path):
 
 
 def parts_of(text):
-    """Paragraphs `("", text)` and blocks `(language, code)`; four spaces make a `text` block.
+    """Yield paragraphs `("", text)` and blocks `(language, code)`; four spaces make a `text` block.
 
     Of these a blank line ends one, as between commands and what they print.
     """
@@ -60,17 +60,17 @@ def parts_of(text):
 
 
 def blocks_of(text):
-    """The code blocks of a page that may hold commands."""
+    """Return the code blocks of a page that may hold commands."""
     return [code for language, code in parts_of(text) if language in ("text", *SHELL)]
 
 
 def lines_of(code):
-    """The lines of a block, those that a backslash continues as one."""
+    """Return the lines of a block, those that a backslash continues as one."""
     return re.sub(r"\\\n\s*", "", code).splitlines()
 
 
 def commands_in(line):
-    """What a line has that starts one of this package's programs."""
+    """Yield what a line has that starts one of this package's programs."""
     for command in re.split(r"[|;&] ?(?=asc-jax )|&& ", line):
         start = re.search(r"(?:^|[\s\"/])((?:asc-jax|python) [^\s].*)", command)
         before = command[: start.start(1)] if start else "x x"
@@ -81,12 +81,12 @@ def commands_in(line):
 
 
 def inline_of(paragraph):
-    """The code that stands in a paragraph."""
+    """Return the code that stands in a paragraph."""
     return [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", paragraph)]
 
 
 def commands_of(text):
-    """Lines of a page that start one of this package's programs, and such words in its text."""
+    """Return what starts one of this package's programs, in blocks and in sentences, in order."""
     lines = []
     for language, content in parts_of(text):
         if not language:
@@ -97,20 +97,20 @@ def commands_of(text):
 
 
 def words_of(command):
-    """The words of a command, its comment left out."""
+    """Return the words of a command, its comment left out."""
     command = re.sub(r" +# .*", "", command)
     return shlex.split(command.replace("…", "ETC"))
 
 
 def is_template(command):
-    """A verb alone, which is a name, or a command with … or a word in capitals to fill in."""
+    """Return whether it is a verb alone, which is a name, or has … or a word to fill in."""
     program, *words = words_of(command)
     name = program == "asc-jax" and len(words) == 1 and not words[0].startswith("-")
     return name or any(word.rpartition("=")[2] in TO_FILL_IN for word in words)
 
 
 def reason_of(paragraph):
-    """Why what follows is not run; None where nothing says so.
+    """Return why what follows is not run; None where nothing says so.
 
     Raises:
       ValueError: a mark without a reason.
@@ -125,7 +125,7 @@ def reason_of(paragraph):
 
 
 def has_commands(language, code):
-    """Whether a block is one of commands and not of output or of a file's content."""
+    """Return whether a block is one of commands and not of output or of a file's content."""
     if language != "text":
         return language in SHELL
     first = re.sub(r"^(\w+=\S+ |\S*bin/)+", "", code.lstrip()).split()
@@ -133,7 +133,7 @@ def has_commands(language, code):
 
 
 def steps_of(text):
-    """The steps of a page in their order, those that are not run included."""
+    """Return the steps of a page in their order, those that are not run included."""
     steps, reason, before = [], None, None  # before: the number of the section's last block
     for language, content in parts_of(text):
         if not language:
