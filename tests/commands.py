@@ -103,8 +103,18 @@ def _as_before():
         for name in _config_modules():
             del sys.modules[name]
         sys.modules.update(configs)
+        for words in _words_of_campaigns():
+            words.clear()
         os.environ.clear()
         os.environ.update(environment)
+
+
+def _words_of_campaigns() -> list[list[str]]:
+    """The lists in which verbs that start runs keep what the command line says of their configs."""
+    names = [f"asc_jax.cli.{verb}" for verb in ("table1", "crossval", "distil")]
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    lists = ("OVERRIDES", "OF_SECOND", "OF_STUDENT", "OF_TEACHERS")
+    return [getattr(module, name) for module in modules for name in lists if hasattr(module, name)]
 
 
 def _config_modules() -> list[str]:

@@ -92,6 +92,15 @@ def test_more_runs_than_two_are_two_systems_by_their_configs(home):
     assert read_systems(words[:2], labels=["x", "y"])[0].label == "x"
 
 
+def test_systems_whose_runs_lie_in_one_folder_are_named_by_their_runs(tmp_path):
+    runs = [tmp_path / name for name in ("a0", "a1", "b0", "b1")]
+    for run in runs:
+        gamma, seed = float(run.name[0] == "a"), int(run.name[1])
+        evaluated_runs.write(run, 0.6, seed, loss__gamma=gamma)
+    systems = read_systems([*map(str, runs)])
+    assert [each.label for each in systems] == ["a0+a1", "b0+b1"]
+
+
 def test_one_seed_each_says_that_seed_variance_is_missing(home):
     systems = read_systems([str(home / name / "seed0") for name in SKILL])
     text = report.as_words(collect(systems, n_replicates=50), "txt")

@@ -3,24 +3,18 @@
 import ast
 import importlib
 import re
-import shlex
 import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
 import yaml
 from absl import flags
+from pages import DOCS, PAGES, README, ROOT, commands_of, of, words_of
 
 import asc_jax
 from asc_jax import cli
 from asc_jax.cli.config_flag import CONFIGS, flat, read_config
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
-PAGES = [README, *DOCS, *EXAMPLES]
 LINKED = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
 MAX_WORDS = 40
 MAX_LINES = 120
@@ -50,19 +44,6 @@ GLOSSARY = {
 }
 
 
-def of(path):
-    return path.relative_to(ROOT).as_posix()
-
-
-def blocks_of(text):
-    """The code blocks of a page: fenced ones, and those that four spaces set off."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    yield from (code for language, code in fenced if language in ("", "sh", "bash", "console"))
-    plain = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    for block in re.findall(r"(?:(?<=\n\n)|\A)((?:    .*\n(?:\n(?=    ))?)+)", plain):
-        yield re.sub(r"^    ", "", block, flags=re.MULTILINE)
-
-
 def prose_of(text):
     """The text of a page without code and without the targets of links."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
@@ -76,29 +57,6 @@ def sentences_of(text):
     """The sentences of a page; a cell of a table and a point of a list end one."""
     for paragraph in re.split(r"\n\s*\n|\n(?=[-*|#] ?)|\|", prose_of(text)):
         yield from re.split(r"(?<=[.:!?])\s+", " ".join(paragraph.split()))
-
-
-def commands_of(text):
-    """Lines of a page that start one of this package's programs, and such words in its text."""
-    code = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    inline = re.findall(r"`([^`]+)`", re.sub(r"(?<=\n\n)(?:    .*\n)+", "", code))
-    lines = [" ".join(words.split()) for words in inline]
-    for block in blocks_of(text):
-        lines += re.sub(r"\\\n\s*", "", block).splitlines()
-    for line in lines:
-        for command in re.split(r"[|;&] ?(?=asc-jax )|&& ", line):
-            start = re.search(r"(?:^|[\s\"/])((?:asc-jax|python) [^\s].*)", command)
-            before = command[: start.start(1)] if start else "x x"
-            allowed = (r"(\w+=\S+ )*(\S*bin/)?", r"(srun|gcloud) .*")
-            if start and any(re.fullmatch(pattern, before) for pattern in allowed):
-                odd = start[1].count('"') % 2  # the end of --command="…"
-                yield "".join(start[1].rsplit('"', 1)) if odd else start[1]
-
-
-def words_of(command):
-    """The words of a command, its comment left out."""
-    command = re.sub(r" +# .*", "", command)
-    return shlex.split(command.replace("…", "ETC"))
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +146,7 @@ def check_program(words, page):
 @pytest.mark.parametrize("page", PAGES, ids=of)
 def test_every_command_takes_the_flags_it_is_shown_with(page, flags_of):
     for command in commands_of(page.read_text("utf-8")):
-        program, *words = words_of(command)
+        program, *words = (word for word in words_of(command) if word != "ETC")
         if program == "python" and words[:2] == ["-m", "asc_jax"]:
             program, words = "asc-jax", words[2:]
         if program == "python" and words and words[0] in ("train.py", "eval.py"):

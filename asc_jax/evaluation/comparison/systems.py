@@ -43,7 +43,7 @@ def read_systems(
       words: paths.
       checkpoint: "last" or "best": whose evaluation is read.
       cluster: group column whose values are resampled; None: recordings or moments.
-      labels: names of the systems; none: their folders.
+      labels: names of the systems; none: their folders, or, where those are one, their runs.
 
     Raises:
       UserError: a run is not evaluated, the runs are not two systems or were tested on different
@@ -64,6 +64,8 @@ def read_systems(
         raise UserError(f"these runs are of {len(groups)} configs ({several}): {HOW_MANY}")
     folders = words if len(words) == 2 else [os.path.commonpath(group) for group in groups]
     names = list(labels) or _labels(folders)
+    if not labels and len({*names}) == 1:  # runs of both lie side by side in one folder
+        names = ["+".join(os.path.relpath(run, folders[0]) for run in group) for group in groups]
     if len({*names}) != 2 or not all(names):
         raise UserError(f"--labels={','.join(names)}: expected two different names")
     systems = []
