@@ -129,6 +129,14 @@ def test_wav_file_gets_the_classes_of_python(built, tmp_path, n_samples):
         assert max(shown, key=shown.get) == built.classes[row.argmax()]
 
 
+def test_make_without_a_library_says_what_is_missing(tools, tmp_path):
+    command = ["make", "-C", EXAMPLE, f"LIBRARY={tmp_path}/none", f"BUILD={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"no library with a front end in {tmp_path}/none: LIBRARY=" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_recording_is_converted_as_predict_cuts_it(built, tmp_path, monkeypatch, capsys):
     soundfile = pytest.importorskip("soundfile")
     noise = 0.1 * np.random.default_rng(3).standard_normal((44_100 * 5 // 2, 2))
