@@ -15,11 +15,13 @@ from asc_jax.cli import parity as cli
 from asc_jax.errors import UserError
 from asc_jax.pytorch.parity import front_end_stages, live, training_stages
 from asc_jax.pytorch.parity import table as parity
+from asc_jax.pytorch.twin import make_twin
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = (front_end_stages.mel_filterbank, front_end_stages.log_mel, training_stages.schedule)
 
 OF_THE_NETWORK = live.STAGES[6:9]
+FLAGS = ("live", "weights", "part")
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def run_main(monkeypatch, capsys):
 
     def run(stages, module=parity, **given):
         monkeypatch.setattr(module, "STAGES", stages)
-        values = types.SimpleNamespace(**{"live": None, "json": False} | given)
+        values = types.SimpleNamespace(**dict.fromkeys(FLAGS) | {"json": False} | given)
         monkeypatch.setattr(cli.flags, "FLAGS", values)
         status = 0
         try:
@@ -202,6 +204,36 @@ def test_live_agrees_with_pytorch_on_a_clip_of_ones_own(run_main, tmp_path, stag
     assert status == 0, out
     assert out.startswith("Reference: PyTorch ")
     assert out.endswith(f"verdict: all {n_rows} stages within tolerance\n")
+
+
+def test_weights_are_those_of_the_file_behind_any_prefix(run_main, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(3)
+    state_dict = make_twin().state_dict()
+    path = str(tmp_path / "model.pth")
+    torch.save({"model": {f"module.{k}": v for k, v in state_dict.items()}, "epoch": 3}, path)
+    found = live.weights_of(path)
+    assert found.keys() == state_dict.keys()
+    assert all(np.array_equal(found[name], tensor) for name, tensor in state_dict.items())
+    wav = write_wav(tmp_path / "clip.wav")
+    status, out = run_main((training_stages.schedule,), live, live=wav, weights=path)
+    assert status == 0
+    assert out.splitlines()[0].startswith("Reference: PyTorch ")
+    assert f"{wav}, weights of {path}. Ours" in out
+    reference = live.live_reference(np.zeros((1, 44_100), np.float32), {}.get, found)
+    assert all(reference(name) is found for name in live.WEIGHTS)
+
+
+def test_weights_of_another_network_and_flags_without_theirs_are_refused(run_main, tmp_path):
+    torch = pytest.importorskip("torch")
+    path = str(tmp_path / "small.pt")
+    torch.save(make_twin(width=8).state_dict(), path)
+    with pytest.raises(UserError, match=r"small\.pt: a network of width 8, .*; expected the"):
+        live.weights_of(path)
+    with pytest.raises(UserError, match="--weights goes with --live"):
+        run_main(QUICK, weights=path)
+    with pytest.raises(UserError, match="--part goes with --weights"):
+        run_main(QUICK, part="student")
 
 
 def test_live_names_the_row_of_a_fault(run_main, tmp_path):

@@ -4,6 +4,7 @@ import functools
 import importlib
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import wave
@@ -126,6 +127,35 @@ def test_wav_file_gets_the_classes_of_python(built, tmp_path, n_samples):
         for name, percent in shown.items():
             assert percent == pytest.approx(expected[name], abs=0.1)
         assert max(shown, key=shown.get) == built.classes[row.argmax()]
+
+
+def test_make_without_a_library_says_what_is_missing(tools, tmp_path):
+    command = ["make", "-C", EXAMPLE, f"LIBRARY={tmp_path}/none", f"BUILD={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"no library with a front end in {tmp_path}/none: LIBRARY=" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recording_is_converted_as_predict_cuts_it(built, tmp_path, monkeypatch, capsys):
+    soundfile = pytest.importorskip("soundfile")
+    noise = 0.1 * np.random.default_rng(3).standard_normal((44_100 * 5 // 2, 2))
+    soundfile.write(tmp_path / "x.flac", noise, 44_100)
+    main = runpy.run_path(str(EXAMPLE / "clips.py"))["main"]
+    flags = ["--workdir", built.library.parent / "run", "--out", tmp_path / "out", "--recording"]
+    monkeypatch.setattr("sys.argv", ["clips.py", *map(str, flags), str(tmp_path / "x.flac")])
+    main()
+    assert "3 clips of 1 s" in capsys.readouterr().out
+    written, rate = soundfile.read(tmp_path / "out" / "clips.wav", dtype="float32")
+    assert (rate, written.shape) == (32_000, (96_000,))
+    mono = noise.mean(1)
+    parts = [mono[:44_100], mono[44_100:88_200], mono[-44_100:]]
+    expected = features.resample(np.stack(parts).astype(np.float32), 44_100, 32_000).ravel()
+    np.testing.assert_allclose(written, expected, atol=5e-5)
+    monkeypatch.setattr("sys.argv", ["clips.py", *map(str, flags), str(tmp_path / "no.flac")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert re.search(r"error: .*no\.flac", capsys.readouterr().err)
 
 
 def test_library_in_float_gives_the_probabilities_of_predict(built, tmp_path):

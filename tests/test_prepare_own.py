@@ -418,6 +418,9 @@ def test_files_beside_the_classes(sounds, tmp_path):
     write(sounds / "stray.wav")
     message = refused(prepare(tmp_path, "folders", sounds, "--overwrite"))
     assert f"1 recordings lie directly in {sounds}, expected each in the folder of" in message
+    message = refused(prepare(tmp_path, "folders", sounds / "cat", "--overwrite"))
+    assert "5 recordings lie directly in" in message
+    assert message.endswith(f"perhaps {sounds}\n")
 
 
 def test_second_build_has_nothing_to_do_or_says_what_differs(sounds, tmp_path):

@@ -13,6 +13,7 @@ from asc_jax.data.synthetic.mixtures import MIX_DB, Segment, render
 from asc_jax.data.synthetic.scenes import write_dataset
 from asc_jax.data.synthetic.signals import N_SAMPLES
 from asc_jax.data.synthetic.sources import SOURCES
+from asc_jax.data.tau.folder import EVALUATION_FOLDER, read_recordings
 from asc_jax.data.tau.taxonomy import CITIES, DEVICE_GROUPS, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
 
@@ -26,7 +27,9 @@ NAME = re.compile(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("synthetic") / "tau"
-    return write_dataset(out_dir, n_train_segments=N_TRAIN, n_test_segments=N_TEST)
+    return write_dataset(
+        out_dir, n_train_segments=N_TRAIN, n_test_segments=N_TEST, n_evaluation_segments=1
+    )
 
 
 def read(path):
@@ -162,3 +165,23 @@ def band_levels(folder, filenames):
 def test_impossible_sizes_are_refused(wrong, tmp_path):
     with pytest.raises(UserError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         write_dataset(tmp_path, **wrong)
+
+
+def test_evaluation_set_is_beside_the_folder_and_tells_nothing(folder):
+    (clips,) = read_recordings(folder, ["evaluation"]).values()
+    assert len(clips) == 10 * len(SCENES)
+    assert {clip.path.parent for clip in clips} == {folder.parent / EVALUATION_FOLDER / "audio"}
+    assert {clip.filename for clip in clips} == {f"audio/{i}.wav" for i in range(len(clips))}
+    assert {clip.label for clip in clips} == {-1}
+    sounds = {path.read_bytes() for path in (folder / "audio").iterdir()}
+    assert not sounds & {clip.path.read_bytes() for clip in clips}
+    first, second = (soundfile.read(clip.path)[0] for clip in clips[:2])
+    assert not np.array_equal(first, second)
+
+
+def test_missing_evaluation_set_says_where_it_is_expected(folder, tmp_path):
+    alone = tmp_path / "tau"
+    alone.symlink_to(folder)
+    expected = f"'evaluation': unpack the evaluation set as {tmp_path / EVALUATION_FOLDER}, with"
+    with pytest.raises(UserError, match=expected):
+        read_recordings(alone, ["evaluation"])

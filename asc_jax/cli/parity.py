@@ -1,16 +1,19 @@
 """Compare this package with PyTorch, stage by stage.
 
-usage: asc-jax parity [--live PATH] [--json]
+usage: asc-jax parity [--live PATH [--weights FILE [--part NAME]]] [--json]
 
 Compares with reference arrays that come with the package, which takes minutes. --live compares
 with the PyTorch that is installed, on clips of yours: one second, mono, 44.1 kHz; that needs
 pip install 'asc_jax[interop]'. It computes the front end by torchaudio where that is installed,
 otherwise by this package's own version in plain PyTorch; masks, MixStyle and the 20 steps are not
-compared then. docs/parity.md explains the stages.
+compared then. --weights computes logits, statistics, gradients and the step of AdamW with the
+weights of a PyTorch file, as convert --from_torch reads it, of the baseline's network.
+docs/parity.md explains the stages.
 
 examples:
   asc-jax parity
   asc-jax parity --live clip.wav
+  asc-jax parity --live clips --weights model.ckpt
 
 exit status: 0 every stage within its tolerance, 1 some not (the last line names them), 2 wrong
 input
@@ -41,25 +44,41 @@ NUMBERS = {"values", "absolute", "relative", "gap"}  # columns to the right
 def define_flags() -> None:
     flags.DEFINE_boolean("json", False, "Print one JSON object instead of the table")
     flags.DEFINE_string("live", None, "Wav file, or folder of them, to compare with PyTorch on")
+    flags.DEFINE_string(
+        "weights", None, "PyTorch file whose weights --live takes (default: golden ones)"
+    )
+    flags.DEFINE_string("part", None, "Network to take of several in the file of --weights")
 
 
 def main(argv: Sequence[str]) -> None:
     """Print the table or the JSON object; end the process with 1 if a stage is out."""
     reject_words(argv[1:])
-    if not show(live_path=flags.FLAGS.live, json_only=flags.FLAGS.json):
+    options = flags.FLAGS
+    if options.weights is not None and options.live is None:
+        raise UserError("--weights goes with --live: a wav file of one second, or a folder of them")
+    if options.part is not None and options.weights is None:
+        raise UserError("--part goes with --weights")
+    given = {"weights": options.weights, "part": options.part}
+    if not show(live_path=options.live, json_only=options.json, **given):
         sys.exit(1)
 
 
-def show(*, live_path: str | None, json_only: bool, devices=None) -> bool:
-    """Run every stage and print; return True if all are within their tolerances."""
+def show(*, live_path, json_only: bool, devices=None, weights=None, part=None) -> bool:
+    """Run every stage and print; return True if all are within their tolerances.
+
+    live_path: file or folder of clips, or None. weights, part: PyTorch file and the network in it.
+    """
     devices = devices or parity.default_devices()
     golden = parity.golden_reference(GOLDEN)
     if live_path is None:
         source, rows = "golden arrays of PyTorch 2.9.1", parity.run(golden, devices=devices)
     else:
         waveform, clips = read_clips(live_path)
-        source = f"{live.versions()}, {clips}"
-        rows = parity.run(live.live_reference(waveform, golden), live.STAGES, devices)
+        source, state_dict = f"{live.versions()}, {clips}", None
+        if weights is not None:
+            source, state_dict = f"{source}, weights of {weights}", live.weights_of(weights, part)
+        reference = live.live_reference(waveform, golden, state_dict)
+        rows = parity.run(reference, live.STAGES, devices)
     kinds = [f"{device.platform} ({device.device_kind})" for device in devices]
     print((as_json if json_only else as_text)(rows, source, kinds))
     return all(row.within for row in rows)

@@ -3,10 +3,13 @@
 usage: asc-jax synthesize --out_dir DIR [options]
 
 The scenes let one try every other command without a download. With the defaults they take 620 MB.
+Intervals need two test segments or more. --n_evaluation_segments also writes an evaluation set,
+without labels, beside DIR, as asc-jax submission --practice needs it.
 
 examples:
   asc-jax synthesize --out_dir data/demo/scenes
   asc-jax synthesize --out_dir data/tiny/scenes --n_train_segments 1 --n_test_segments 1
+  asc-jax synthesize --out_dir data/practice/scenes --n_evaluation_segments 1
 
 exit status: 0 written, 2 wrong input
 """
@@ -25,6 +28,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed; equal seeds and sizes give equal bytes")
     flags.DEFINE_integer("n_train_segments", 20, "Training segments of each scene, 10 clips each")
     flags.DEFINE_integer("n_test_segments", 3, "Test segments of each scene, 90 clips each")
+    flags.DEFINE_integer(
+        "n_evaluation_segments",
+        0,
+        "Segments of each scene of the evaluation set, 10 clips each; 0: there is none",
+    )
     flags.DEFINE_integer("n_workers", None, "Threads (default: one a core)")
 
 
@@ -34,14 +42,15 @@ def main(argv: Sequence[str]) -> None:
     options = flags.FLAGS
     if options.out_dir is None:
         raise UserError("which folder? For example: asc-jax synthesize --out_dir data/demo/scenes")
-    from asc_jax.data.synthetic.scenes import write_dataset  # needs the extra "data"
+    from asc_jax.data.synthetic import scenes  # needs the extra "data"
 
     try:
-        out_dir = write_dataset(
+        out_dir = scenes.write_dataset(
             options.out_dir,
             seed=options.seed,
             n_train_segments=options.n_train_segments,
             n_test_segments=options.n_test_segments,
+            n_evaluation_segments=options.n_evaluation_segments,
             n_workers=options.n_workers,
         )
     except OSError as error:
@@ -50,6 +59,8 @@ def main(argv: Sequence[str]) -> None:
             "another --out_dir"
         ) from error
     print(f"{out_dir}: synthetic scenes, written")
+    if options.n_evaluation_segments:
+        print(f"{out_dir.absolute().parent / scenes.EVALUATION_FOLDER}: an evaluation set, written")
 
 
 if __name__ == "__main__":

@@ -59,12 +59,14 @@ def run_from_torch(
     file = read(path)
     chosen = parts.choose(file, part)
     network = file.arrays(chosen.names)
-    variables, rounding = _to_float32(weights.from_torch(network))
+    with _naming(path):
+        variables, rounding = _to_float32(weights.from_torch(network))
     config = config or _base_config()
     near = front_end.nearest(front_end.front_ends(file.tensors), chosen.prefix)
     near = {place: file.arrays(names) for place, names in near.items()}
     constants = front_end.choose(near, chosen.prefix, config.features, overrides)
-    config, sources = infer(network, constants, file.hyper_parameters, config, overrides)
+    with _naming(path):
+        config, sources = infer(network, constants, file.hyper_parameters, config, overrides)
     if name is None and "features.hop_length" not in sources:
         raise UserError(
             f"{path} does not contain its hop_length: pass --config base.py for the baseline's "
@@ -137,6 +139,16 @@ def _base_config():
     from configs import base
 
     return base.get_config()
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        first, *others = error.args
+        raise UserError(f"{path}: {first}", *others) from error
 
 
 @contextlib.contextmanager

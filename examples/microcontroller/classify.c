@@ -57,7 +57,7 @@ static long find_samples(FILE *file, const char *name)
     uint8_t head[12], format[16] = {0};
 
     if (fread(head, 1, 12, file) != 12 || memcmp(head, "RIFF", 4) || memcmp(head + 8, "WAVE", 4)) {
-        fprintf(stderr, "error: %s is no wav file\n", name);
+        fprintf(stderr, "error: %s is no wav file: convert it, as by clips.py --recording\n", name);
         return -1;
     }
     while (fread(head, 1, 8, file) == 8) {

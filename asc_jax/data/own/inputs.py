@@ -108,6 +108,12 @@ def read_folders(root: str | os.PathLike, names: Names, problems: Problems) -> I
         else:
             label = composed(relative.parts[0])
             stretches.append(_named(Stretch(path, relative.as_posix(), label), names, problems))
+    if found and not stretches and not n_hidden:
+        raise UserError(
+            f"{len(found):,} recordings lie directly in {root}, and none in a folder of its class: "
+            f"--input_dir names the folder that holds a folder for each class, perhaps "
+            f"{root.absolute().parent}"
+        )
     if n_hidden:
         notes.append(f"{n_hidden:,} recordings in hidden folders are not looked at")
     classes = {stretch.label for stretch in stretches}

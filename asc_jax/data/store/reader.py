@@ -19,7 +19,8 @@ from asc_jax.machine.optional_packages import require, require_tensorflow
 HOW_TO_BUILD = (
     "build one with `asc-jax prepare-data --tau_dir DIR --data_dir "
     "{data_dir}` (add --download if DIR does not hold TAU 2022 yet), of recordings of your own "
-    "with `--layout folders --input_dir DIR`, or try `make demo`, which makes up scenes of its own"
+    "with `--layout folders --input_dir DIR`, or try `make demo`, which synthesises scenes. "
+    "One that lies elsewhere is named by --config.data.dir or --data_dir"
 )
 
 

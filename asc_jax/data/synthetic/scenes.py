@@ -2,7 +2,8 @@
 
 For the demo, the tests and anyone without the 30.5 GB of recordings. Nothing here is
 recorded, so an accuracy on it says nothing about real scenes. The test split has locations
-and devices of its own: a network must generalise to both, as in the challenge.
+and devices of its own: a network must generalise to both, as in the challenge. An evaluation set
+without labels can be written beside the folder, as the challenge's is unpacked.
 
 docs/results.md gives the accuracy of the demo (configs/demo.py) on the test split, by group of
 devices.
@@ -29,6 +30,7 @@ import soundfile
 from asc_jax.data.synthetic.devices import record
 from asc_jax.data.synthetic.mixtures import MICROPHONE, Segment, render
 from asc_jax.data.synthetic.signals import SAMPLE_RATE, SEGMENT_S
+from asc_jax.data.tau.folder import EVALUATION_FOLDER
 from asc_jax.data.tau.taxonomy import CITIES, DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
 
@@ -55,6 +57,7 @@ def write_dataset(
     seed: int = 0,
     n_train_segments: int = 20,
     n_test_segments: int = 3,
+    n_evaluation_segments: int = 0,
     n_workers: int | None = None,
 ) -> Path:
     """Write one-second clips and their lists; `meta.csv` comes last, so it marks the end.
@@ -67,6 +70,8 @@ def write_dataset(
         10, 25 and 50 % of every scene's segments, at least one.
       n_test_segments: the same for the test split. Each is recorded by all nine devices (90
         clips), so that devices are compared on the same sounds.
+      n_evaluation_segments: the same for the evaluation set, at least 0. Each is recorded by one
+        device (10 clips); names and order tell nothing. 0: there is none.
       n_workers: threads; None: one per CPU.
 
     Returns:
@@ -75,10 +80,11 @@ def write_dataset(
     Raises:
       UserError: a size or the seed is too small.
     """
-    if seed < 0 or min(n_train_segments, n_test_segments) < 1:
+    if min(seed, n_evaluation_segments) < 0 or min(n_train_segments, n_test_segments) < 1:
         raise UserError(
-            f"seed={seed}, n_train_segments={n_train_segments} and n_test_segments="
-            f"{n_test_segments}: expected a seed of at least 0 and sizes of at least 1"
+            f"seed={seed}, n_train_segments={n_train_segments}, n_test_segments={n_test_segments} "
+            f"and n_evaluation_segments={n_evaluation_segments}: expected a seed of at least 0, "
+            "and sizes of at least 1, of the evaluation set at least 0"
         )
     out_dir = Path(out_dir)
     train = _plan_train(seed, n_train_segments)
@@ -89,6 +95,10 @@ def write_dataset(
         by_segment.setdefault(recording.segment, []).append(recording.device)
     with ThreadPoolExecutor(n_workers or os.cpu_count()) as pool:
         list(pool.map(lambda item: _write_segment(out_dir, seed, *item), by_segment.items()))
+        if n_evaluation_segments:
+            first = n_train_segments + n_test_segments
+            plan = _plan_evaluation(seed, first, n_evaluation_segments)
+            _write_evaluation(out_dir.absolute().parent / EVALUATION_FOLDER, seed, plan, pool)
     _write_lists(out_dir, train, test, n_train_segments)
     return out_dir
 
@@ -134,6 +144,19 @@ def _plan_test(seed: int, first: int, n_segments: int) -> list[DeviceRecording]:
     ]
 
 
+def _plan_evaluation(seed: int, first: int, n_segments: int) -> list[DeviceRecording]:
+    """Return the evaluation set: every segment by one device; the devices take turns."""
+    return [
+        DeviceRecording(
+            _locate(seed, scene, first, rank, n_segments),
+            DEVICES[(rank + scene_id) % len(DEVICES)],
+            rank,
+        )
+        for scene_id, scene in enumerate(SCENES)
+        for rank in range(n_segments)
+    ]
+
+
 def _filename(segment: Segment, cut: int, device: str) -> str:
     """Return the name of a clip as the data set has it, with the folder."""
     fields = (segment.scene, segment.city, segment.location, segment.number, cut, device)
@@ -144,11 +167,36 @@ def _write_segment(out_dir: Path, seed: int, segment: Segment, devices: Sequence
     """Render a segment once and write each device's ten clips of it."""
     spectrum = render(segment, seed)
     for device in devices:
-        own = np.random.default_rng((seed, MICROPHONE, segment.number, DEVICES.index(device)))
-        waveform = record(spectrum, device, own)
-        for cut, clip in enumerate(waveform.reshape(SEGMENT_S, SAMPLE_RATE)):
-            path = out_dir / _filename(segment, cut, device)
-            soundfile.write(path, clip, SAMPLE_RATE, subtype="PCM_24")
+        names = [out_dir / _filename(segment, cut, device) for cut in range(SEGMENT_S)]
+        _write_clips(names, spectrum, seed, segment, device)
+
+
+def _write_clips(
+    paths: Sequence[Path], spectrum: np.ndarray, seed: int, segment: Segment, device: str
+) -> None:
+    """Write the ten clips of a segment as a device records it."""
+    own = np.random.default_rng((seed, MICROPHONE, segment.number, DEVICES.index(device)))
+    waveform = record(spectrum, device, own)
+    for path, clip in zip(paths, waveform.reshape(SEGMENT_S, SAMPLE_RATE), strict=True):
+        soundfile.write(path, clip, SAMPLE_RATE, subtype="PCM_24")
+
+
+def _write_evaluation(
+    folder: Path, seed: int, plan: Sequence[DeviceRecording], pool: ThreadPoolExecutor
+) -> None:
+    """Write the clips under numbers in random order, and their list."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng((seed, len(plan))).permutation(len(plan) * SEGMENT_S)
+    names = [f"audio/{number}.wav" for number in order]
+
+    def write(item):
+        i, (segment, device, _) = item
+        paths = [folder / name for name in names[i * SEGMENT_S : (i + 1) * SEGMENT_S]]
+        _write_clips(paths, render(segment, seed), seed, segment, device)
+
+    list(pool.map(write, enumerate(plan)))
+    rows = [(f"audio/{number}.wav",) for number in range(len(names))]
+    _write_csv(folder / "evaluation_setup" / "fold1_test.csv", rows, 1)
 
 
 def _rows(recordings: Iterable[DeviceRecording]) -> list[tuple[str, str, str, str]]:

@@ -109,8 +109,12 @@ def read_recordings(
     lists = find_lists(tau_dir)
     for split in splits or ():
         if split not in lists:
+            hint = ""
+            if split == "evaluation":
+                folder = tau_dir.absolute().parent / EVALUATION_FOLDER
+                hint = f": unpack the evaluation set as {folder}, with audio/ and evaluation_setup/"
             raise UserError(
-                f"{tau_dir} has no list for the split {split!r}; it has {', '.join(lists)}"
+                f"{tau_dir} has no list for the split {split!r}{hint}; it has {', '.join(lists)}"
             )
     meta = _read_meta(tau_dir / "meta.csv", tau_dir)
     recordings, problems, sizes = {}, [], {}

@@ -1,7 +1,7 @@
 """Compute the parity table's reference by the PyTorch that is installed, on clips of the user.
 
 Arrays come under the golden files' names, so that the same stages run on them. The weights are
-the golden ones; everything computed from them is PyTorch's.
+the golden ones, or those of a state dict; everything computed from them is PyTorch's.
 """
 
 import functools
@@ -11,7 +11,10 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from asc_jax.errors import UserError
 from asc_jax.machine.optional_packages import require
+from asc_jax.pytorch import parts, weights
+from asc_jax.pytorch.files import read as read_file
 from asc_jax.pytorch.parity import front_end_stages, training_stages
 from asc_jax.pytorch.parity.checks import Reference
 from asc_jax.pytorch.parity.front_end_stages import HOPS
@@ -20,6 +23,7 @@ from asc_jax.pytorch.parity.training_stages import PEAK_LR, WARMUP_STEPS, WEIGHT
 from asc_jax.pytorch.twin import make_twin
 
 N_CLASSES = 10
+WEIGHTS = ("c_state_calib", "c_state3", "c_init_state")  # of evaluation, training and gradients
 
 
 def versions() -> str:
@@ -30,13 +34,17 @@ def versions() -> str:
     return f"PyTorch {torch.__version__}, torchaudio {audio.__version__}"
 
 
-def live_reference(waveform: np.ndarray, golden: Reference) -> Reference:
+def live_reference(
+    waveform: np.ndarray, golden: Reference, state_dict: Mapping[str, np.ndarray] | None = None
+) -> Reference:
     """Return reference arrays computed here.
 
     Args:
       waveform: `[b, 44100]` float32 in [-1, 1).
       golden: the golden arrays, for weights, logits of which losses are computed, and the steps
         at which learning rates are compared.
+      state_dict: weights in place of the golden ones, of the baseline's network, as
+        `weights_of` returns them.
 
     Returns:
       File name → arrays, as `table.golden_reference` returns them.
@@ -54,12 +62,50 @@ def live_reference(waveform: np.ndarray, golden: Reference) -> Reference:
         "g_trajectory": _first_batch,
         "g_grads_step0_64": _gradients,
     }
+    if state_dict is not None:
+        makers |= dict.fromkeys(WEIGHTS, lambda read: state_dict)
 
     @functools.cache
     def read(name: str):
         return makers[name](read) if name in makers else golden(name)
 
     return read
+
+
+def weights_of(path: str, part: str | None = None) -> dict[str, np.ndarray]:
+    """Read the weights of a PyTorch file that the table's stages can compute with.
+
+    Args:
+      path: as `asc-jax convert --from_torch` takes it.
+      part: network to take, of a file that holds several.
+
+    Returns:
+      Name of the baseline's network → float32 array, counters of batches as they are or 0.
+
+    Raises:
+      UserError: PyTorch is not installed, the file cannot be read, or its network is not the
+        baseline's in every size.
+    """
+    require("torch")
+    file = read_file(path)
+    found = file.arrays(parts.choose(file, part).names)
+    expected = make_twin().state_dict()
+    try:
+        sizes = weights.infer_config(found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    plain = weights.plain_names(found)
+    if {name: tuple(tensor.shape) for name, tensor in expected.items() if tensor.shape} != {
+        name: array.shape for name, array in plain.items() if array.shape
+    }:
+        raise UserError(
+            f"{path}: a network of {', '.join(f'{k} {v}' for k, v in sizes.items())}; expected the "
+            "baseline's, width 32 with 10 classes, which the table's stages compute"
+        )
+    return {
+        name: np.asarray(plain.get(name, 0), np.float32 if tensor.shape else np.int64)
+        for name, tensor in expected.items()
+    }
 
 
 def log_mel_float64(reference: Reference):
