@@ -15,7 +15,7 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import open_run
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import version
-from asc_jax.machine.files import writing_to
+from asc_jax.machine.files import require_folder, writing_to
 from asc_jax.models import from_config, precision
 from asc_jax.models.cp_mobile import STRIDES
 from asc_jax.pytorch import front_end, parts, weights
@@ -122,6 +122,10 @@ def run_to_torch(
     """
     if pathlib.Path(path).exists():
         raise UserError(f"{path} is already there: choose another name")
+    try:
+        require_folder(pathlib.Path(path).parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     run = open_run(workdir, checkpoint=checkpoint)
     before = run.extra.get("batch_counters", {})
     attributes = from_config.attributes(run.experiment.config)
