@@ -104,6 +104,7 @@ def run_to_torch(
     *,
     checkpoint: str = "last",
     dtype: str = "float32",
+    as_trained: bool = False,
 ) -> list[str]:
     """Write a run's state dict for the PyTorch network's own `load_state_dict(…, strict=True)`.
 
@@ -112,6 +113,8 @@ def run_to_torch(
       path: file to write; must not be there.
       checkpoint: "last" or "best".
       dtype: "float32" or "float16".
+      as_trained: write the form that was trained, such as a network with its branches, where
+        another one is deployed.
 
     Returns:
       Lines to print.
@@ -126,7 +129,7 @@ def run_to_torch(
         require_folder(pathlib.Path(path).parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    run = open_run(workdir, checkpoint=checkpoint)
+    run = open_run(workdir, checkpoint=checkpoint, as_trained=as_trained)
     before = run.extra.get("batch_counters", {})
     attributes = from_config.attributes(run.experiment.config)
     names = weights.counter_names(run.variables, attributes)
