@@ -134,8 +134,13 @@ class Browser:
             else:
                 return answer["result"]
 
-    def open(self, path: str | os.PathLike, *, width: int, height: int = 900) -> "Page":
-        """Open a file in a window of this size, in CSS pixels, and wait until it has loaded."""
+    def open(
+        self, path: str | os.PathLike, *, width: int, height: int = 900, dark: bool = False
+    ) -> "Page":
+        """Open a file in a window of this size, in CSS pixels, and wait until it has loaded.
+
+        dark: for a person who has asked for light words on dark ground.
+        """
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         page = Page(self, attached["sessionId"])
@@ -143,6 +148,8 @@ class Browser:
             page.call(f"{domain}.enable")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         page.call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        page.call("Emulation.setEmulatedMedia", features=[scheme])
         page.call("Page.navigate", url=pathlib.Path(path).absolute().as_uri())
         page.wait_for("Page.loadEventFired")
         return page
@@ -199,6 +206,12 @@ class Page:
     def pale_words(self) -> list[str]:
         """Words too pale to read for many."""
         return self.evaluate(PALE_WORDS)
+
+    def ground(self) -> list[int]:
+        """Red, green and blue behind the page."""
+        return self.evaluate(
+            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+        )
 
     def spoken(self) -> list[tuple[str, str]]:
         """`(role, name)` of all that a screen reader meets, in order."""

@@ -189,8 +189,11 @@ def test_run_is_not_overwritten_nor_is_a_file(tmp_path, tensors):
     (tmp_path / "x" / "config.json").write_text("{}")
     message = refused("--from_torch=m.pt", "--workdir=x", *BASE, cwd=tmp_path)
     assert "x already holds a run (config.json): choose another --workdir" in message
-    message = refused("--to_torch=m.pt", "--workdir=x", cwd=tmp_path)
-    assert "m.pt is already there: choose another name" in message
+    for name in ("m.pt", "x"):
+        message = refused(f"--to_torch={name}", "--workdir=no run", cwd=tmp_path)
+        assert f"{name} is already there: choose another name" in message
+    message = refused("--to_torch=m.pt/a/b.pt", "--workdir=no run", cwd=tmp_path)
+    assert "cannot write m.pt/a/b.pt: Not a directory" in message
 
 
 @pytest.mark.parametrize(

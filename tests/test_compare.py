@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from commands import call
+from test_figures import write_log
 
 from asc_jax.errors import UserError
 from asc_jax.evaluation.campaign import bootstrap
@@ -30,6 +31,8 @@ def home(tmp_path_factory):
             evaluated_runs.write(
                 home / name / f"seed{seed}", skill, seed, config=f"{name}.py", loss__gamma=gamma
             )
+    for seed in (0, 1):
+        write_log(home / "new" / f"seed{seed}" / "metrics.jsonl", kind="validation")
     return home
 
 
@@ -189,11 +192,25 @@ def test_index_lists_runs_by_their_test_clips_and_links_their_pages(home):
         index.collect(home / "nowhere")
 
 
-@pytest.mark.parametrize("width", [400, 1200])
-def test_pages_are_whole_and_legible_in_a_browser(browser, home, compared, width, tmp_path):
+def test_learning_curves_are_of_every_run_with_a_log(home, compared, tmp_path):
+    curves = {(run["system"], run["seed"]): run["curves"] for run in compared["runs"]}
+    assert curves["old", 0] == {}
+    assert curves["new", 1] == {
+        "train": [[epoch, 0.1 * epoch] for epoch in (1, 2, 3, 4)],
+        "validation": [[epoch, 0.1] for epoch in (1, 2, 3, 4)],
+    }
+    page = report.as_words(compared, "html")
+    assert "new, seed 1: training 10.00 to 40.00 at epoch 4, validation 10.00 to 10.00" in page
+    systems = read_systems([str(home / "old" / f"seed{seed}") for seed in (0, 1)])
+    assert "Learning curves" not in report.as_words(collect(systems, n_replicates=50), "html")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (400, True), (1200, False)])
+def test_pages_are_whole_and_legible_in_a_browser(browser, home, compared, width, dark, tmp_path):
     make_index(home)
     for path in (report.write(compared, tmp_path)[-1], index.write(home)[0]):
-        page = browser.open(path, width=width)
+        page = browser.open(path, width=width, dark=dark)
+        assert (max(page.ground()) < 40) is dark
         assert page.errors() == []
         assert page.cut_off() == []
         assert page.pale_words() == []

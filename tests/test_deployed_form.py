@@ -162,6 +162,20 @@ def test_pytorch_network_of_a_run_is_the_fused_one_and_agrees(home, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.variables, run.variables)
 
 
+def test_branches_survive_a_way_through_pytorch(home, tmp_path):
+    torch = pytest.importorskip("torch")
+    workdir, config, variables = home
+    torch_runs.run_to_torch(workdir, tmp_path / "out.pt", as_trained=True)
+    make_twin(width=8, depthwise="branches").load_state_dict(
+        torch.load(tmp_path / "out.pt", weights_only=True), strict=True
+    )
+    options = {"name": "small.py", "config": small_config()}  # the tensors tell of the branches
+    torch_runs.run_from_torch(tmp_path / "out.pt", tmp_path / "again", **options)
+    again = evaluate.open_run(tmp_path / "again", as_trained=True)
+    assert again.experiment.config.model.depthwise == "branches"
+    jax.tree.map(np.testing.assert_array_equal, again.variables, variables)
+
+
 @pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())

@@ -17,6 +17,7 @@ from asc_jax.training.workdir import run_config
 
 N = 20
 DECAY = 0.75
+BEST = {"test_clips": small_clips(8, seed=1), "eval_every_epochs": 1, "keep_best": True}
 
 
 def make(**overrides):
@@ -38,7 +39,7 @@ def whole(tmp_path_factory):
     jax.config.update("jax_disable_most_optimizations", True)
     workdir = tmp_path_factory.mktemp("whole")
     run_config.save(workdir, "tiny.py", parts.config)
-    yield parts, workdir, fit(parts, workdir, small_clips(N))
+    yield parts, workdir, fit(parts, workdir, small_clips(N), **BEST)
     jax.config.update("jax_disable_most_optimizations", before)
 
 
@@ -67,8 +68,12 @@ def test_what_is_evaluated_is_the_average(whole):
 def test_resumed_run_has_the_same_bits(whole, tmp_path):
     parts, workdir, trained = whole
     with pytest.raises(Interrupted):
-        fit(parts, tmp_path, Stopping(small_clips(N), at=5))
-    assert_same_end(fit(parts, tmp_path, small_clips(N)), tmp_path, (workdir, trained))
+        fit(parts, tmp_path, Stopping(small_clips(N), at=5), **BEST)
+    assert_same_end(fit(parts, tmp_path, small_clips(N), **BEST), tmp_path, (workdir, trained))
+    run_config.save(tmp_path, "tiny.py", parts.config)
+    ours, theirs = (evaluate.open_run(each, checkpoint="best") for each in (tmp_path, workdir))
+    jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
+    assert (tmp_path / "best.json").read_text() == (workdir / "best.json").read_text()
 
 
 def test_rate_follows_the_epochs_of_the_run(whole):

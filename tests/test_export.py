@@ -16,6 +16,8 @@ from asc_jax.export import c_header, check
 from asc_jax.export.run import KINDS, deploy, export_run, write
 from asc_jax.machine import files
 from asc_jax.operations.graph import ARTEFACTS, INPUT, Operation, compute
+from asc_jax.quantisation.c_float import export_float32
+from asc_jax.quantisation.run import export_int8
 
 INT8_TOLERANCE = 0.05  # of the range of the logits; measured: 0.017
 FILES = {
@@ -129,6 +131,22 @@ def test_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatc
         write({one: b"1", two: b"2"})
     assert names_in(tmp_path) == ["one.onnx", "two.onnx"]
     assert one.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("where", ["file", "file/x/y"])
+def test_folder_that_cannot_be_written_is_named_before_the_run_is_opened(tmp_path, where):
+    (tmp_path / "file").touch()
+    for export in (
+        lambda out: export_run("no run", "onnx", out_dir=out),
+        lambda out: export_int8("no run", None, out_dir=out),
+        lambda out: export_float32("no run", out_dir=out),
+    ):
+        expected = f"^cannot write to {tmp_path / where}: Not a directory; choose another --out$"
+        with pytest.raises(UserError, match=expected):
+            export(tmp_path / where)
+        with pytest.raises(UserError, match="^no run in no run"):
+            export(tmp_path / "a" / "b")
+    assert names_in(tmp_path) == ["file"]
 
 
 def test_folder_that_cannot_be_made_is_called_out_not_workdir(tmp_path):

@@ -16,6 +16,7 @@ from asc_jax.evaluation import analysis, intervals
 from asc_jax.evaluation.report import report as html_report
 from asc_jax.evaluation.report import sounds
 from asc_jax.evaluation.report.figures import write_figures
+from asc_jax.evaluation.report.tables import precision_and_recall
 
 AXES = {"duration_s": 1.0, "f_min": 0.0, "f_max": 16_000.0}
 HELD_OUT = {"locations": ["lyon-1000", "paris-1010"], "n_clips": 400, "macro_accuracy": 0.5,
@@ -132,6 +133,31 @@ def test_classes_stand_by_the_values_of_each_group_column():
     ]
     assert cells == expected
     assert "; –: no clips" in words(content)
+
+
+def test_classes_have_precision_recall_and_f1():
+    results = whole_results(most_confused=[])
+    confusion = np.array(results["float16"]["confusion"])
+    content = page(results)
+    table = content[content.index('<caption id="precision-and-recall">') :]
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", table[: table.index("</table>")], re.S)
+    cells = [re.findall(r"<td>(.*?)</td>", row)[2:] for row in rows]
+    correct = confusion.diagonal()
+    precision, recall = correct / confusion.sum(0), correct / confusion.sum(1)
+    f1 = 2 * precision * recall / (precision + recall)
+    expected = np.stack([precision, recall, f1], 1)
+    expected = [*expected, expected.mean(0)]
+    assert cells == [[f"{100 * value:.2f}" for value in row] for row in expected]
+    assert "never predicted" not in words(content)
+
+
+def test_class_that_is_never_predicted_has_no_precision():
+    results = whole_results(most_confused=[])
+    for clips in results["float16"]["confusion"]:
+        clips[0], clips[3] = clips[0] + clips[3], 0
+    row = dict(zip("cpPRF", precision_and_recall(results).rows[3][1:], strict=True))
+    assert [row[key] for key in "pPRF"] == ["0", "–", "0.00", "0.00"]
+    assert "never predicted has no precision" in words(page(results))
 
 
 def test_run_card_says_how_to_tell_this_run_from_another():
@@ -270,9 +296,10 @@ def test_cells_of_the_matrix_are_legible():
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-def test_page_in_a_browser_is_quiet_whole_and_legible(browser, fullest, width):
-    page = browser.open(fullest, width=width)
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, False)])
+def test_page_in_a_browser_is_quiet_whole_and_legible(browser, fullest, width, dark):
+    page = browser.open(fullest, width=width, dark=dark)
+    assert (max(page.ground()) < 40) is dark
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.errors() == []
     assert page.cut_off() == []

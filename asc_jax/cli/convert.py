@@ -2,7 +2,7 @@
 
 usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE [--part NAME]
        asc-jax convert --from_torch FILE --list
-       asc-jax convert --to_torch FILE --workdir RUN [--checkpoint C] [--dtype D]
+       asc-jax convert --to_torch FILE --workdir RUN [--checkpoint C] [--dtype D] [--as_trained]
        asc-jax convert --to KIND --workdir RUN [--checkpoint C] [--dtype D] [--out DIR]
        asc-jax convert --to litert|c|onnx --dtype int8 --workdir RUN [--calibration METHOD]
 
@@ -57,7 +57,7 @@ from asc_jax.training.workdir import run_config
 # Action → the flags that go with it, besides --workdir.
 ACTIONS = {
     "from_torch": ("config", "part", "list"),
-    "to_torch": ("checkpoint", "dtype"),
+    "to_torch": ("checkpoint", "dtype", "as_trained"),
     "to": ("checkpoint", "dtype", "out", "data_dir", "calibration", "calibration_clips"),
 }
 
@@ -77,6 +77,9 @@ def define_flags() -> None:
         ["float32", "float16", "int8"],
         "Dtype of the written weights (default: float32 for --to_torch, float16 for --to); int8 is "
         "for --to litert, c and onnx",
+    )
+    flags.DEFINE_bool(
+        "as_trained", None, "For --to_torch: keep branches that are fused when they are deployed"
     )
     flags.DEFINE_string("out", None, "Folder to export to (default: export/ in the workdir)")
     flags.DEFINE_string(

@@ -10,6 +10,7 @@ from asc_jax.data.labels import UNKNOWN_NAME, Group, Labels
 FIGURES = ("n_clips", "accuracy", "macro_accuracy", "log_loss", "macro_log_loss")
 BY_CLASS = ("n_clips", "accuracy", "log_loss")
 BY_GROUP = ("n_clips", "accuracy", "log_loss", "macro_accuracy")
+OF_PREDICTED = ("precision", "recall", "f1")
 
 
 def summarize(
@@ -106,3 +107,37 @@ def _describe(table: np.ndarray, names: Sequence[str] = FIGURES) -> dict[str, An
         "macro_log_loss": float((log_loss / clips).mean()),
     }
     return {name: figures[name] for name in names}
+
+
+def of_predicted(confusion: Sequence[Sequence[int]]) -> dict[str, list[float | None]]:
+    """Return precision, recall and F1 of each class; recall is what is called its accuracy.
+
+    Precision is the fraction of the clips predicted as a class that are of it, F1 the harmonic
+    mean of both. What has no clips gets None: the precision of a class that was never predicted,
+    the recall of one without clips, and F1 where both hold.
+
+    Args:
+      confusion: `[n_classes][n_classes]` clips, rows the true class.
+
+    Returns:
+      `n_predicted`, and `precision`, `recall` and `f1`, fractions in [0, 1]: `[n_classes]` each.
+
+    Source: D. M. W. Powers, Evaluation: from precision, recall and F-measure to ROC (2011).
+
+    Example:
+      >>> of_predicted([[3, 1], [0, 0]])["precision"], of_predicted([[3, 1], [0, 0]])["recall"]
+      ([1.0, 0.0], [0.75, None])
+    """
+    table = np.asarray(confusion, np.int64)
+    correct, n_clips, n_predicted = table.diagonal(), table.sum(1), table.sum(0)
+
+    def fractions(parts: np.ndarray, wholes: np.ndarray) -> list[float | None]:
+        pairs = zip(parts.tolist(), wholes.tolist(), strict=True)
+        return [part / whole if whole else None for part, whole in pairs]
+
+    return {
+        "n_predicted": n_predicted.tolist(),
+        "precision": fractions(correct, n_predicted),
+        "recall": fractions(correct, n_clips),
+        "f1": fractions(2 * correct, n_clips + n_predicted),
+    }

@@ -5,10 +5,11 @@ is parsed and computed in JAX. The results are compared with those of the same p
 and these with what `eval.py` evaluates, which is rounded before the BatchNorms are folded.
 """
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from asc_jax.complexity import limits
 from asc_jax.errors import UserError
@@ -58,6 +59,7 @@ def export_run(
     for name, value, known in (("kind", kind, KINDS), ("weights", weights, WEIGHTS)):
         if value not in known:
             raise UserError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    out = require_out(workdir, checkpoint, out_dir)
     run, writer = open_run(workdir, checkpoint=checkpoint), KINDS[kind]
     metadata = {"config": run.name, "step": str(run.step)}
     any_network = kind == "stablehlo"
@@ -67,7 +69,6 @@ def export_run(
     batches = check.clip_batches(clips, run.experiment.n_samples)
     tally = check.compare(reference, writer.load(built), batches)
     check.require_agreement(tally)
-    out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
     over = ".teacher" if run.experiment.is_teacher else ""
     over = ".over_budget" if "budget" in deployment.metadata else over
     contents = {out / f"{stem}{over}{writer.EXTENSION}": data for stem, data in built.items()}
@@ -129,9 +130,29 @@ def write(contents: Mapping[pathlib.Path, bytes]) -> None:
       UserError: they cannot be written; those that were there before still are.
     """
     (folder,) = {path.parent for path in contents}
-    try:
+    with _writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         files.write_together(contents)
+
+
+def require_out(
+    workdir: str | os.PathLike, checkpoint: str, out_dir: str | os.PathLike | None
+) -> pathlib.Path:
+    """Return the folder to export to, before all the work; see `export_run`.
+
+    Raises:
+      UserError: nothing can be written there.
+    """
+    folder = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
+    with _writing_to(folder):
+        files.require_folder(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _writing_to(folder: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; {files.what_to_do(error)}choose "

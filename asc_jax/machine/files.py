@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
@@ -48,6 +49,16 @@ def require_place(path: pathlib.Path) -> None:
     part = path.with_name(path.name + ".part")
     part.open("wb").close()
     part.unlink()
+
+
+def require_folder(folder: pathlib.Path) -> None:
+    """Raise an `OSError` if files could not be written to a folder; nothing is made.
+
+    Of a folder that is missing, the nearest folder above it that is there must be writable.
+    """
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes, *, sync: bool = True) -> None:

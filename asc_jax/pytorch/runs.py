@@ -15,7 +15,7 @@ from asc_jax.errors import UserError
 from asc_jax.evaluation.evaluate import open_run
 from asc_jax.experiment import make as make_experiment
 from asc_jax.machine import version
-from asc_jax.machine.files import writing_to
+from asc_jax.machine.files import require_folder, writing_to
 from asc_jax.models import from_config, precision
 from asc_jax.models.cp_mobile import STRIDES
 from asc_jax.pytorch import front_end, parts, weights
@@ -106,6 +106,7 @@ def run_to_torch(
     *,
     checkpoint: str = "last",
     dtype: str = "float32",
+    as_trained: bool = False,
 ) -> list[str]:
     """Write a run's state dict for the PyTorch network's own `load_state_dict(…, strict=True)`.
 
@@ -114,6 +115,8 @@ def run_to_torch(
       path: file to write; must not be there.
       checkpoint: "last" or "best".
       dtype: "float32" or "float16".
+      as_trained: write the form that was trained, such as a network with its branches, where
+        another one is deployed.
 
     Returns:
       Lines to print.
@@ -124,7 +127,11 @@ def run_to_torch(
     """
     if pathlib.Path(path).exists():
         raise UserError(f"{path} is already there: choose another name")
-    run = open_run(workdir, checkpoint=checkpoint)
+    try:
+        require_folder(pathlib.Path(path).parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    run = open_run(workdir, checkpoint=checkpoint, as_trained=as_trained)
     before = run.extra.get("batch_counters", {})
     attributes = from_config.attributes(run.experiment.config)
     names = weights.counter_names(run.variables, attributes)

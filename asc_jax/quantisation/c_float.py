@@ -20,10 +20,10 @@ import numpy as np
 
 from asc_jax import features
 from asc_jax.errors import UserError
-from asc_jax.evaluation.evaluate import open_run, output_folder, softmax
+from asc_jax.evaluation.evaluate import open_run, softmax
 from asc_jax.export import c_header, check
 from asc_jax.export.c_header import comment
-from asc_jax.export.run import deploy, write
+from asc_jax.export.run import deploy, require_out, write
 from asc_jax.operations.graph import (
     ARTEFACTS,
     ELEMENTWISE,
@@ -75,6 +75,7 @@ def export_float32(
       UserError: no such run; the network has an operation without a rule; the library computes
         other logits; or it cannot be written. Nothing is written then.
     """
+    out = require_out(workdir, checkpoint, out_dir)
     run = open_run(workdir, checkpoint=checkpoint)
     experiment, metadata = run.experiment, {"config": run.name, "step": str(run.step)}
     deployment = deploy(experiment, run.variables, "float32", metadata)
@@ -95,8 +96,7 @@ def export_float32(
         lines.append(f"the C library was not run: no compiler here ({NAMES})")
     over = ".teacher" if experiment.is_teacher else ""
     over = ".over_budget" if "budget" in deployment.metadata else over
-    folder = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
-    folder = folder / f"{FOLDER}{over}"
+    folder = out / f"{FOLDER}{over}"
     write({folder / name: data for name, data in library.items()})
     memory = arena.plan(plan_of(deployment))
     size = f"arena: {4 * memory.n_bytes:,} bytes, the most for {memory.peak}"

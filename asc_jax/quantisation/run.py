@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -13,10 +12,10 @@ import numpy as np
 from asc_jax import features
 from asc_jax.complexity import limits
 from asc_jax.errors import UserError, expect
-from asc_jax.evaluation.evaluate import open_run, output_folder, require_finite
+from asc_jax.evaluation.evaluate import open_run, require_finite
 from asc_jax.experiment import Experiment
 from asc_jax.export import check
-from asc_jax.export.run import deploy, write
+from asc_jax.export.run import deploy, require_out, write
 from asc_jax.operations import calibrate, network, simulate
 from asc_jax.operations.graph import INPUT, Deployment
 from asc_jax.operations.network import DEFAULT_METHOD, N_CALIBRATION_CLIPS
@@ -88,6 +87,7 @@ def export_int8(
     """
     expect("kind", kind, kind in KINDS, f"one of {', '.join(KINDS)}")
     expect("calibration_clips", n_calibration_clips, n_calibration_clips >= 1, "at least 1")
+    out = require_out(workdir, checkpoint, out_dir)
     run = open_run(workdir, checkpoint=checkpoint)
     experiment, metadata = run.experiment, {"config": run.name, "step": str(run.step)}
     deployment = deploy(experiment, run.variables, "float32", metadata)
@@ -109,7 +109,6 @@ def export_int8(
     }
     batches = check.clip_batches(clips, experiment.n_samples)
     over = ".teacher" if "role" in metadata else ".over_budget" if "budget" in metadata else ""
-    out = pathlib.Path(out_dir or output_folder(workdir, checkpoint) / "export")
     if kind in FILES:
         writer, load_kernels = FILES[kind]
         data = writer.build(program, metadata)

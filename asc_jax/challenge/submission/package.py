@@ -17,6 +17,7 @@ import yaml
 from flax.traverse_util import flatten_dict
 
 from asc_jax.challenge.submission.check import ZIP, check_entry, members
+from asc_jax.complexity import limits
 from asc_jax.data.clips import Clips
 from asc_jax.data.tau.taxonomy import DEVICES, SCENES, TRAIN_PERCENTS
 from asc_jax.errors import UserError
@@ -61,13 +62,18 @@ def open_runs(
 
     Raises:
       UserError: a split has no run or two, or a run is not trained to its end, not evaluated,
-        evaluated in another state, or over the budget.
+        evaluated in another state, a teacher's, or over the budget.
     """
     found = {}
     for workdir in map(Path, workdirs):
         config = run_config.load(workdir)[1]
         if tuple(config.labels.classes) != SCENES:
             raise UserError(f"{workdir} was trained on other classes than TAU's ten scenes")
+        if config.budget.role == limits.ROLES[1]:
+            raise UserError(
+                f"{workdir} is a teacher's (config.budget.role), not a submission: it may exceed "
+                "the limits of the task. It cannot be submitted"
+            )
         split = config.data.train_split
         if split not in _PERCENTS:
             raise UserError(
@@ -102,11 +108,6 @@ def _open_run(workdir: Path, practice: bool) -> EvaluatedRun:
         )
     run = evaluate.open_run(workdir, stored=results["stored_dtype"])
     cost = run.experiment.cost
-    if run.experiment.is_teacher:
-        raise UserError(
-            f"{workdir} is a teacher's (config.budget.role), not a submission: it may exceed the "
-            "limits of the task. It cannot be submitted"
-        )
     if not run.experiment.within_budget:
         raise UserError(
             f"{workdir} is over the budget: {cost['macs']:,} MACs of {cost['max_macs']:,}, "

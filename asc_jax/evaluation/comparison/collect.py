@@ -6,8 +6,8 @@
 `members` (column → set → its values), `level`, `n_replicates`, `n_replicates_of_parts`;
 `systems`: label → `config`, `complexity`, `stored_dtypes`, `over_seeds` (`macro_accuracy`,
 `accuracy` and `log_loss`, each `mean` and `sd`), and what `pools.pooled` returns;
-`runs`: one dict per run: `system`, `seed`, `workdir`, `config`, `split`, `epoch`, `code_version`
-and the figures;
+`runs`: one dict per run: `system`, `seed`, `workdir`, `config`, `split`, `epoch`, `code_version`,
+the figures, and `curves`, see `curves.read_curves`;
 `difference`: `macro_accuracy`, `accuracy` and `log_loss` of the first system minus the second;
 `interval` and `p` of the macro average; `answers`, the fractions of clips (means over pairs of
 seeds) that `both`, `only_first`, `only_second` and `neither` classified correctly; `classes`:
@@ -29,6 +29,7 @@ import numpy as np
 from asc_jax.evaluation.campaign import bootstrap, pools
 from asc_jax.evaluation.campaign.pools import Pool
 from asc_jax.evaluation.campaign.runs import Answers
+from asc_jax.evaluation.comparison.curves import read_curves
 from asc_jax.evaluation.comparison.systems import System
 from asc_jax.evaluation.intervals import MAX_VALUES, N_OF_PARTS
 
@@ -102,6 +103,7 @@ def _of_run(label: str, workdir: Path, answers: Answers) -> dict[str, Any]:
         "workdir": str(workdir),
         **{name: results.get(name) for name in about},
         **{name: answers.summary[name] for name in FIGURES},
+        "curves": read_curves(workdir),
     }
 
 

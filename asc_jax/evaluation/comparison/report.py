@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asc_jax.evaluation.comparison.curves import WIDTH, curves_figure
 from asc_jax.evaluation.intervals import no_width
 from asc_jax.evaluation.report import tables as words
 from asc_jax.evaluation.report.figures import (
@@ -35,7 +36,6 @@ from asc_jax.evaluation.report.tables import (
 from asc_jax.machine import files
 
 HERE = Path(__file__).parent
-WIDTH = 440  # narrow, so that its words stay legible on a phone
 MAX_LABEL = 18  # characters of a system's label in a column's heading
 MAX_ROWS = 60  # of a table that is printed
 FULL = 0.3  # difference of two cells of a confusion that has the full colour
@@ -73,6 +73,7 @@ def as_words(collected: Mapping[str, Any], suffix: str, out_dir: str | Path = ".
         ),
         tables=tables(collected),
         drawings=drawings,
+        curves=lambda: curves_figure(collected["runs"], [*collected["systems"]]),
         max_rows=MAX_ROWS,
         shade=shade,
         numbered=len(collected["classes"]) <= MAX_NUMBERED,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asc_jax.data.tau.published import comparable
-from asc_jax.evaluation import intervals
+from asc_jax.evaluation import intervals, metrics
+from asc_jax.evaluation.result_files import stored_summary
 
 NONE = "–"
 MAX_NAME = 40  # characters of a class or a value in plain text
@@ -200,6 +201,29 @@ def accuracy(results: Mapping[str, Any], *, with_intervals: bool = False) -> dic
             ]
             tables[f"group-{column}-sets"] = table(f"{what} set", f"By set of {what}", rows)
     return tables
+
+
+def precision_and_recall(results: Mapping[str, Any]) -> Table:
+    """Return precision, recall and F1 by class, of the stored dtype, with their means over classes.
+
+    A mean leaves out the classes that have no such figure, which get "–".
+    """
+    summary = stored_summary(results)
+    found = metrics.of_predicted(summary["confusion"])
+    figures = [found[name] for name in metrics.OF_PREDICTED]
+    rows = []
+    for number, (name, row) in enumerate(summary["classes"].items()):
+        cells = [count(row["n_clips"]), count(found["n_predicted"][number])]
+        rows.append([name, *cells, *(percent(each[number]) for each in figures)])
+    n_clips = [count(summary["n_clips"]), count(sum(found["n_predicted"]))]
+    rows.append(["macro average of classes", *n_clips, *(percent(_mean(each)) for each in figures)])
+    title = f"Precision, recall and F1 by class, in % ({results['stored_dtype']})"
+    return Table(title, ["class", "clips", "predicted", "precision", "recall", "F1"], rows)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def words(column: str) -> str:
