@@ -6,16 +6,17 @@ usage: asc-jax convert --from_torch FILE --workdir RUN --config FILE [--part NAM
        asc-jax convert --to KIND --workdir RUN [--checkpoint C] [--dtype D] [--out DIR]
        asc-jax convert --to litert|c|onnx --dtype int8 --workdir RUN [--calibration METHOD]
 
---from_torch reads a state dict of the official baseline's network (.pt) or a Lightning
-checkpoint (.ckpt) and makes a run that can be evaluated and trained. What the file does not
-contain comes from --config and --config.SECTION.KEY=VALUE. A plain state dict does not contain the
-hop length, so --config is needed for it. --list shows which networks a file holds, such as a
-student and its teacher or one for each device, and --part NAME takes one of several.
+--from_torch reads a state dict (.pt) or a Lightning checkpoint (.ckpt) of the official baseline's
+network or another of this package's, and makes a run that can be evaluated and trained. What the
+file does not contain comes from --config and --config.SECTION.KEY=VALUE. A plain state dict does
+not contain the hop length, so --config is needed for it. --list shows which networks a file holds,
+such as a student and its teacher or one for each device, and --part NAME takes one of several.
 
 --to onnx, litert and stablehlo write two files, waveform to probabilities and log-mel to logits;
 --to c writes one header, asc_model.h, which holds data and no functions, and with --dtype float32
 also a library in C that computes in float: docs/quantisation.md. PyTorch, ONNX and LiteRT
-are needed for their own formats only: pip install 'asc_jax[interop]'. To quantise an ONNX file to
+are needed for their own formats only: pip install 'asc_jax[interop]'; for LiteRT's float files
+'asc_jax[data,interop]'. To quantise an ONNX file to
 int8 with ONNX Runtime's quantize_dynamic, write it with --dtype float32.
 
 --to litert --dtype int8 writes one file, log-mel to logits, that computes in integers of 8 bits

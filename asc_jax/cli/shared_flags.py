@@ -25,7 +25,7 @@ def define_run_flags() -> None:
 def define_replica_flags() -> None:
     """Define what `start_replicas` reads."""
     flags.DEFINE_integer(
-        "replicas", None, "Replicas of this process on a CPU (default: one a core, at most 8)"
+        "replicas", None, "Replicas of this process on a CPU (default: as many as cores, at most 8)"
     )
 
 
@@ -37,8 +37,10 @@ def define_process_flags() -> None:
         ["off", "auto"],
         "auto: one of several processes, as Slurm, Open MPI, Kubernetes or a TPU pod say",
     )
-    flags.DEFINE_string("coordinator", None, "host:port of process 0, where nothing says it")
-    flags.DEFINE_integer("n_processes", None, "Number of processes, where nothing says it")
+    flags.DEFINE_string(
+        "coordinator", None, "host:port of process 0, unless the scheduler gives it"
+    )
+    flags.DEFINE_integer("n_processes", None, "Number of processes, unless the scheduler gives it")
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0")
     flags.DEFINE_integer("host_timeout_s", 100, "A process silent for so many seconds is lost")
 

@@ -33,7 +33,7 @@ def define_flags() -> None:
         0,
         "Segments of each scene of the evaluation set, 10 clips each; 0: there is none",
     )
-    flags.DEFINE_integer("n_workers", None, "Threads (default: one a core)")
+    flags.DEFINE_integer("n_workers", None, "Threads (default: as many as cores)")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -3,8 +3,9 @@
 usage: asc-jax train --config FILE [--config.SECTION.KEY=VALUE …] [--workdir RUN] [options]
 
 The same command continues where it was interrupted, with the same result. RUN gets config.json,
-checkpoints/, metrics.jsonl and tensorboard/; --config.train.n_seeds=N trains N seeds at once, in
-RUN/seed0 and so on. `asc-jax config show splits/5pct.py` lists the values of a config.
+checkpoints/, metrics.jsonl and tensorboard/; --config.train.n_seeds=N trains N seeds, in
+RUN/seed0 and so on, at once on a GPU or TPU. `asc-jax config show splits/5pct.py` lists the values
+of a config.
 
 examples:
   asc-jax train --config splits/5pct.py
