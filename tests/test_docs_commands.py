@@ -61,8 +61,10 @@ def of_program(words):
     if words.startswith("-m benchmarks "):
         peers = [] if "--contestants" in words else ["--contestants=torch"]
         return ["--toy", "--repeats=1", *peers]
-    if words.startswith("-m tests.f"):
-        return ["--n=1"]
+    if words.startswith("-m tests.faults"):
+        return ["--n=1", "--in_process"]
+    if words.startswith("-m tests.fuzz"):
+        return ["--n=2", *([] if "--only" in words else ["--only=wav"])]
     return []
 
 
