@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from short import SHORT_FLAGS
 from small import small_config
 from tau_folder import write_tau
 
-from asc_jax.cli import prepare_data
+from asc_jax.cli import prepare_data, train
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.training.workdir import run_config
 
@@ -392,3 +393,16 @@ def test_terminated_run_exits_with_143_and_goes_on_to_the_same_figures(home):
     assert done.returncode == 0, done.stderr
     assert re.search(r"resuming stopped at step \d+ of 90", done.stdout)
     assert train_lines(home / "stopped") == train_lines(home / "whole")
+
+
+@pytest.mark.parametrize(("warmup_steps", "said"), [(8, True), (7, False)])
+def test_run_that_ends_within_its_warm_up_is_told(capsys, warmup_steps, said):
+    config = small_config(schedule__warmup_steps=warmup_steps, train__n_epochs=4)
+    cost = dict.fromkeys(("n_params", "macs", "bytes"), 1)
+    experiment = types.SimpleNamespace(
+        config=config, cost=cost, within_budget=True, is_teacher=False
+    )
+    train.announce("x.py", experiment, range(config.data.batch_size + 1), "runs/x")
+    printed = capsys.readouterr().out
+    note = "note: the run's 8 steps end within the warm-up of 8, so it learns little: --config.sch"
+    assert (note in printed) == said

@@ -432,7 +432,9 @@ def test_converted_run_is_evaluated_trained_on_and_exported(home):
 
     done = call("eval", "--workdir=x", cwd=home)
     assert done.returncode == 0, done.stderr
-    assert re.search("^code .*converted from m.ckpt by ", done.stdout, re.M)
+    assert re.search("^code +converted from m.ckpt by ", done.stdout, re.M)
+    assert re.search("^weights of +m.ckpt, not trained further: ", done.stdout, re.M)
+    assert "trained on " not in done.stdout
     results = json.loads((home / "x" / "results.json").read_text())
     assert results["float32"]["n_clips"] == 7
     assert results["converted_from"] == "m.ckpt"

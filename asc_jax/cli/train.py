@@ -28,7 +28,7 @@ from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.cli.shared_flags import define_process_flags, define_replica_flags, start_replicas
 from asc_jax.complexity import limits
 from asc_jax.data import held_out
-from asc_jax.data.clips import open_for
+from asc_jax.data.clips import n_batches, open_for
 from asc_jax.data.teacher_logits import with_teachers_of
 from asc_jax.errors import UserError, printable
 from asc_jax.evaluation import initial
@@ -132,6 +132,12 @@ def announce(name: str, experiment, clips, workdir, validation_clips=None) -> No
         print(f"held out: {len(validation_clips):,} clips, of {fraction:.0%} of the locations")
     if config.distill.logits:
         print(f"teachers: {printable(config.distill.logits)}")
+    n_steps = config.train.n_epochs * n_batches(len(clips), config.data.batch_size)
+    if n_steps <= (warmup := config.schedule.get("warmup_steps") or 0):
+        print(
+            f"note: the run's {n_steps:,} steps end within the warm-up of {warmup:,}, so it learns "
+            "little: --config.schedule.warmup_steps=N makes that shorter"
+        )
     if not experiment.within_budget:
         print(limits.OVER_BUDGET)
     if experiment.is_teacher:
