@@ -504,7 +504,8 @@ def store_logits(
     if made():
         return None
     require_own_students(path, teachers, distilled)
-    print(f"the logits of {len(teachers)} teachers for {split} → {path}", flush=True)
+    several = f"{len(teachers)} teachers" if len(teachers) > 1 else "1 teacher"
+    print(f"the logits of {several} for {split} → {path}", flush=True)
     words = [f"--workdir={run.workdir}" for run in teachers]
     return processes.make(
         path, ("logits", *words, f"--split={split}", f"--out={path}"), cache, made
