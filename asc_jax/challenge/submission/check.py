@@ -250,7 +250,8 @@ def _check_output(path: Path, practice: bool) -> tuple[list[str] | None, list[st
     problems = []
     if not practice and len(rows) != N_EVALUATION_CLIPS:
         problems.append(
-            f"{path.name}: {len(rows):,} clips, the evaluation split has {N_EVALUATION_CLIPS:,}"
+            f"{path.name}: {len(rows):,} clips, the evaluation split has {N_EVALUATION_CLIPS:,} "
+            "(--practice checks a package of other data)"
         )
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
