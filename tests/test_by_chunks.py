@@ -366,6 +366,13 @@ APART = {
         x * normalised((10 * x).astype(jnp.int8), jnp.ones(x.shape[0]))
     ),
     "statistics twice": lambda x: normalised(x) + 2 * normalised(x, shift=0.5),
+    "branches": lambda x: normalised(jnp.sin(x)) * normalised(jnp.cos(x)) + normalised(x),
+    "a branch that waits for another": lambda x: (
+        lambda y: normalised(y * y) + jnp.exp(normalised(jnp.cos(x))) * y
+    )(normalised(x)),
+    "integers normalised in a branch": lambda x: (
+        normalised((10 * x).astype(jnp.int8), jnp.ones(x.shape[0])) * normalised(jnp.sin(x))
+    ),
     "statistics of statistics": lambda x: normalised(normalised(x)),
     "statistics not used": lambda x: (normalised(x), 2 * x)[1],
     "statistics alone": lambda x: (jnp.zeros((x.shape[0], 3)), *moments_of(x)),
@@ -384,6 +391,15 @@ def moments_of(x):
 @pytest.mark.parametrize("kind", APART)
 def test_a_network_that_keeps_clips_apart_runs_in_pieces(x64, kind):
     assert_same_after(lambda x, _: APART[kind](x), pieces=True)
+
+
+def test_branches_are_read_in_one_piece():
+    def n_pieces(network):
+        program = jax.make_jaxpr(in_chunks(lambda _, x: network(x)))((), random(N_CLIPS, 4))
+        return sum(eqn.primitive.name == "custom_vjp_call" for eqn in program.eqns)
+
+    assert n_pieces(lambda x: normalised(jnp.sin(x)) + normalised(jnp.cos(x))) == 2
+    assert n_pieces(lambda x: normalised(jnp.cos(normalised(jnp.sin(x))))) == 3
 
 
 def test_inputs_may_be_integers_truth_values_and_keys(x64):
