@@ -1,4 +1,4 @@
-"""What the commands of each page presuppose, as small as it can be: data sets, runs and files."""
+"""Make what the commands of each page presuppose, as small as it can be: data sets, runs, files."""
 
 import csv
 import re

@@ -101,7 +101,7 @@ def check_shown(shown, output, folder):
 
 
 def few(plan):
-    """Of the recordings that `plan` would synthesise those of two scenes, and of two devices."""
+    """Return those recordings of `plan` that are of two scenes and of two devices."""
 
     def planned(*args):
         found = [each for each in plan(*args) if each.segment.scene in ("airport", "bus")]
