@@ -28,7 +28,7 @@ BY_PLACE = _names(
     imag integer_pow is_finite le lgamma log log1p log2 logistic lt max min mul name ne neg
     nextafter not optimization_barrier or population_count pow real reciprocal reduce_precision
     rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh
-    sqrt square stop_gradient sub tan tanh xor"""
+    sqrt square stop_gradient sub tan tanh written_out xor"""
 )
 # They move axes, or contract some. Where a result has the axis of the clips, nothing ran along it.
 BY_SHAPE = _names(

@@ -11,7 +11,9 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.extend.core as jex
 import jax.numpy as jnp
+from jax.interpreters import batching, mlir
 
 # float32 means float32: by default GPUs round products to TensorFloat-32 and TPUs to bfloat16.
 EXACT = jax.lax.Precision.HIGHEST
@@ -71,9 +73,13 @@ def written_out(x: jax.Array) -> jax.Array:
     """Return `x`, computed once and written to memory, however many take it from there.
 
     For a CPU, where XLA drops its own barrier before it fuses, and then computes a chain of
-    operations again in each of its consumers. It cannot see through a loop that may run, and
-    never does. It has no derivative.
+    operations again in each of its consumers. It has no derivative.
     """
+    return _written_out.bind(x)
+
+
+def _by_loop(x: jax.Array) -> jax.Array:
+    """Return `x` by a loop that may run, which XLA cannot see through, and never does."""
     start = (0,) * x.ndim
     first = jax.lax.slice(x, start, (1,) * x.ndim)
 
@@ -83,6 +89,14 @@ def written_out(x: jax.Array) -> jax.Array:
 
     never = (jnp.isnan(first) & (first == 0)).reshape(())
     return jax.lax.while_loop(lambda state: state[1], body, (x, never))[0]
+
+
+# A primitive of its own, so that a traced program says that each clip stays as it is.
+_written_out = jex.Primitive("written_out")
+_written_out.def_impl(jax.jit(_by_loop))
+_written_out.def_abstract_eval(lambda x: x)
+mlir.register_lowering(_written_out, mlir.lower_fun(_by_loop, multiple_results=False))
+batching.defvectorized(_written_out)
 
 
 def column_sums(*arrays: jax.Array, cpu: bool) -> jax.Array:
