@@ -148,7 +148,8 @@ def roofline() -> dict:
         row[:] = row[0] + layer.macs, row[1] + layer.n_bytes
     sums["all"] = [sum(column) for column in zip(*sums.values(), strict=True)]
     columns = ["layer", "MACs", "bytes of a training step"]
-    return {"columns": columns, "rows": [[name, *both] for name, both in sums.items()]}
+    rows = [[name, *both] for name, both in sums.items()]
+    return {"columns": columns, "rows": rows, "values": {"bytes": ["all", columns[-1]]}}
 
 
 RECORDS = {
