@@ -5,6 +5,7 @@ from asc_jax.cli.config_flag import make_configs_importable, read_config
 from asc_jax.complexity import budget
 from asc_jax.experiment import with_labels
 from asc_jax.models.from_config import log_mel_shape
+from asc_jax.operations import lower
 from asc_jax.quantisation import chip_cost
 
 REPORT, WIDE = "splits/5pct.py", "teachers/cp_mobile_126952.py"
@@ -97,7 +98,8 @@ def int8_bytes() -> dict:
         macs = f"{total['macs']:,}{over}"
         rows.append([label, total["n_params"], total["bytes_int8"], macs])
     columns = ["CP-Mobile, int8", "parameters = bytes by the rule", "bytes with biases of 4"]
-    return {"columns": [*columns, "MACs"], "rows": rows}
+    values = {"over": rows[1][2] - config.budget.max_bytes}
+    return {"columns": [*columns, "MACs"], "rows": rows, "values": values}
 
 
 def chip() -> dict:
@@ -125,7 +127,42 @@ def chip() -> dict:
     values = {"int8": int8[0]["flash"], "multipliers": parts["multipliers and shifts"]}
     values |= {"arena": int8[0]["ram"], "weights": parts["weights"] + parts["biases"]}
     values |= costs[0]["total"]
-    return {"columns": ["bytes", *(f"`{n}`" for n in names)], "rows": rows, "values": values}
+    columns = ["bytes", *(f"`{n}`" for n in names)]
+    for key, row in (("tables", 5), ("log_mel", 7), ("stream", 8)):
+        values |= {key: [rows[row][0], columns[1]], f"small_{key}": [rows[row][0], columns[2]]}
+    return {"columns": columns, "rows": rows, "values": values}
+
+
+def int8_networks() -> dict:
+    """Return what the networks that `chip` leaves out take at int8, with their front ends."""
+    rows = []
+    for label, name, *changes in (
+        ("`small_chip.py` with 32 channels", "small_chip.py", "model.width=32"),
+        (f"`{WIDE}`", WIDE),
+        ("`tf_sepnet_40.py`", "tf_sepnet_40.py"),
+        ("`students/cnn_gru.py`", "students/cnn_gru.py"),
+    ):
+        config = _config(name, *changes)
+        cost = chip_cost.examine(config, measure_code=False)
+        int8, front, parts = cost["int8"], cost["front_end"], cost["int8"]["parts"]
+        numbers = sum(parts[key] for key in ("weights", "biases", "constants"))
+        network = [numbers, parts["multipliers and shifts"], parts["tables"], int8["ram"]]
+        operations = len(lower.lower(chip_cost.read(config)))
+        rows.append([label, operations, *network, front["table_bytes"], front["ram"]])
+    columns = ["bytes at int8", "number of operations"]
+    columns += ["weights, biases, constants", "multipliers and shifts", "tables"]
+    columns += ["arena", "front end: tables", "and RAM"]
+    gru = "`students/cnn_gru.py`"
+    values = {
+        "gru_operations": [gru, "number of operations"],
+        "gru_bytes": [gru, "weights, biases, constants"],
+        "gru_tables": [gru, "front end: tables"],
+        "gru_ram": [gru, "and RAM"],
+        "wide_arena": [f"`{WIDE}`", "arena"],
+        "sepnet_arena": ["`tf_sepnet_40.py`", "arena"],
+        "small_32_arena": ["`small_chip.py` with 32 channels", "arena"],
+    }
+    return {"columns": columns, "rows": rows, "values": values}
 
 
 def float_arena() -> dict:
@@ -154,5 +191,15 @@ def roofline() -> dict:
 
 RECORDS = {
     make.__name__: make
-    for make in (zoo, layers, frames, conventions, int8_bytes, chip, float_arena, roofline)
+    for make in (
+        zoo,
+        layers,
+        frames,
+        conventions,
+        int8_bytes,
+        chip,
+        int8_networks,
+        float_arena,
+        roofline,
+    )
 }
