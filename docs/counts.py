@@ -1,4 +1,4 @@
-"""Count what costs a minute and depends on nothing but the code: sizes of networks and formats."""
+"""Count what costs a minute: sizes of networks and formats, and times at recorded rates."""
 
 from asc_jax.cli.complexity import as_program, as_text
 from asc_jax.cli.config_flag import make_configs_importable, read_config
@@ -7,6 +7,7 @@ from asc_jax.experiment import with_labels
 from asc_jax.models.from_config import log_mel_shape
 from asc_jax.operations import lower
 from asc_jax.quantisation import chip_cost
+from docs import figures
 
 REPORT, WIDE = "splits/5pct.py", "teachers/cp_mobile_126952.py"
 ZOO = {
@@ -165,6 +166,56 @@ def int8_networks() -> dict:
     return {"columns": columns, "rows": rows, "values": values}
 
 
+TAU = {"5 %": 6980, "10 %": 13_960, "25 %": 34_900, "50 %": 69_800, "100 %": 139_620}
+TAU_TEST, TAU_ALL, TAU_EVALUATION = 29_680, 230_350, 135_730  # clips
+WAV, STORED = 44 + 3 * 44_100, 4 * 32_000  # bytes of a clip
+
+
+def tau_disk() -> dict:
+    """Return what TAU takes on a disk, in GB, from the numbers of clips and their formats."""
+    wavs, built = TAU_ALL * WAV, (sum(TAU.values()) + TAU_TEST) * STORED
+    small = (TAU["5 %"] + TAU_TEST) * STORED
+    evaluation = TAU_EVALUATION * WAV, TAU_EVALUATION * STORED
+    rows = [
+        ["the unpacked wav files", f"{1e-9 * wavs:.1f} GB"],
+        ["the built data set, all training splits and the test split", f"{1e-9 * built:.1f} GB"],
+        ["of these, the 5 % split and the test split alone", f"{1e-9 * small:.1f} GB"],
+        [
+            "the evaluation set, for a submission: wav files and built",
+            " + ".join(f"{1e-9 * each:.1f}" for each in evaluation) + " GB",
+        ],
+    ]
+    values = {"all": round(1e-9 * (wavs + built))}
+    values["with_evaluation"] = round(1e-9 * (wavs + built + sum(evaluation)))
+    return {"columns": ["what", "disk"], "rows": rows, "values": values}
+
+
+def tau_times() -> dict:
+    """Return how long runs on TAU take at the recorded rates: 150 epochs without evaluation."""
+    cpu = _rate("cpu_training.from_waveform")
+    gpu = _rate("gpu_training.from_waveform"), _rate("gpu_run.whole")
+    rows = []
+    for split, clips in TAU.items():
+        hours = 150 * clips / cpu / 3600
+        minutes = [f"{150 * clips / rate / 60:.0f}" for rate in gpu]
+        times = f"{hours:.1f} h", " to ".join(dict.fromkeys(minutes)) + " min"
+        rows.append([split, clips, f"{1e-9 * STORED * clips:.1f} GB", *times])
+    rows.append(["test", TAU_TEST, f"{1e-9 * STORED * TAU_TEST:.1f} GB", "", ""])
+    columns = ["split", "training clips", "built size", "2 CPU cores", "H100"]
+    clips = 2 * 3 * 150 * sum(TAU.values())  # systems, seeds, epochs
+    values = {
+        "size_5": f"{1e-9 * STORED * TAU['5 %']:.1f}",
+        "clips": f"{1e-6 * clips:.0f}",
+        "cpu": f"{clips / cpu / 3600:.0f}",
+        "gpu": " to ".join(f"{clips / rate / 3600:.1f}" for rate in gpu),
+    }
+    return {"columns": columns, "rows": rows, "values": values}
+
+
+def _rate(name: str) -> float:
+    return float(figures.value(*name.split(".")).replace(",", ""))
+
+
 def float_arena() -> dict:
     """Return the arena of the library in C in float32, of three networks."""
     names = "students/cp_mobile_12310.py", "tf_sepnet_40.py", "students/cnn_gru.py"
@@ -200,6 +251,8 @@ RECORDS = {
         chip,
         int8_networks,
         float_arena,
+        tau_disk,
+        tau_times,
         roofline,
     )
 }
