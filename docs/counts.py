@@ -187,7 +187,8 @@ def tau_disk() -> dict:
     ]
     values = {"all": round(1e-9 * (wavs + built))}
     values["with_evaluation"] = round(1e-9 * (wavs + built + sum(evaluation)))
-    return {"columns": ["what", "disk"], "rows": rows, "values": values}
+    about = "Computed from the numbers of clips and the bytes of one"
+    return {"about": about, "columns": ["what", "disk"], "rows": rows, "values": values}
 
 
 def tau_times() -> dict:
@@ -209,7 +210,8 @@ def tau_times() -> dict:
         "cpu": f"{clips / cpu / 3600:.0f}",
         "gpu": " to ".join(f"{clips / rate / 3600:.1f}" for rate in gpu),
     }
-    return {"columns": columns, "rows": rows, "values": values}
+    about = "Computed from the numbers of clips and the recorded rates"
+    return {"about": about, "columns": columns, "rows": rows, "values": values}
 
 
 def _rate(name: str) -> float:
