@@ -37,7 +37,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.verb:
         from docs import recorded
 
-        write(options.name, recorded.make(options))
+        record = recorded.make(options)
+        values = picked(options.name) | record.get("values", {})
+        write(options.name, record | ({"values": values} if values else {}))
     elif not options.render:
         from docs import counts
 
@@ -52,7 +54,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Return the words of the command line by name."""
-    parser = argparse.ArgumentParser(prog="docs.figures", description=__doc__.partition("\n")[0])
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("docs.figures", description=__doc__, formatter_class=raw)
     parser.add_argument("--render", action="store_true", help="Render records as they are.")
     record = parser.add_subparsers(dest="verb").add_parser("record", help="Write one record.")
     record.add_argument("name", help="Name of the record, the one of its file.")
@@ -88,6 +91,14 @@ def write(name: str, record: Mapping) -> None:
     text = re.sub(r"\[\n[^\[\]{}]*\]", lambda row: re.sub(r"\n *", " ", row[0]), text)
     MEASURED.mkdir(exist_ok=True)
     (MEASURED / f"{name}.json").write_text(text + "\n", "utf-8")
+
+
+def picked(name: str) -> dict[str, list]:
+    """Return the values of a record that name cells, which a new record has as well."""
+    if not (MEASURED / f"{name}.json").is_file():
+        return {}
+    values = read(name).get("values", {})
+    return {key: found for key, found in values.items() if isinstance(found, list)}
 
 
 def read(name: str) -> Mapping:

@@ -22,6 +22,13 @@ def test_pages_show_what_the_records_render():
     assert not figures.stale(), "run: make figures FIGURES_FLAGS=--render"
 
 
+def test_measured_rates_are_typed_in_no_page():
+    for page in figures.pages():
+        text = re.sub(r"`[^`]*`", "", figures.MARKED.sub("", page.read_text("utf-8")))
+        typed = re.findall(r".*\d (?:clips/s|GMAC/s|[GM]B/s|dB)\b.*", text)
+        assert not typed, f"{page}: a record should have these, see CONTRIBUTING.md"
+
+
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_record_says_command_date_and_machine_and_is_shown(path):
     record = json.loads(path.read_text("utf-8"))
@@ -80,6 +87,16 @@ def test_value_is_that_of_a_cell_or_a_number_in_it(records):
         "-−0.92",
         "-1 to 2",
     ]
+
+
+def test_record_that_is_measured_again_keeps_the_names_of_its_cells(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "stale", dict)
+    values = {"cell": ["macro_accuracy", "x"], "typed": 3}
+    records("a", TABLE | {"columns": ["", "x"], "rows": []} | {"values": values})
+    (tmp_path / "out.txt").write_text("b", "utf-8")
+    figures.main(["record", "a", "--command", "make x", "--text", str(tmp_path / "out.txt")])
+    assert figures.read("a")["text"] == ["b"]
+    assert figures.read("a")["values"] == {"cell": ["macro_accuracy", "x"]}
 
 
 def test_record_of_values_is_shown_as_where_they_come_from(records):
