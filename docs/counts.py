@@ -1,11 +1,13 @@
-"""Count what costs a minute and depends on nothing but the code: sizes of networks and formats."""
+"""Count what costs a minute: sizes of networks and formats, and times at recorded rates."""
 
 from asc_jax.cli.complexity import as_program, as_text
 from asc_jax.cli.config_flag import make_configs_importable, read_config
 from asc_jax.complexity import budget
 from asc_jax.experiment import with_labels
 from asc_jax.models.from_config import log_mel_shape
+from asc_jax.operations import lower
 from asc_jax.quantisation import chip_cost
+from docs import figures
 
 REPORT, WIDE = "splits/5pct.py", "teachers/cp_mobile_126952.py"
 ZOO = {
@@ -97,7 +99,8 @@ def int8_bytes() -> dict:
         macs = f"{total['macs']:,}{over}"
         rows.append([label, total["n_params"], total["bytes_int8"], macs])
     columns = ["CP-Mobile, int8", "parameters = bytes by the rule", "bytes with biases of 4"]
-    return {"columns": [*columns, "MACs"], "rows": rows}
+    values = {"over": rows[1][2] - config.budget.max_bytes}
+    return {"columns": [*columns, "MACs"], "rows": rows, "values": values}
 
 
 def chip() -> dict:
@@ -125,7 +128,94 @@ def chip() -> dict:
     values = {"int8": int8[0]["flash"], "multipliers": parts["multipliers and shifts"]}
     values |= {"arena": int8[0]["ram"], "weights": parts["weights"] + parts["biases"]}
     values |= costs[0]["total"]
-    return {"columns": ["bytes", *(f"`{n}`" for n in names)], "rows": rows, "values": values}
+    columns = ["bytes", *(f"`{n}`" for n in names)]
+    for key, row in (("tables", 5), ("log_mel", 7), ("stream", 8)):
+        values |= {key: [rows[row][0], columns[1]], f"small_{key}": [rows[row][0], columns[2]]}
+    return {"columns": columns, "rows": rows, "values": values}
+
+
+def int8_networks() -> dict:
+    """Return what the networks that `chip` leaves out take at int8, with their front ends."""
+    rows = []
+    for label, name, *changes in (
+        ("`small_chip.py` with 32 channels", "small_chip.py", "model.width=32"),
+        (f"`{WIDE}`", WIDE),
+        ("`tf_sepnet_40.py`", "tf_sepnet_40.py"),
+        ("`students/cnn_gru.py`", "students/cnn_gru.py"),
+    ):
+        config = _config(name, *changes)
+        cost = chip_cost.examine(config, measure_code=False)
+        int8, front, parts = cost["int8"], cost["front_end"], cost["int8"]["parts"]
+        numbers = sum(parts[key] for key in ("weights", "biases", "constants"))
+        network = [numbers, parts["multipliers and shifts"], parts["tables"], int8["ram"]]
+        operations = len(lower.lower(chip_cost.read(config)))
+        rows.append([label, operations, *network, front["table_bytes"], front["ram"]])
+    columns = ["bytes at int8", "number of operations"]
+    columns += ["weights, biases, constants", "multipliers and shifts", "tables"]
+    columns += ["arena", "front end: tables", "and RAM"]
+    gru = "`students/cnn_gru.py`"
+    values = {
+        "gru_operations": [gru, "number of operations"],
+        "gru_bytes": [gru, "weights, biases, constants"],
+        "gru_tables": [gru, "front end: tables"],
+        "gru_ram": [gru, "and RAM"],
+        "wide_arena": [f"`{WIDE}`", "arena"],
+        "sepnet_arena": ["`tf_sepnet_40.py`", "arena"],
+        "small_32_arena": ["`small_chip.py` with 32 channels", "arena"],
+    }
+    return {"columns": columns, "rows": rows, "values": values}
+
+
+TAU = {"5 %": 6980, "10 %": 13_960, "25 %": 34_900, "50 %": 69_800, "100 %": 139_620}
+TAU_TEST, TAU_ALL, TAU_EVALUATION = 29_680, 230_350, 135_730  # clips
+WAV, STORED = 44 + 3 * 44_100, 4 * 32_000  # bytes of a clip
+
+
+def tau_disk() -> dict:
+    """Return what TAU takes on a disk, in GB, from the numbers of clips and their formats."""
+    wavs, built = TAU_ALL * WAV, (sum(TAU.values()) + TAU_TEST) * STORED
+    small = (TAU["5 %"] + TAU_TEST) * STORED
+    evaluation = TAU_EVALUATION * WAV, TAU_EVALUATION * STORED
+    rows = [
+        ["the unpacked wav files", f"{1e-9 * wavs:.1f} GB"],
+        ["the built data set, all training splits and the test split", f"{1e-9 * built:.1f} GB"],
+        ["of these, the 5 % split and the test split alone", f"{1e-9 * small:.1f} GB"],
+        [
+            "the evaluation set, for a submission: wav files and built",
+            " + ".join(f"{1e-9 * each:.1f}" for each in evaluation) + " GB",
+        ],
+    ]
+    values = {"all": round(1e-9 * (wavs + built))}
+    values["with_evaluation"] = round(1e-9 * (wavs + built + sum(evaluation)))
+    about = "Computed from the numbers of clips and the bytes of one"
+    return {"about": about, "columns": ["what", "disk"], "rows": rows, "values": values}
+
+
+def tau_times() -> dict:
+    """Return how long runs on TAU take at the recorded rates: 150 epochs without evaluation."""
+    cpu = _rate("cpu_training.from_waveform")
+    gpu = _rate("gpu_training.from_waveform"), _rate("gpu_run.whole")
+    rows = []
+    for split, clips in TAU.items():
+        hours = 150 * clips / cpu / 3600
+        minutes = [f"{150 * clips / rate / 60:.0f}" for rate in gpu]
+        times = f"{hours:.1f} h", " to ".join(dict.fromkeys(minutes)) + " min"
+        rows.append([split, clips, f"{1e-9 * STORED * clips:.1f} GB", *times])
+    rows.append(["test", TAU_TEST, f"{1e-9 * STORED * TAU_TEST:.1f} GB", "", ""])
+    columns = ["split", "training clips", "built size", "2 CPU cores", "H100"]
+    clips = 2 * 3 * 150 * sum(TAU.values())  # systems, seeds, epochs
+    values = {
+        "size_5": f"{1e-9 * STORED * TAU['5 %']:.1f}",
+        "clips": f"{1e-6 * clips:.0f}",
+        "cpu": f"{clips / cpu / 3600:.0f}",
+        "gpu": " to ".join(f"{clips / rate / 3600:.1f}" for rate in gpu),
+    }
+    about = "Computed from the numbers of clips and the recorded rates"
+    return {"about": about, "columns": columns, "rows": rows, "values": values}
+
+
+def _rate(name: str) -> float:
+    return float(figures.value(*name.split(".")).replace(",", ""))
 
 
 def float_arena() -> dict:
@@ -148,10 +238,23 @@ def roofline() -> dict:
         row[:] = row[0] + layer.macs, row[1] + layer.n_bytes
     sums["all"] = [sum(column) for column in zip(*sums.values(), strict=True)]
     columns = ["layer", "MACs", "bytes of a training step"]
-    return {"columns": columns, "rows": [[name, *both] for name, both in sums.items()]}
+    rows = [[name, *both] for name, both in sums.items()]
+    return {"columns": columns, "rows": rows, "values": {"bytes": ["all", columns[-1]]}}
 
 
 RECORDS = {
     make.__name__: make
-    for make in (zoo, layers, frames, conventions, int8_bytes, chip, float_arena, roofline)
+    for make in (
+        zoo,
+        layers,
+        frames,
+        conventions,
+        int8_bytes,
+        chip,
+        int8_networks,
+        float_arena,
+        tau_disk,
+        tau_times,
+        roofline,
+    )
 }

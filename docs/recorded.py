@@ -23,7 +23,7 @@ def make(options) -> dict:
     if options.benchmark:
         found, paths, machine = benchmark(Path(options.benchmark))
     else:
-        name = next(name for name in ("runs", "compare", "int8") if getattr(options, name))
+        name = next(name for name in ("runs", "compare", "int8", "text") if getattr(options, name))
         found, paths = globals()[name](getattr(options, name))
         machine = None
     newest = max(path.stat().st_mtime for path in paths)
@@ -36,9 +36,13 @@ def make(options) -> dict:
 
 
 def _read(path: Path) -> Mapping:
+    return json.loads(_text(path))
+
+
+def _text(path: Path) -> str:
     if not path.is_file():
         sys.exit(f"error: there is no {path}")
-    return json.loads(path.read_text("utf-8"))
+    return path.read_text("utf-8")
 
 
 def benchmark(path: Path) -> tuple[dict, list[Path], str]:
@@ -88,7 +92,7 @@ def runs(words: Sequence[str]) -> tuple[dict, list[Path]]:
         paths += own
     columns = ["macro average accuracy, %", "all clips, by seed"]
     columns += [f"{name} devices" for name in sets]
-    return {"columns": columns, "rows": rows, "values": {"all": rows[0][1]}}, paths
+    return {"columns": columns, "rows": rows, "values": {"all": [rows[0][0], columns[1]]}}, paths
 
 
 def compare(words: Sequence[str]) -> tuple[dict, list[Path]]:
@@ -113,6 +117,12 @@ def _gap(of: Mapping, difference: float) -> str:
     if interval := of.get("interval"):
         text += f" ({100 * interval['low']:+.2f} to {100 * interval['high']:+.2f})"
     return (text + f", p = {of['p']:.2g}").replace("-", "−")
+
+
+def text(name: str) -> tuple[dict, list[Path]]:
+    """Return the lines that a command printed."""
+    path = Path(name)
+    return {"text": _text(path).splitlines()}, [path]
 
 
 def int8(folder: str) -> tuple[dict, list[Path]]:

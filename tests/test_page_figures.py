@@ -22,6 +22,13 @@ def test_pages_show_what_the_records_render():
     assert not figures.stale(), "run: make figures FIGURES_FLAGS=--render"
 
 
+def test_measured_rates_are_typed_in_no_page():
+    for page in figures.pages():
+        text = re.sub(r"`[^`]*`", "", figures.MARKED.sub("", page.read_text("utf-8")))
+        typed = re.findall(r".*\d (?:clips/s|GMAC/s|[GM]B/s|dB)\b.*", text)
+        assert not typed, f"{page}: a record should have these, see CONTRIBUTING.md"
+
+
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_record_says_command_date_and_machine_and_is_shown(path):
     record = json.loads(path.read_text("utf-8"))
@@ -41,9 +48,15 @@ def test_record_says_command_date_and_machine_and_is_shown(path):
     assert all(len(row) == len(record["columns"]) for row in record.get("rows", ()))
     measured = re.fullmatch(r"\d{4}-\d\d-\d\d", record["date"])
     assert measured or record.get("transcribed"), "only a transcribed date may be unknown"
-    pages = [figures.ROOT / "README.md", *figures.ROOT.glob("docs/*.md")]
-    shown = rf"<!-- figures: ([\w.]+ )*{path.stem}[ .]"
-    assert any(re.search(shown, page.read_text("utf-8")) for page in pages), "no page shows it"
+    pages = figures.pages()
+    texts = [page.read_text("utf-8") for page in pages]
+    source = rf"<!-- figures: ((\w+ )*{path.stem}( \w+)*|{path.stem}\.(source|machine)) -->"
+    assert any(re.search(source, text) for text in texts), "no page says where it comes from"
+    if "rows" not in record and "text" not in record:
+        unused = [
+            key for key in record["values"] if not any(f"{path.stem}.{key} -->" in t for t in texts)
+        ]
+        assert not unused, "no page shows these values"
 
 
 def test_table_of_two_records_has_a_caption_for_each(records):
@@ -63,18 +76,50 @@ def test_value_stands_in_a_line_and_lines_are_code(records):
     assert "\n\n    b  c\n\n" in figures.rendered("<!-- figures: a --><!-- end -->", "page")
 
 
+def test_value_is_that_of_a_cell_or_a_number_in_it(records):
+    values = {"cell": ["b", "x"], "ratio": ["b", "x", 2], "typed": "1 to 2"}
+    table = {"columns": ["", "x"], "rows": [["a", 1], ["b", "61,148 (−0.92)"]]}
+    records("a", TABLE | table | {"values": values})
+    line = "<!-- figures: a.{} --><!-- end -->"
+    shown = [figures.rendered("-" + line.format(key), "page") for key in values]
+    assert [re.sub("<!--.*?-->", "", text) for text in shown] == [
+        "-61,148 (−0.92)",
+        "-−0.92",
+        "-1 to 2",
+    ]
+
+
+def test_record_that_is_measured_again_keeps_the_names_of_its_cells(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "stale", dict)
+    values = {"cell": ["macro_accuracy", "x"], "typed": 3}
+    records("a", TABLE | {"columns": ["", "x"], "rows": []} | {"values": values})
+    (tmp_path / "out.txt").write_text("b", "utf-8")
+    figures.main(["record", "a", "--command", "make x", "--text", str(tmp_path / "out.txt")])
+    assert figures.read("a")["text"] == ["b"]
+    assert figures.read("a")["values"] == {"cell": ["macro_accuracy", "x"]}
+
+
+def test_record_of_values_is_shown_as_where_they_come_from(records):
+    records("a", TABLE | {"values": {"n": 1}})
+    source = "*Measured: 1 December 2026; a machine;* `make x`"
+    text = figures.rendered("<!-- figures: a --><!-- end -->", "page")
+    assert text == f"<!-- figures: a -->\n\n{source}\n\n<!-- end -->"
+    assert source in figures.rendered("n: <!-- figures: a.source --><!-- end -->", "page")
+
+
 @pytest.mark.parametrize(
     ("page", "message"),
     [
         ("<!-- figures: c --><!-- end -->", "no record"),
-        ("Of <!-- figures: a.n --><!-- end -->", "no value n; known: date, machine"),
+        ("Of <!-- figures: a.n --><!-- end -->", "no value n; known: lost, date, machine"),
+        ("Of <!-- figures: a.lost --><!-- end -->", "a: no single row 'r' of .* and column 'x'"),
         ("<!-- figures: a b --><!-- end -->", "b has other columns than a"),
         ("<!-- figures: a -->", "needs an “end”"),
         ("<!-- figures: a.date --><!-- end -->", "begins a line"),
     ],
 )
 def test_wrong_mark_is_an_error(page, message, records):
-    records("a", TABLE | {"columns": ["x"], "rows": []})
+    records("a", TABLE | {"columns": ["x"], "rows": [], "values": {"lost": ["r", "x"]}})
     records("b", TABLE | {"columns": ["y"], "rows": []})
     with pytest.raises(SystemExit, match=message):
         figures.rendered(page, "page")
@@ -99,6 +144,13 @@ def test_runs_are_a_row_of_accuracies_by_set(tmp_path):
     assert record["rows"] == [["p=0.4, MixStyle", "62.50", "75.00", "50.00"]]
     assert (record["command"], record["date"]) == ("make x", "2026-12-01")
     assert re.search("cores.*jax", record["machine"])
+
+
+def test_text_is_what_a_command_printed(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("a  1\n\nb  2\n", "utf-8")
+    words = ["record", "x", "--command", "make x", "--text", str(path)]
+    assert recorded.make(figures.parse(words))["text"] == ["a  1", "", "b  2"]
 
 
 def test_comparison_is_a_row_of_differences(tmp_path):

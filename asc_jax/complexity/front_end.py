@@ -79,8 +79,9 @@ def fft_macs(n: int) -> int:
     A transform of n has one of n / 2 and two of n / 4 in it, which n / 4 - 2 complex products and
     two real ones join.
 
-    Source: H. V. Sorensen et al., "Real-valued fast Fourier transform algorithms" (1987), with four
-      multiplications to a complex product.
+    Source: H. V. Sorensen et al., "Real-valued fast Fourier transform algorithms", IEEE
+      Transactions on Acoustics, Speech, and Signal Processing 1987, with four multiplications to
+      a complex product.
 
     Example:
       >>> fft_macs(4), fft_macs(8), fft_macs(16)

@@ -122,7 +122,8 @@ def of_predicted(confusion: Sequence[Sequence[int]]) -> dict[str, list[float | N
     Returns:
       `n_predicted`, and `precision`, `recall` and `f1`, fractions in [0, 1]: `[n_classes]` each.
 
-    Source: D. M. W. Powers, Evaluation: from precision, recall and F-measure to ROC (2011).
+    Source: D. M. W. Powers, "Evaluation: from precision, recall and F-measure to ROC,
+      informedness, markedness and correlation", Journal of Machine Learning Technologies 2011.
 
     Example:
       >>> of_predicted([[3, 1], [0, 0]])["precision"], of_predicted([[3, 1], [0, 0]])["recall"]

@@ -179,7 +179,7 @@ def mix_band_statistics(
     Returns:
       `[b, n_mels, n_frames, c]`.
 
-    Source: Freq-MixStyle (Kim et al. 2022; Schmid et al., "Knowledge distillation from
+    Source: Freq-MixStyle (Kim et al., Interspeech 2022; Schmid et al., "Knowledge distillation from
       transformers for low-complexity acoustic scene classification", DCASE 2022 Workshop) as in
       the baseline.
     """

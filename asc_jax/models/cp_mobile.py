@@ -40,7 +40,7 @@ class CPMobile(nn.Module):
       axis_name: replica axis over which batch statistics are taken, under pmap.
 
     Source: CP-Mobile (F. Schmid, T. Morocutti, S. Masoudian, K. Koutini, G. Widmer: "Distilling the
-      knowledge of transformers and CNNs with CP-mobile", DCASE 2023 Workshop) as simplified by the
+      knowledge of transformers and CNNs with CP-Mobile", DCASE 2023 Workshop) as simplified by the
       official baseline. That the report's system is this network is an assumption: it publishes
       no architecture, but 29.43 million MACs, which this network has at 68 frames.
 

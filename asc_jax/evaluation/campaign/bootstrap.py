@@ -152,7 +152,7 @@ def paired_test(
     these trained networks and says nothing about other seeds. p is a multiple of
     1 / (n_replicates + 1). `scipy.stats.permutation_test` estimates it with other random draws.
 
-    Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989.
+    Source: Noreen, "Computer-intensive methods for testing hypotheses: an introduction", 1989.
     """
     means = totals.correct[:n_first].mean(0) - totals.correct[n_first:].mean(0)  # [n_clusters]
     index = np.unique(totals.label, return_inverse=True)[1]
