@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from asc_jax.models.kernels import taps
-from asc_jax.models.kernels.compiler import EXACT, by_machine
+from asc_jax.models.kernels.compiler import EXACT, by_machine, written_out
 from asc_jax.models.kernels.taps import Window
 from asc_jax.types import Array
 
@@ -118,6 +118,8 @@ def _fast(window: Window, groups: int, x: Array, kernel: Array, *, cpu: bool) ->
         return _definition(window, groups, x, kernel)
     if groups == x.shape[-1]:
         return taps.filter_channels(window, x, kernel, cpu=cpu)
+    if groups > 1 and cpu:  # else what makes it is computed again for each group, from slices
+        x = written_out(x)
     parts = [_product(window, *part, cpu) for part in _groups(groups, x, kernel)]
     return parts[0] if groups == 1 else jnp.concatenate(parts, axis=-1)
 
@@ -127,6 +129,8 @@ def _fast_backward(window, groups, x, kernel, dy, *, cpu: bool) -> tuple[Array, 
         return _definition_backward(window, groups, x, kernel, dy)
     if groups == x.shape[-1]:
         return taps.filter_channels_backward(window, x, kernel, dy, cpu=cpu)
+    if groups > 1 and cpu:
+        x, dy = written_out(x), written_out(dy)
     grads = [_product_backward(window, *part, cpu) for part in _groups(groups, x, kernel, dy)]
     dx, dkernel = zip(*grads, strict=True)
     return grads[0] if groups == 1 else tuple(jnp.concatenate(d, axis=-1) for d in (dx, dkernel))
