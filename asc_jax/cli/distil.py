@@ -267,7 +267,7 @@ def make_section(
         "dir": os.path.normpath(values.impulse_responses),
         "p": values.impulse_p,
         "column": column,
-        "values": chosen,
+        "column_values": chosen,
     }
 
 
