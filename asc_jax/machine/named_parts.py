@@ -25,6 +25,8 @@ TYPES = {
     bool: (bool, "True or False"),
     str: (str, "text"),
 }
+OF_MODULES = ("name", "parent")  # parameters of every flax.linen.Module
+REPLACE = "For another part replace the whole section, in a config file: see docs/configs.md. "
 # What an ml_collections.ConfigDict has itself: such a key of a section cannot be read or changed
 # by its name. (Written out, because this module runs without that package.)
 NAMES_OF_SECTIONS = """
@@ -84,9 +86,9 @@ def bind(
             check_name(key, f"{where}.name is {short(name)}: its keyword {key}")
     unknown = [key for key in keywords if key not in taken or key in supplied]
     if unknown and not any(p.kind == p.VAR_KEYWORD for p in parameters):
-        free = [key for key in taken if key not in supplied]
+        free = [key for key in taken if key not in (*supplied, *OF_MODULES)]
         near = difflib.get_close_matches(unknown[0], free, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = f"did you mean {near[0]}? " if near else REPLACE * (":" not in name)
         own = "A part of yours gets a section of its own in a config file: see docs/extend.md. "
         raise UserError(
             f"{where}.{', '.join(unknown)}: {name} takes no such value. {hint}"
