@@ -23,7 +23,7 @@ from asc_jax.features.augmentation import (
     Context,
     training_input,
 )
-from asc_jax.machine.named_parts import bind, errors_named, find, require_section, takes
+from asc_jax.machine.named_parts import bind, check_name, errors_named, find, require_section, takes
 from asc_jax.models import evaluation, training
 from asc_jax.models.from_config import log_mel_shape, model, n_samples
 from asc_jax.training import aware, config_checks, distillation, optim, state, steps
@@ -233,6 +233,7 @@ def make_augmentations(config) -> tuple[Augmentation, ...]:
     require_section(config.augment, "config.augment")
     for label, section in config.augment.items():
         require_section(section, f"config.augment.{label}")
+        check_name(label, f"the section {label} of config.augment")
         order = section.get("order", 0)
         fits = isinstance(order, int | float)
         expect(f"config.augment.{label}.order", order, fits, "a number")

@@ -72,6 +72,10 @@ def test_missing_data_set_says_how_to_get_it_and_names_the_demo(tmp_path, config
             "unknown config key config.schedule.peak_rl: did you mean config.schedule.peak_lr?",
         ),
         ((*REPORT, "--config.qqq=1"), "unknown config key config.qqq: `asc-jax config show NAME`"),
+        (
+            (*REPORT, "--config.augment.mixup.p=1"),
+            "there is no section config.augment.mixup, and an augmentation is added in a config f",
+        ),
         ((*REPORT, "--config.train.keep_best", "True"), "on the command line: True (a flag is"),
         ((*REPORT, "--config.data.batch_size=abc"), "--config.data.batch_size=abc: invalid"),
         ((*REPORT, "--config.data.batch_size=0"), "config.data.batch_size is 0, expected in 1 …"),

@@ -71,6 +71,11 @@ def test_the_excess_is_named(capsys):
     assert capsys.readouterr().out.endswith(f"verdict:   over budget: {excess:,} MACs too many\n")
 
 
+def test_teacher_over_budget_is_said_to_train(capsys):
+    assert not show(small_config(budget__role="teacher", **OVER))
+    assert " MACs too many. It trains all the same: config.budget.role" in capsys.readouterr().out
+
+
 def test_columns_are_aligned(capsys):
     assert show(small_config(model__grn=True))
     lines = capsys.readouterr().out.splitlines()

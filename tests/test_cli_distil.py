@@ -241,7 +241,7 @@ def test_each_teacher_is_trained_without_and_with_impulse_responses(
     assert "dir" not in teachers[0].config.augment
     section = teachers[1].config.augment.dir
     assert (section.dir, section.p) == (str(responses), 0.6)
-    assert (section.column, section["values"]) == ("device", "a")
+    assert (section.column, section.column_values) == ("device", "a")
     assert [run.system for run in students] == ["distilled"]
     assert "dir" not in students[0].config.augment
     for run in teachers[:2]:  # what `asc-jax train` reads is what was planned
@@ -261,7 +261,7 @@ def test_impulse_responses_of_other_clips_and_of_students(
     command(impulse_responses=str(responses), impulse_clips=clips, impulse_student=True)
     for run in carried_out.runs[1]:
         section = run.config.augment.dir
-        assert (section.column, section["values"]) == expected
+        assert (section.column, section.column_values) == expected
 
 
 def test_without_a_device_a_all_clips_get_impulse_responses(
@@ -270,7 +270,7 @@ def test_without_a_device_a_all_clips_get_impulse_responses(
     labels = Labels(("bird", "car"), {"device": Group(("phone",))})
     monkeypatch.setattr(experiment, "labels_of", lambda data_dir: labels)
     command(impulse_responses=str(responses))
-    assert carried_out.runs[0][1].config.augment.dir["values"] == ""
+    assert carried_out.runs[0][1].config.augment.dir.column_values == ""
 
 
 @pytest.mark.parametrize(

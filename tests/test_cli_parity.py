@@ -228,7 +228,9 @@ def test_weights_of_another_network_and_flags_without_theirs_are_refused(run_mai
     torch = pytest.importorskip("torch")
     path = str(tmp_path / "small.pt")
     torch.save(make_twin(width=8).state_dict(), path)
-    with pytest.raises(UserError, match=r"small\.pt: a network of width 8, .*; expected the"):
+    with pytest.raises(
+        UserError, match=r"small\.pt: a network of width 8, .*; expected the .*convert --from_t"
+    ):
         live.weights_of(path)
     with pytest.raises(UserError, match="--weights goes with --live"):
         run_main(QUICK, weights=path)

@@ -212,6 +212,18 @@ def test_without_windows_only_recordings_are_printed(capsys, home, loaded):
     assert json.loads(line)["top"][0]["class"] == SCENES[mean.argmax()]
 
 
+@pytest.mark.parametrize("show_windows", [True, False])
+def test_only_window_is_no_mean(capsys, loaded, show_windows):
+    quiet = recording_of(np.full(8_000, 1e-4, np.float32))
+    print_prediction(loaded, quiet, KINDS["table"](SCENES, 1), show_windows=show_windows)
+    *_, note, whole, empty = capsys.readouterr().out.split("\n")[:-1]
+    assert whole.startswith("  the only window       ")
+    assert (
+        note == "  note: 1 window has no sample above -60 dBFS: --min_peak_dbfs=-60 leaves it out"
+    )
+    assert empty == ""
+
+
 @pytest.mark.parametrize("duration_s", [0.4, 2.5, 86_400.0])
 def test_picture_of_any_length_takes_the_same_room(tmp_path, duration_s):
     """A day is heard here at its start and end only: what is between stays empty."""

@@ -15,6 +15,7 @@ from small import small_clips
 from tiny import tiny_config
 
 from asc_jax import experiment
+from asc_jax.cli.config_flag import read_config
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.evaluation.evaluate import make_evaluator
 from asc_jax.features import augment, impulse_responses
@@ -35,7 +36,12 @@ FEATURES = {
     "f_max": 4000.0,
 }
 SECTIONS = {
-    "dir": {"name": "device_impulse_response", "p": 0.6, "column": "device", "values": "a,c"},
+    "dir": {
+        "name": "device_impulse_response",
+        "p": 0.6,
+        "column": "device",
+        "column_values": "a,c",
+    },
     "filters": {"name": "filter_augment", "max_db": 6.0, "min_width": 3},
     "mask": {"name": "log_freq_mask", "max_width": 8, "value": 0.5},
     "freq_mixstyle": {"name": "freq_mixstyle", "p": 1.0, "alpha": 0.3, "per_batch": True},
@@ -172,8 +178,8 @@ def test_file_that_is_no_impulse_response_is_named(folder, what, expected):
     ("change", "expected"),
     [
         ({"dir__dir": "/nowhere"}, "dir is '/nowhere', expected a folder .*: it is no folder"),
-        ({"dir__values": "a,"}, "values is 'a,', expected some of a, b, c"),
-        ({"dir__values": "a,d"}, "values is 'd', expected some of a, b, c"),
+        ({"dir__column_values": "a,"}, "column_values is 'a,', expected some of a, b, c"),
+        ({"dir__column_values": "a,d"}, "column_values is 'd', expected some of a, b, c"),
         ({"dir__column": "room"}, "column is 'room', expected device"),
         ({"dir__p": 1.5}, r"p is 1.5, expected in \[0, 1\]"),
     ],
@@ -181,6 +187,33 @@ def test_file_that_is_no_impulse_response_is_named(folder, what, expected):
 def test_section_that_names_nothing_is_rejected_when_a_run_starts(folder, change, expected):
     with pytest.raises(UserError, match=expected):
         arrays_of(make(["dir"], folder, **change))
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("given", [("", ""), ("room", "hall,yard")])
+def test_column_and_its_values_are_set_on_the_command_line(given):
+    words = ("--config.augment.dir.column={}", "--config.augment.dir.column_values={}")
+    made = read_config(
+        "recommended/25pct.py", [w.format(v) for w, v in zip(words, given, strict=True)]
+    )
+    assert (made.augment.dir.column, made.augment.dir.column_values) == given
+    # What --against.… of `crossval` becomes, behind the words of all runs.
+    made = read_config(
+        "recommended/25pct.py", [*map(str.format, words, given), words[1].format("a")]
+    )
+    assert (made.augment.dir.column, made.augment.dir.column_values) == (given[0], "a")
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_former_name_of_column_values_is_an_unknown_key():
+    with pytest.raises(
+        UserError, match=r"unknown config key config.augment.dir.values: did you me"
+    ):
+        read_config("recommended/25pct.py", ["--config.augment.dir.values=a"])
+    config = tiny_config().unlock()
+    config.augment.dir = ConfigDict({**SECTIONS["dir"], "dir": "irs", "values": "a"})
+    with pytest.raises(UserError, match=r"dir.values: device_impulse_response takes no such value"):
+        experiment.make(config.lock())
 
 
 def test_nothing_is_read_where_it_is_switched_off():
@@ -231,7 +264,7 @@ def test_every_response_is_drawn_and_as_often_as_asked():
 
 def test_all_clips_may_be_convolved(folder):
     batch = batch_of(8)
-    made = make(["dir"], folder, dir__p=1.0, dir__values="", dir__column="")
+    made = make(["dir"], folder, dir__p=1.0, dir__column_values="", dir__column="")
     del batch["device_id"]
     audio = augmented(made, batch, jax.random.key(0))["audio"]
     assert np.all(np.any(audio != batch["audio"], axis=1))
@@ -422,7 +455,7 @@ def test_run_with_all_of_them_resumes_to_the_same_bits_and_with_the_same_files_o
     config = tiny_config(data__batch_size=4).unlock()
     config.augment = ConfigDict({**config.augment.to_dict(), **SECTIONS})
     config.augment.dir.dir = str(folder)
-    config.augment.dir["values"] = "a"
+    config.augment.dir.column_values = "a"
     own = experiment.make(config.lock())
     clips = small_clips(10)
     whole = loop.fit(own, clips, None, tmp_path / "whole", **OPTIONS)

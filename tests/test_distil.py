@@ -266,7 +266,7 @@ def test_every_form_says_how_the_figures_were_made(whole, tmp_path):
 
 
 def test_impulse_responses_are_described(whole):
-    section = {"dir": "irs", "p": 0.6, "column": "site", "values": "hall", "students": False}
+    section = {"dir": "irs", "p": 0.6, "column": "site", "column_values": "hall", "students": False}
     text = report.as_words(whole | {"impulse_responses": section}, "txt")
     assert "those in irs, on site hall, with probability 0.6" in text
     assert "the students without" in text

@@ -29,6 +29,7 @@ from asc_jax.errors import UserError
         ("train__steps_per_call", 10**12, "expected in 1 … 65,536"),
         ("train__n_seeds", 10**8, "expected in 1 … 1,000"),
         ("model__name", "x" * 10**5, r"config.model.name is 'x+\.\.\.x+': unknown; known are "),
+        ("model__name", "cp_resnet", "replace the whole section, .* takes widths, kernel_init$"),
         ("loss__name", "hinge", "config.loss.name is 'hinge': unknown; known are focal"),
         ("loss__gamma", -1.0, "config.loss.gamma is -1.0, expected at least 0"),
         ("optim__weight_decay", -1.0, "config.optim.weight_decay is -1.0, expected at least 0"),

@@ -23,6 +23,7 @@ from asc_jax.cli.config_flag import make_configs_importable
 from asc_jax.errors import Interrupted, UserError
 from asc_jax.evaluation import evaluate
 from asc_jax.export.run import export_run
+from asc_jax.machine.named_parts import NAMES_OF_SECTIONS, bind
 from asc_jax.training import loop
 from asc_jax.training.workdir import run_config
 
@@ -201,6 +202,7 @@ def test_tuples_and_other_attributes_come_back(config, tmp_path, monkeypatch):
         ("optim", "name", "adamw", "config.optim.momentum: adamw takes no such value"),
         ("augment", "gain", {"name": "my_parts:sgd"}, "not marked with"),
         ("precision", "compute", "bfloat16", "ConvGru has no attribute dtype"),
+        ("augment", "items", {"name": "time_roll", "max_s": 0.1}, "the section items of config.a"),
     ],
 )
 def test_mistake_in_an_own_part_is_one_line(config, section, key, value, expected):
@@ -210,3 +212,20 @@ def test_mistake_in_an_own_part_is_one_line(config, section, key, value, expecte
     with pytest.raises(UserError, match=expected) as caught:
         experiment.make(changed.lock())
     assert "\n" not in str(caught.value)
+
+
+def with_values(logits, batch, *, values=1.0):
+    """A loss with a keyword that no section can have."""
+    return logits[:, 0] * values
+
+
+@pytest.mark.parametrize("section", [{}, {"values": 2.0}])
+def test_keyword_with_a_name_of_every_section_is_rejected(section):
+    where = r"config.loss.name is 'with_values': its keyword values has a name that every section"
+    with pytest.raises(UserError, match=where):
+        bind({"with_values": with_values}, {"name": "with_values", **section}, "config.loss")
+
+
+def test_names_of_every_section_are_those_of_config_dict():
+    own = {name for name in dir(ConfigDict) if not name.startswith("_")}
+    assert own <= set(NAMES_OF_SECTIONS.split())

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
@@ -35,6 +36,7 @@ from asc_jax.machine import replicas
 from asc_jax.models.kernels import by_chunks
 from asc_jax.training import loop, run
 from asc_jax.training.resident import to_int16
+from asc_jax.training.workdir import journal
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +332,36 @@ def test_evaluation_that_a_kill_prevented_is_made_up_for(parts, tmp_path, monkey
     ]
     assert logs[0] == logs[1]
     assert (tmp_path / "whole/best.json").read_text() == (tmp_path / "run/best.json").read_text()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_speed_counts_neither_compiling_nor_saving(parts, tmp_path, monkeypatch, at_once):
+    """The first call takes 100 s, each other 2 s: before it returns, or until one waits for it."""
+    clock, waiting = [0.0], []
+    dispatch, record, save = loop.Program.__call__, loop.Program.record, loop.Program.save
+
+    def take(name, function, seconds):
+        def timed(self, *args):
+            clock[0] += seconds(*args)
+            return function(self, *args)
+
+        monkeypatch.setattr(loop.Program, name, timed)
+
+    def dispatched(calls):
+        seconds = 100.0 if calls[0].first_step == 0 else 2.0
+        waiting.append(0.0 if at_once else seconds)
+        return seconds if at_once else 0.0
+
+    take("__call__", dispatch, dispatched)
+    take("record", record, lambda pending: waiting.pop(0) if pending else 0.0)
+    take("save", save, lambda n_epochs: 50.0)
+    fake = types.SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr(journal, "time", fake)
+    fit(parts, tmp_path)
+    lines = (tmp_path / journal.NAME).read_text().splitlines()
+    speeds = [json.loads(line)["clips_per_s"] for line in lines]
+    # Calls of 24 and of 4 clips, the first of all left out.
+    assert speeds == [4 / 2, round((4 + 28) / 6, 1), round((4 + 28 + 28) / 10, 1)]
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe", b"[1]", b"3", b'{"step": "a"}', b"{" * 100_000])

@@ -121,7 +121,7 @@ def test_wrong_content_of_our_file_is_told(tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.npz", None, "there is no file .*a.npz"),
+        ("a.npz", None, "there is no file .*a.npz of .*: asc-jax logits makes"),
         ("a.npz", b"PK\3\4 and no more", "a.npz cannot be read as teachers' logits: .*copy it"),
         ("a.npz", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
         ("a.npy", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),

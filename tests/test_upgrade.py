@@ -70,6 +70,14 @@ def test_sections_of_own_parts_are_left_alone():
     assert upgraded(config) == config
 
 
+def test_keyword_of_a_part_that_has_another_name_now():
+    section = {"name": "device_impulse_response", "p": 0.6, "column": "device"}
+    config = small_config().to_dict()
+    config["augment"] |= {"dir": {**section, "column_values": "a"}, "mine": {"values": "a"}}
+    old = {**config, "augment": config["augment"] | {"dir": {**section, "values": "a"}}}
+    assert upgraded(old) == config
+
+
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_command_line_takes_the_keys_of_the_first_version():
     given = ["--config.optim.peak_lr=0.25", "--config.network=cp_mobile"]

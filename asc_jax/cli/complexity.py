@@ -24,6 +24,7 @@ from absl import flags
 from asc_jax.cli import align, reject_words, run
 from asc_jax.cli.config_flag import config_name, define_config_flag
 from asc_jax.complexity import budget
+from asc_jax.complexity.limits import ROLES
 from asc_jax.errors import UserError
 from asc_jax.evaluation.report.figures import require_png, write_budget_figure
 from asc_jax.experiment import with_labels
@@ -77,7 +78,7 @@ def show(name: str, config, *, solve: bool, json_only: bool, png: str | None) ->
     if json_only:
         print(as_json(name, rows, totals, solved, chip))
     else:
-        print(as_text(name, rows, totals, chip))
+        print(as_text(name, rows, totals, chip, role=config.budget.role))
         if solved:
             print(f"\n{solution_text(config, solved)}")
     if png:
@@ -107,8 +108,18 @@ def as_json(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, solved
     return json.dumps(result | ({"solve": solved} if solved else {}), indent=2)
 
 
-def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, chip: Mapping) -> str:
-    """Return the table, its totals, the cost on a chip, the other conventions, and the verdict."""
+def as_text(
+    name: str,
+    rows: Sequence[budget.LayerCost],
+    totals: Mapping,
+    chip: Mapping,
+    *,
+    role: str = ROLES[0],
+) -> str:
+    """Return the table, its totals, the cost on a chip, the other conventions, and the verdict.
+
+    role: `config.budget.role`.
+    """
     max_macs, max_bytes = totals["max_macs"], totals["max_bytes"]
 
     def line(label, shape, n_params, macs, n_bytes):
@@ -127,7 +138,7 @@ def as_text(name: str, rows: Sequence[budget.LayerCost], totals: Mapping, chip: 
     lines = align([*table, *sums], to_right=range(2, len(HEADER)))
     for place in (1, len(table) + 1):
         lines.insert(place, "─" * len(lines[0]))
-    lines += ["", *chip_text(chip), "", *_notes(totals)]
+    lines += ["", *chip_text(chip), "", *_notes(totals, role)]
     return "\n".join([f"{name}, one clip, parameters in {totals['stored_dtype']}", "", *lines])
 
 
@@ -181,18 +192,21 @@ def _list(values: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {value:,}" for name, value in values.items() if value)
 
 
-def _notes(totals: Mapping) -> list[str]:
+def _notes(totals: Mapping, role: str) -> list[str]:
     norms = totals["macs_torchinfo"] - totals["macs"]
     excess = [
         f"{-totals[f'headroom_{kind}']:,} {unit} too many"
         for kind, unit in (("macs", "MACs"), ("bytes", "bytes"))
         if totals[f"headroom_{kind}"] < 0
     ]
+    verdict = f"over budget: {', '.join(excess)}" if excess else "within budget"
+    if excess and role == ROLES[1]:
+        verdict += ". It trains all the same: config.budget.role says that it is a teacher"
     return [
         f"torchinfo: {totals['macs_torchinfo']:,} MACs, the {norms:,} parameters of BatchNorm "
         "counted once each",
         *_stored(totals),
-        "verdict:   " + (f"over budget: {', '.join(excess)}" if excess else "within budget"),
+        f"verdict:   {verdict}",
     ]
 
 

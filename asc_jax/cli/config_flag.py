@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from absl import flags
 
@@ -139,7 +139,7 @@ def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
         for name in overrides:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-                hint = f"did you mean {near[0]}? " if near else ""
+                hint = f"did you mean {near[0]}? " if near else _no_section(name, known)
                 return f"unknown config key {name}: {hint}`asc-jax config show NAME` lists the keys"
     message = error.args[0] if error.args else error
     while isinstance(message, Exception) and message.args:  # ml_collections wraps its own
@@ -149,6 +149,18 @@ def _unknown_key(error: Exception, argv: Sequence[str]) -> str:
         if f'Key "{old.rpartition(".")[2]}" does not exist' in line:
             return f"unknown key in the config file: config.{old} is now config.{new}"
     return f"unknown key in the config file: {line} (`asc-jax config show base.py` lists the keys)"
+
+
+def _no_section(name: str, known: Iterable[str]) -> str:
+    """Return what to do where the section of a key is missing in the config; "" if it is there."""
+    section, dot, _ = name.removeprefix("config.augment.").partition(".")
+    there = any(key.startswith(f"config.augment.{section}.") for key in known)
+    if not name.startswith("config.augment.") or (dot and there):
+        return ""
+    return (
+        f"there is no section config.augment.{section}, and an augmentation is added in a config "
+        "file, as docs/augmentation.md shows; "
+    )
 
 
 def absolute_config(argv: Sequence[str]) -> list[str]:

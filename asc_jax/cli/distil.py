@@ -160,16 +160,8 @@ def main(
     students = students if values.compare else students[1:]
     n_clips = check_data(students[-1].read().data)
     teachers_dir = pathlib.Path(values.teachers_dir or out / "teachers")
-    teacher_runs = [
-        plan(system, teachers_dir / system.name, seed, n_clips, out)
-        for seed in teacher_seeds
-        for system in teachers
-    ]
-    student_runs = [
-        plan(system, out / system.name, seed, n_clips, out)
-        for seed in seeds  # so that a comparison, of one seed, is there first
-        for system in students
-    ]
+    teacher_runs = plan_all(teachers, teachers_dir, teacher_seeds, n_clips, out)
+    student_runs = plan_all(students, out, seeds, n_clips, out)
     failed = {}
     if not values.collect_only:
         check_configs([*teacher_runs, *student_runs], section)
@@ -185,18 +177,35 @@ def main(
         )
         if all(unfinished(run) for run in (*teacher_runs, *student_runs)):
             end_if_failed(failed)
-    config = student_runs[-1].config
-    collected = collect(
-        [*teacher_runs, *student_runs],
+    write_tables(
+        out,
+        teacher_runs,
+        student_runs,
         {system.name: system.label for system in (*teachers, *students)},
-        describe(values, config, section),
-        in_file(out / LOGITS, teacher_runs, config.data.train_split),
-        cluster=values.cluster,
+        describe(values, student_runs[-1].config, section),
+        values.cluster,
     )
+    end_if_failed(failed)
+
+
+def write_tables(
+    out: pathlib.Path,
+    teachers: Sequence[Run],
+    students: Sequence[Run],
+    labels: Mapping[str, str],
+    description: Mapping[str, Any],
+    cluster: str | None,
+) -> None:
+    """Write and print the tables of the runs that are done.
+
+    labels: name of each system → its name in the tables. description: see `describe`. cluster:
+    group column whose clips go together in intervals.
+    """
+    used = in_file(out / LOGITS, teachers, students[-1].config.data.train_split)
+    collected = collect([*teachers, *students], labels, description, used, cluster=cluster)
     paths = distil_report.write(collected, out)
     print(distil_report.as_words(collected, "txt"))
     print(f"\nwritten to {out}: {' '.join(path.name for path in paths)}")
-    end_if_failed(failed)
 
 
 def check_words(
@@ -267,7 +276,7 @@ def make_section(
         "dir": os.path.normpath(values.impulse_responses),
         "p": values.impulse_p,
         "column": column,
-        "values": chosen,
+        "column_values": chosen,
     }
 
 
@@ -381,6 +390,21 @@ def plan(system: System, folder: pathlib.Path, seed: int, n_clips: int, out: pat
         workdir=folder / f"seed{seed}",
         n_clips=n_clips,
     )
+
+
+def plan_all(
+    systems: Sequence[System],
+    folder: pathlib.Path,
+    seeds: Sequence[int],
+    n_clips: int,
+    out: pathlib.Path,
+) -> list[Run]:
+    """Return all runs, seed by seed, so that a comparison, of one seed, is there first."""
+    return [
+        plan(system, folder / system.name, seed, n_clips, out)
+        for seed in seeds
+        for system in systems
+    ]
 
 
 def written_config(out: pathlib.Path, system: System) -> pathlib.Path:

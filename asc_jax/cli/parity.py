@@ -7,7 +7,9 @@ with the PyTorch that is installed, on clips of yours: one second, mono, 44.1 kH
 pip install 'asc_jax[interop]'. It computes the front end by torchaudio where that is installed,
 otherwise by this package's own version in plain PyTorch; masks, MixStyle and the 20 steps are not
 compared then. --weights computes logits, statistics, gradients and the step of AdamW with the
-weights of a PyTorch file, as convert --from_torch reads it, of the baseline's network.
+weights of a PyTorch file, as convert --from_torch reads it. It takes the baseline's network of
+width 32 and 10 classes only, the one whose stages are in the table. For other networks, make a run
+by convert --from_torch and compare the logits of asc_jax.load_run(RUN).apply with your PyTorch's.
 docs/parity.md explains the stages.
 
 examples:
@@ -45,7 +47,9 @@ def define_flags() -> None:
     flags.DEFINE_boolean("json", False, "Print one JSON object instead of the table")
     flags.DEFINE_string("live", None, "Wav file, or folder of them, to compare with PyTorch on")
     flags.DEFINE_string(
-        "weights", None, "PyTorch file whose weights --live takes (default: golden ones)"
+        "weights",
+        None,
+        "PyTorch file of the baseline's network, whose weights --live takes (default: golden ones)",
     )
     flags.DEFINE_string("part", None, "Network to take of several in the file of --weights")
 

@@ -344,7 +344,10 @@ def _checked(path: Path, logits, filenames: Sequence[str], classes) -> np.ndarra
 
 def _unreadable(path: Path, error: BaseException) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return UserError(f"there is no file {path}")
+        return UserError(
+            f"there is no file {path} of teachers' logits, for config.distill.logits: asc-jax "
+            "logits makes one of trained runs"
+        )
     words = files.system_words(error) or " ".join(str(error).split()) or type(error).__name__
     return UserError(
         f"{path} cannot be read as teachers' logits: {words}; copy it again, or make it anew with "

@@ -134,11 +134,17 @@ def require_agreement(tally: Mapping) -> None:
         gap, same = tally["gap"][name], tally["n_same"][name] / tally["n_clips"]
         if not gap <= TOLERANCE or same < MIN_AGREEMENT:
             differ = f"differ by up to {gap:.2g}" if np.isfinite(gap) else "are NaN or inf"
+            what_to_do = (
+                "the logits do agree, so those of the first two classes are almost equal on these "
+                "clips: has the network been trained long enough?"
+                if gap <= TOLERANCE
+                else "try --to with another kind, or --dtype float32"
+            )
             raise UserError(
                 f"{name}, run back in its own runtime, is not our network: logits {differ} (at "
                 f"most {TOLERANCE:g} allowed), the top class is the same on {100 * same:.2f} % "
-                f"{clips} (at least {100 * MIN_AGREEMENT:g} % needed). Nothing was written; try "
-                "--to with another kind, or --dtype float32"
+                f"{clips} (at least {100 * MIN_AGREEMENT:g} % needed). Nothing was written; "
+                f"{what_to_do}"
             )
     same = tally["n_same"][DEPLOYED] / tally["n_clips"]
     if same < MIN_DEPLOYED_AGREEMENT:

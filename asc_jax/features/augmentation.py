@@ -201,13 +201,13 @@ def time_roll(key: Array, batch: Batch, *, max_s: float, context: Context) -> Ba
 
 
 def load_impulse_responses(
-    *, dir: str, p: float, column: str = "", values: str = "", context: Context
+    *, dir: str, p: float, column: str = "", column_values: str = "", context: Context
 ) -> dict:
     """Return what `device_impulse_response` reads; nothing where `p` is 0."""
     expect("p", p, 0 <= p <= 1, "in [0, 1]")
     if p == 0:
         return {}
-    chosen = impulse_responses.chosen_values(column, values, context.groups)
+    chosen = impulse_responses.chosen_values(column, column_values, context.groups)
     return impulse_responses.load_bank(dir, context.sample_rate) | chosen
 
 
@@ -219,7 +219,7 @@ def device_impulse_response(
     dir: str,
     p: float,
     column: str = "",
-    values: str = "",
+    column_values: str = "",
     context: Context,
 ) -> Batch:
     """Convolve clips with impulse responses of microphones, each with one of its own.
@@ -230,8 +230,8 @@ def device_impulse_response(
     Args:
       dir: folder of wav files; see `impulse_responses.load_bank`.
       p: probability that a clip is convolved, [0, 1].
-      column: group column whose `values` restrict it, such as "device".
-      values: names, commas between, such as "a"; "" for all clips.
+      column: group column whose `column_values` restrict it, such as "device".
+      column_values: names, commas between, such as "a"; "" for all clips.
 
     Source: see `impulse_responses.convolve`.
     """
@@ -240,7 +240,7 @@ def device_impulse_response(
     audio, bank = batch["audio"], context.arrays["bank"]
     keys = clip_keys(key, batch["batch_row"])
     apply, which = impulse_responses.draw(keys, len(bank), p)
-    if values:
+    if column_values:
         number, chosen = batch[f"{column}_id"], jnp.asarray(context.arrays["chosen"])
         apply &= (number >= 0) & chosen[jnp.maximum(number, 0)]
     convolved = impulse_responses.convolve(audio, bank.astype(audio.dtype), apply, which)

@@ -65,26 +65,26 @@ def load_bank(folder: str, sample_rate: int) -> dict[str, np.ndarray]:
 
 
 def chosen_values(
-    column: str, values: str, groups: Mapping[str, Sequence[str]]
+    column: str, column_values: str, groups: Mapping[str, Sequence[str]]
 ) -> dict[str, np.ndarray]:
     """Return `chosen [n_values]` bool, which values of a group column are meant.
 
     Args:
       column: of `groups`.
-      values: names, commas between; "" for clips of any value, which gives no array.
+      column_values: names, commas between; "" for clips of any value, which gives no array.
       groups: column → the names of its values.
 
     Raises:
       BadValue: there is no such column or value.
     """
-    if not values:
+    if not column_values:
         return {}
     known = groups.get(column)
     expect("column", column, known is not None, " or ".join(groups) or "'', without groups")
-    names = [name.strip() for name in values.split(",")]
+    names = [name.strip() for name in column_values.split(",")]
     expected = f"some of {', '.join(known)}, commas between"
     for name in names:
-        expect("values", name or values, name in known, expected)
+        expect("column_values", name or column_values, name in known, expected)
     return {"chosen": np.isin(np.array(known, dtype=str), names)}
 
 

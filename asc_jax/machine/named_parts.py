@@ -25,6 +25,15 @@ TYPES = {
     bool: (bool, "True or False"),
     str: (str, "text"),
 }
+OF_MODULES = ("name", "parent")  # parameters of every flax.linen.Module
+REPLACE = "For another part replace the whole section, in a config file: see docs/configs.md. "
+# What an ml_collections.ConfigDict has itself: such a key of a section cannot be read or changed
+# by its name. (Written out, because this module runs without that package.)
+NAMES_OF_SECTIONS = """
+allow_dotted_keys convert_dict copy_and_resolve_references eq_as_configdict get get_oneway_ref
+get_ref get_type ignore_type is_locked is_type_safe items iteritems iterkeys itervalues keys lock
+to_dict to_json to_json_best_effort to_yaml unlock unlocked update update_from_flattened_dict values
+"""
 
 
 def find(parts: Mapping[str, Callable], name: str, where: str) -> Callable:
@@ -59,8 +68,9 @@ def bind(
       supplied: keywords that the program passes itself.
 
     Raises:
-      UserError: no such part, a keyword that it does not take or one that it needs, or a value
-        that is not of the type that the part says it takes, if that is one of `TYPES`.
+      UserError: no such part, one with a keyword of a name that no section can have, a keyword
+        that it does not take or one that it needs, or a value that is not of the type that the
+        part says it takes, if that is one of `TYPES`.
     """
     require_section(section, where)
     name = section.get("name")
@@ -71,14 +81,18 @@ def bind(
     except ValueError as error:
         raise UserError(f"{where}.name is {short(name)}: {error}") from error
     taken = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for key in taken:
+        if key not in supplied:
+            check_name(key, f"{where}.name is {short(name)}: its keyword {key}")
     unknown = [key for key in keywords if key not in taken or key in supplied]
     if unknown and not any(p.kind == p.VAR_KEYWORD for p in parameters):
-        near = difflib.get_close_matches(unknown[0], set(taken) - set(supplied), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        free = [key for key in taken if key not in (*supplied, *OF_MODULES)]
+        near = difflib.get_close_matches(unknown[0], free, n=1)
+        hint = f"did you mean {near[0]}? " if near else REPLACE * (":" not in name)
         own = "A part of yours gets a section of its own in a config file: see docs/extend.md. "
         raise UserError(
             f"{where}.{', '.join(unknown)}: {name} takes no such value. {hint}"
-            f"{own if ':' in name else ''}It takes {', '.join(taken) or 'none'}"
+            f"{own if ':' in name else ''}It takes {', '.join(free) or 'none'}"
         )
     for p in parameters:
         needed = p.kind == p.KEYWORD_ONLY and p.default is p.empty
@@ -87,6 +101,15 @@ def bind(
         if p.name in keywords:
             _check_type(f"{where}.{p.name}", keywords[p.name], p.annotation)
     return functools.partial(part, **keywords)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise a `UserError` for a name of `NAMES_OF_SECTIONS`; what: what has it."""
+    if name in NAMES_OF_SECTIONS.split():
+        raise UserError(
+            f"{what} has a name that every section of a config has itself, so it could not be set "
+            "on the command line. Give it another name"
+        )
 
 
 def _check_type(key: str, value, annotation) -> None:

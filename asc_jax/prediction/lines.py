@@ -60,7 +60,7 @@ class Table(Lines):
 
     def whole(self, name, duration_s, n_windows, probs, notes: Sequence[str]):
         lines = [f"  note: {note}" for note in notes]
-        mean = f"mean of {n_windows:,}"
+        mean = "the only window" if n_windows == 1 else f"mean of {n_windows:,}"
         return "\n".join([*lines, f"  {mean:<20}  {self._classes(probs)}", ""])
 
     def _classes(self, probs) -> str:

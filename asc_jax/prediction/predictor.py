@@ -128,9 +128,10 @@ def predict(
         )
     notes = make_notes(recording, blocks.n_samples, blocks.peak, predictor.sample_rate, clip_s)
     if n_quiet and blocks.peak:
+        have, them = ("window has", "it") if n_quiet == 1 else ("windows have", "them")
         notes.append(
-            f"{n_quiet:,} windows have no sample above -60 dBFS"
-            + (": --min_peak_dbfs=-60 leaves them out" if min_peak_dbfs < -60 else "")
+            f"{n_quiet:,} {have} no sample above -60 dBFS"
+            + (f": --min_peak_dbfs=-60 leaves {them} out" if min_peak_dbfs < -60 else "")
         )
     say(lines.whole(name, blocks.n_samples / rate, n_windows, total / n_windows, notes))
     return total / n_windows

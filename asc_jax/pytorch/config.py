@@ -83,8 +83,7 @@ def infer(
     """
     _check_hyper_parameters(told, config.features.mel_scale)
     config = config.copy_and_resolve_references().unlock()
-    layout = recognise(network)
-    sources, inferred, kind = {}, infer_config(network), layout.network
+    sources, inferred, kind = {}, infer_config(network), recognise(network).network
     attributes = _defaults(kind)
     if kind != config.model.get("name"):
         if lost := [key for key in overrides if key.startswith("model.")]:
@@ -93,6 +92,22 @@ def infer(
         sources["model.name"] = "tensor names"
     for name in attributes.keys() & {*inferred, "activation"} - {*config.model}:
         config.model[name] = attributes[name]
+    sources |= _take_hyper_parameters(config, kind, told, overrides)
+    sources |= _take_tensors(config, network, constants, overrides)
+    return config.lock(), sources
+
+
+def _take_hyper_parameters(
+    config: ml_collections.ConfigDict,
+    kind: str,
+    told: Mapping[str, object],
+    overrides: Mapping[str, object],
+) -> dict[str, str]:
+    """Set the values of a config that hyper-parameters tell, and return where each was found.
+
+    kind: name of the network; only those of CP-Mobile tell its attributes.
+    """
+    sources = {}
     strides = {} if "model.strides" in overrides else _found(told, ("strides",))
     for place, value in strides.items():
         value = _strides(place, value)
@@ -114,29 +129,37 @@ def infer(
             _set(config, key, found[place], f"the hyper-parameter {place}")
             outer = place.rpartition(".")[0]
             sources[key] = f"hyper-parameters ({outer})" if outer else "hyper-parameters"
+    return sources
+
+
+def _take_tensors(
+    config: ml_collections.ConfigDict,
+    network: Mapping[str, np.ndarray],
+    constants: Mapping[str, np.ndarray],
+    overrides: Mapping[str, object],
+) -> dict[str, str]:
+    """Set the values of a config that tensors tell, and return where each was found."""
     buffers = front_end.settings_of(constants, config.features)
     wanted = {n: config.model[n] for n in ("width_multiplier", "expansion") if n in config.model}
-    network = infer_config(network, **wanted)
-    if "depthwise" in config.model and "depthwise" not in layout.variant:
-        network["depthwise"] = "batch_norm"
-    n_classes = network.pop("n_classes")
+    attributes = infer_config(network, **wanted)
+    if "depthwise" in config.model and "depthwise" not in recognise(network).variant:
+        attributes["depthwise"] = "batch_norm"
+    n_classes = attributes.pop("n_classes")
     if n_classes != len(config.labels.classes):
         raise UserError(
             f"the network has {n_classes} classes, and config.labels.classes has "
             f"{len(config.labels.classes)}: give all of them, in the order of its logits, with "
             """--config FILE --config.labels.classes='("a","b")'"""
         )
-    network = {f"model.{name}": value for name, value in network.items()}
-    for key, value in (network | buffers).items():
+    shapes = {f"model.{name}": value for name, value in attributes.items()}
+    for key, value in (shapes | buffers).items():
         if key in overrides and overrides[key] != value:
             raise UserError(
                 f"config.{key} is {overrides[key]!r}, but the tensors in the file say {value!r}: "
                 "leave it out"
             )
         _set(config, key, value, "the file")
-    sources |= dict.fromkeys(buffers, "stored buffers")
-    sources |= dict.fromkeys(network, "tensor shapes")
-    return config.lock(), sources
+    return dict.fromkeys(buffers, "stored buffers") | dict.fromkeys(shapes, "tensor shapes")
 
 
 def _found(told: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:

@@ -95,8 +95,8 @@ def _conv_bn(c_in: int, c_out: int, size, strides=(1, 1), groups: int = 1, act=N
 
 
 @functools.cache
-def _block_class():
-    """Define and return the class of the residual blocks, which needs PyTorch."""
+def _response_norm_class():
+    """Define and return the class of global response normalisation, which needs PyTorch."""
     torch = require("torch")
     nn = torch.nn
 
@@ -113,6 +113,15 @@ def _block_class():
             ratio = norm / (norm.mean(dim=1, keepdim=True) + 1e-6)
             return x + self.gamma * (x * ratio) + self.beta
 
+    return GlobalResponseNorm
+
+
+@functools.cache
+def _branches_class():
+    """Define and return the class of a depthwise layer of several branches."""
+    torch = require("torch")
+    nn = torch.nn
+
     class Branches(nn.Module):
         """Compute what `models.layers.BranchedDepthwise` does, and the activation."""
 
@@ -128,6 +137,14 @@ def _block_class():
             filtered = [getattr(self, f"conv{name}")(x) for name in BRANCHES]
             return self.act(sum(w * y for w, y in zip(weights, filtered, strict=True)))
 
+    return Branches
+
+
+@functools.cache
+def _block_class():
+    """Define and return the class of the residual blocks."""
+    nn = require("torch").nn
+
     class InvertedResidual(nn.Module):
         """Compute what `models.layers.InvertedResidual` does."""
 
@@ -135,12 +152,12 @@ def _block_class():
             super().__init__()
             filters = {
                 "batch_norm": lambda: _conv_bn(n_expanded, n_expanded, 3, strides, n_expanded, act),
-                "branches": lambda: Branches(n_expanded, strides, act),
+                "branches": lambda: _branches_class()(n_expanded, strides, act),
                 "fused": lambda: nn.Sequential(
                     nn.Conv2d(n_expanded, n_expanded, 3, strides, 1, groups=n_expanded), act()
                 ),
             }
-            self.after_block_norm = GlobalResponseNorm() if grn else nn.Identity()
+            self.after_block_norm = _response_norm_class()() if grn else nn.Identity()
             self.block = nn.Sequential(
                 _conv_bn(c_in, n_expanded, 1, act=act),
                 filters[depthwise](),

@@ -4,7 +4,9 @@ import collections
 import contextlib
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -93,14 +95,7 @@ def export_int8(
     deployment = deploy(experiment, run.variables, "float32", metadata)
     require_rules(deployment.operations)
     log_mel = network.compute_log_mel(experiment.config, calibration_clips, n_calibration_clips)
-    learned = run.ranges if method is None else None
-    if learned is None:
-        program = quantise(deployment, log_mel, method or DEFAULT_METHOD)
-        calibration = f"{method or DEFAULT_METHOD}, {len(log_mel):,} clips"
-    else:
-        shape = deployment.input_shapes["log_mel_to_logits"]
-        program = build(deployment.operations, shape, learned)
-        calibration = f"of the training; {len(log_mel):,} clips to report on"
+    program, calibration = _program(deployment, log_mel, method, run.ranges)
     metadata = {
         **{k: v for k, v in deployment.metadata.items() if k not in ("role", "budget")},
         "weights": "int8",
@@ -110,35 +105,71 @@ def export_int8(
     batches = check.clip_batches(clips, experiment.n_samples)
     over = ".teacher" if "role" in metadata else ".over_budget" if "budget" in metadata else ""
     if kind in FILES:
-        writer, load_kernels = FILES[kind]
-        data = writer.build(program, metadata)
-        contents = {out / f"{writer.ARTEFACT}{over}{writer.EXTENSION}": data}
-        written, more = [f"{path}: {len(data):,} bytes" for path in contents], []
-        running = contextlib.nullcontext(load_kernels(data, program))
+        files = _one_file(kind, program, metadata, out, over)
     else:
         library = c_library.build(program, deployment.classes, metadata)
-        running = _c_kernels(library)
         front_end, lines = c_features.checked(
             experiment.config.features, library, program.input, calibration_clips
         )
         library |= front_end | _test_vector(program, log_mel)
-        folder = out / f"{c_library.FOLDER}{over}"
-        contents = {folder / name: data for name, data in library.items()}
-        written = [f"{folder}: {', '.join(sorted(library))}"]
-        more = [*c_library.memory_lines(program), *lines]
-    with running as kernels:
+        files = _folder(out / f"{c_library.FOLDER}{over}", library)
+        files.more.extend([*c_library.memory_lines(program), *lines])
+    with files.running as kernels:
         tally = compare(program, kernels, deployment, batches)
     shown = log_mel[:: -(-len(log_mel) // N_REPORT_CLIPS)]
     ratios = calibrate.signal_to_noise(program, deployment.operations, deployment.variables, shown)
-    write(contents)
+    write(files.contents)
     return [
-        *written,
+        *files.written,
         f"network weights: {program.n_bytes:,} bytes, int8 with biases of int32",
-        *more,
+        *files.more,
         *(metadata[name] for name in ("budget", "role") if name in metadata),
         *error_table(program, ratios, metadata["calibration"], len(shown)),
         *comparison(program, kernels, tally),
     ]
+
+
+def _program(
+    deployment: Deployment, log_mel: np.ndarray, method: str | None, ranges
+) -> tuple[Program, str]:
+    """Return the integer program, and in words where its ranges come from.
+
+    method, ranges: see `export_int8`; ranges: those of the training, or None.
+    """
+    if method is None and ranges is not None:
+        shape = deployment.input_shapes["log_mel_to_logits"]
+        program = build(deployment.operations, shape, ranges)
+        return program, f"of the training; {len(log_mel):,} clips to report on"
+    method = method or DEFAULT_METHOD
+    return quantise(deployment, log_mel, method), f"{method}, {len(log_mel):,} clips"
+
+
+class _Files(NamedTuple):
+    """Hold the files of an export before they are written.
+
+    contents: by path. running: a context manager that gives the `Kernels` which run them. written,
+    more: lines to print about the files, and about what they need.
+    """
+
+    contents: dict[pathlib.Path, bytes]
+    running: contextlib.AbstractContextManager[Kernels]
+    written: list[str]
+    more: list[str]
+
+
+def _one_file(kind: str, program: Program, metadata: dict, out: pathlib.Path, over: str) -> _Files:
+    """Return the file of a kind of `FILES`; over: what its name says beside the kind."""
+    writer, load_kernels = FILES[kind]
+    data = writer.build(program, metadata)
+    path = out / f"{writer.ARTEFACT}{over}{writer.EXTENSION}"
+    running = contextlib.nullcontext(load_kernels(data, program))
+    return _Files({path: data}, running, [f"{path}: {len(data):,} bytes"], [])
+
+
+def _folder(folder: pathlib.Path, library: Mapping[str, bytes]) -> _Files:
+    """Return the files of the library in C."""
+    contents = {folder / name: data for name, data in library.items()}
+    return _Files(contents, _c_kernels(library), [f"{folder}: {', '.join(sorted(library))}"], [])
 
 
 def _litert_kernels(data: bytes, program: Program) -> Kernels:

@@ -234,7 +234,7 @@ def _train(
 
 def _go_on(runs: list[Run], program: Program, plan: _Plan, stopped: list[int]) -> None:
     """Run one call after another, to the last or until a signal has come."""
-    pending = None
+    pending, is_first = None, True
     for calls in zip(*(run.calls(plan.steps_per_call) for run in runs), strict=True):
         before, pending = pending, program(calls)
         program.record(before)  # while the accelerators go on
@@ -242,18 +242,23 @@ def _go_on(runs: list[Run], program: Program, plan: _Plan, stopped: list[int]) -
         last = call.ends_epoch and call.epoch + 1 == runs[0].n_epochs
         # Once: a later signal must not save a step not yet recorded.
         stop = hosts.any_process(stopped)
-        if call.ends_epoch or stop:
+        # The speed is measured from the end of the first call, so that has to be before the next
+        # one begins: a CPU may compute a call before it returns from it.
+        if call.ends_epoch or stop or is_first:
             program.record(pending)
-            pending = None
+            pending, is_first = None, False
         if call.ends_epoch:
             n_done = call.epoch + 1
             for run in runs:
                 run.end_epoch(call.epoch)
-            if last or stop or n_done % plan.checkpoint_every_epochs == 0:
-                program.save(n_done)
-            if plan.eval_every_epochs and (last or n_done % plan.eval_every_epochs == 0):
-                for k, run in enumerate(runs):
-                    run.evaluate(program.state(k), call.epoch, plan.keep_best)
+            with contextlib.ExitStack() as stack:
+                for run in runs:
+                    stack.enter_context(run.journal.paused())
+                if last or stop or n_done % plan.checkpoint_every_epochs == 0:
+                    program.save(n_done)
+                if plan.eval_every_epochs and (last or n_done % plan.eval_every_epochs == 0):
+                    for k, run in enumerate(runs):
+                        run.evaluate(program.state(k), call.epoch, plan.keep_best)
             # It may have come during the evaluation.
             stop = hosts.any_process(stopped) and not last
         if stop:

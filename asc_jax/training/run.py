@@ -201,8 +201,7 @@ class Run:
             return
         self.evaluator = self.evaluator or self._make_evaluator(self.experiment)
         state = replicas.unreplicate(state)
-        with self.journal.paused():
-            summary = self.evaluator(state.variables, self.watched).summary
+        summary = self.evaluator(state.variables, self.watched).summary
         accuracy = summary["macro_accuracy"]
         if accuracy is None:
             raise UserError(f"{self.experiment.config.data.test_split} holds no labelled clips")

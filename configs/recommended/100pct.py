@@ -18,5 +18,5 @@ def get_config():
     config = importlib.import_module("configs.splits.100pct").get_config()
     with config.unlocked():
         config.augment.dir = ConfigDict({"name": "device_impulse_response", "dir": "data/micirp"})
-        config.augment.dir.update({"p": 0.6, "column": "device", "values": "a"})
+        config.augment.dir.update({"p": 0.6, "column": "device", "column_values": "a"})
     return config

@@ -23,6 +23,10 @@ from asc_jax.pytorch.parity.training_stages import PEAK_LR, WARMUP_STEPS, WEIGHT
 from asc_jax.pytorch.twin import make_twin
 
 N_CLASSES = 10
+OTHER_NETWORKS = (
+    "For another network, asc-jax convert --from_torch makes a run of the file, whose logits "
+    "asc_jax.load_run(…).apply gives to compare with your own PyTorch's"
+)
 WEIGHTS = ("c_state_calib", "c_state3", "c_init_state")  # of evaluation, training and gradients
 
 
@@ -100,7 +104,8 @@ def weights_of(path: str, part: str | None = None) -> dict[str, np.ndarray]:
     }:
         raise UserError(
             f"{path}: a network of {', '.join(f'{k} {v}' for k, v in sizes.items())}; expected the "
-            "baseline's, width 32 with 10 classes, which the table's stages compute"
+            "baseline's, width 32 with 10 classes, which the table's stages compute. "
+            f"{OTHER_NETWORKS}"
         )
     return {
         name: np.asarray(plain.get(name, 0), np.float32 if tensor.shape else np.int64)

@@ -56,6 +56,8 @@ ADDED = {
     "features.f_min_jitter": 0.0,
     "features.f_max_jitter": 0.0,
 }
+# The name of a part and its old keyword → the new one.
+RENAMED = {("device_impulse_response", "values"): "column_values"}
 PARTS_OF_FIRST_VERSION = ("time_roll", "freq_mask", "time_mask", "freq_mixstyle")
 
 
@@ -70,10 +72,17 @@ def upgraded(saved: Mapping) -> dict:
     if "network" in saved:  # written by the first version
         flat = {MOVED.get(key, key): value for key, value in flat.items()}
         flat |= {f"augment.{name}.name": name for name in PARTS_OF_FIRST_VERSION}
+    flat = {_renamed(key, flat): value for key, value in flat.items()}
     nested = _nested(flat | {key: value for key, value in ADDED.items() if key not in flat})
     # Before runs kept the names of their classes, all were of TAU.
     labels = from_dict(saved["labels"]) if "labels" in saved else LABELS
     return {**nested, "labels": labels.to_dict()}
+
+
+def _renamed(key: str, flat: Mapping) -> str:
+    """Return the key that a keyword of a part has now."""
+    section, dot, name = key.rpartition(".")
+    return section + dot + RENAMED.get((flat.get(f"{section}.name"), name), name)
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> dict:
