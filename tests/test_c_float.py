@@ -118,7 +118,7 @@ def test_networks_are_those_of_jax(compiler, flags, name):
         np.testing.assert_allclose(run(x), expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_run_becomes_a_library_that_was_compared_first(compiler, tmp_path, monkeypatch):
+def test_run_becomes_a_library_that_was_compared_first(compiler, tmp_path, monkeypatch, few_clips):
     write_run(tmp_path / "run", model__name=NAME)
     options = {"out_dir": tmp_path / "out", "clips": small_clips(8)}
     text = "\n".join(c_float.export_float32(tmp_path / "run", **options))

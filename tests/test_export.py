@@ -66,7 +66,7 @@ def test_run_is_exported_and_compared(workdir, tmp_path, kind):
         assert lines[-1].endswith("write the files with --dtype float32")
 
 
-def test_b24_float32_file_is_quantised_as_it_is(workdir, tmp_path):
+def test_b24_float32_file_is_quantised_as_it_is(few_clips, workdir, tmp_path):
     """The line that is printed names what works."""
     quantization = pytest.importorskip("onnxruntime.quantization")
     runtime = kind_of("onnx") and pytest.importorskip("onnxruntime")
@@ -99,7 +99,7 @@ def test_files_go_into_the_workdir_and_all_clips_of_a_larger_split_are_compared(
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", "onnx", "c"])
-def test_export_with_one_weight_changed_is_refused(monkeypatch, workdir, tmp_path, kind):
+def test_export_with_one_weight_changed_is_refused(monkeypatch, few_clips, workdir, tmp_path, kind):
     build = kind_of(kind).build
 
     def tampered(deployment):
@@ -251,7 +251,7 @@ def test_synthetic_noise_are_seeded_and_vary_in_loudness():
     assert 0.02 < loudness.max() < 0.11
 
 
-def test_over_budget_network_is_refused_or_stamped(tmp_path):
+def test_over_budget_network_is_refused_or_stamped(few_clips, tmp_path):
     saved(tmp_path / "run", budget__max_bytes=1000)
     with pytest.raises(UserError, match="over the task's budget"):
         export_run(tmp_path / "run", "c")

@@ -91,7 +91,7 @@ def test_own_parts_train_and_a_resumed_run_ends_in_the_same_bits(trained):
     assert all(jax.tree.leaves(moved))
 
 
-def test_own_network_predicts_and_is_converted(trained):
+def test_own_network_predicts_and_is_converted(trained, few_clips):
     _, workdir, whole, _ = trained
     run = asc_jax.load_run(workdir)
     jax.tree.map(np.testing.assert_array_equal, run.variables, whole.variables)

@@ -88,7 +88,7 @@ def test_evaluation_counts_by_class_and_group(home):
     assert rows[0].keys() == {"filename", "label", "recording", "device"}
 
 
-def test_run_becomes_c_of_its_own_classes_and_rate(home):
+def test_run_becomes_c_of_its_own_classes_and_rate(home, few_clips):
     done = call("convert", "--to=c", "--workdir=run", "--data_dir=data", cwd=home)
     assert done.returncode == 0, done.stderr
     header = (home / "run/export/asc_model.h").read_text("utf-8")
