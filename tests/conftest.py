@@ -67,3 +67,11 @@ def compiled_fast():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def few_clips(monkeypatch):
+    """Exported files are compared on 32 clips instead of 256, where a test is of something else."""
+    from asc_jax.export import check
+
+    monkeypatch.setattr(check, "MIN_CLIPS", 32)

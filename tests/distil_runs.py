@@ -1,16 +1,15 @@
-"""Runs of a distillation campaign as `train` and `eval` leave them, with answers made up."""
+"""Synthetic runs of a distillation campaign, as `train` and `eval` leave them."""
 
 import numpy as np
+import synthetic_results
 from crossval_runs import LABELS as CROSSVAL_LABELS
-from crossval_runs import N_CUTS, STEP
+from crossval_runs import N_CUTS
 from small import small_config
 
 from asc_jax.data.labels import Group, Labels
 from asc_jax.data.teacher_logits import write_teacher_logits
 from asc_jax.distil.runs import Run
-from asc_jax.evaluation import metrics, result_files
 from asc_jax.evaluation.teachers import checkpoint_sum
-from asc_jax.training.workdir import checkpoints, run_config
 
 CLASSES = CROSSVAL_LABELS.classes
 SITE = Group(("hall", "yard"), {"inside": ("hall",), "outside": ("yard",)})
@@ -64,41 +63,11 @@ def plan(out, system, seed=0):
 
 
 def finish(run, **changes):
-    """Train and evaluate it, so to speak."""
-    run_config.save(run.workdir, run.config_name, run.config)
-    manager = checkpoints.Checkpoints(run.workdir)
-    manager.save(STEP, {"x": np.frombuffer(run.title.encode().ljust(64), np.uint8)})
-    manager.close()
+    """Leave what training and evaluation leave."""
     names, label, recording, site = clips()
-    probs = probs_of(run.system, run.seed)
-    results = {
-        "config": run.config_name,
-        "split": run.config.data.train_split,
-        "test_split": run.config.data.test_split,
-        "official_lists": False,
-        "trained_and_tested": None,
-        "epoch": run.config.train.n_epochs,
-        "step": STEP,
-        "seed": run.seed,
-        "code_version": "1.0",
-        "evaluated_with": "1.0",
-        "over_budget": False,
-        "complexity": {"macs": 29_425_664, "n_params": 61_148, "bytes": 122_296},
-        "stored_dtype": "float16",
-        "labels": LABELS.to_dict(),
-        "float16": metrics.summarize(np.log(probs), label, {"site": site}, LABELS),
-        "checkpoint": "last",
-    }
-    result_files.write_output_csv(run.workdir / "output.csv", names, probs, CLASSES)
-    words = ("hall", "yard", "unknown")
-    truth = {
-        "filename": names,
-        "label": [CLASSES[number] for number in label],
-        "recording": recording,
-        "site": [words[number] for number in site],
-    }
-    result_files.write_truth_csv(run.workdir / "truth.csv", truth)
-    result_files.write_results(results | changes, run.workdir)
+    found = names, label, {"site": site}, LABELS, np.array(recording)
+    synthetic_results.train(run)
+    synthetic_results.evaluate(run, probs_of(run.system, run.seed), *found, **changes)
     return run
 
 

@@ -29,14 +29,16 @@ OPTIONS = {
 
 
 @contextlib.contextmanager
-def compiled_once(parts=None):
+def compiled_once(parts=None, programs=None):
     """The experiment of all these runs; while it is in use, what `fit` compiles is kept.
 
     With the schedule of the first that asks: a run of another length must not come first.
+
+    programs: those of earlier runs of this experiment, and then of these.
     """
     parts = parts or experiment.make(small_config(data__batch_size=8))
     variables = jax.tree.map(np.asarray, parts.variables())
-    programs = {}
+    programs = {} if programs is None else programs
     with pytest.MonkeyPatch.context() as patch:
         for name in ("pmap_train", "pmap_eval"):
             make = getattr(replicas, name)

@@ -8,6 +8,7 @@ import evaluated_runs
 import numpy as np
 import soundfile
 import table1_data
+from by_day import BY_DAY
 from commands import call
 from pages import ROOT
 from small import SMALL_FLAGS
@@ -15,7 +16,7 @@ from small_run import write_run
 from small_submission import write_runs
 from tau_folder import RATE, write_evaluation, write_tau, write_wav
 
-NETWORK = "short:Short"
+NETWORK = "tiny:Named" if BY_DAY else "short:Short"
 EPOCHS = ("--config.train.n_epochs=1", "--config.train.eval_every_epochs=1")
 PERCENTS = (5, 10, 25, 50, 100)
 FFMPEG = "#!/bin/sh\nhead -c 384000 /dev/zero\n"  # a second of 16 bits, 48 kHz, two channels

@@ -4,15 +4,14 @@ What `evaluation.campaign.processes` trains and evaluates in processes of its ow
 """
 
 import numpy as np
+import synthetic_results
 
 from asc_jax.data.clips import open_for
 from asc_jax.data.teacher_logits import write_teacher_logits
-from asc_jax.evaluation import analysis, evaluate, result_files
+from asc_jax.evaluation import evaluate
 from asc_jax.evaluation.campaign.runs import unfinished
 from asc_jax.evaluation.teachers import checkpoint_sum
-from asc_jax.training.workdir import checkpoints, run_config
-
-STEP = 600
+from asc_jax.training.workdir import run_config
 
 
 def carry_out(runs, cache, *, together=False):
@@ -37,35 +36,10 @@ def make(target, words, cache, made):
 
 def _finish(run):
     """Leave what training and evaluation leave."""
-    config = run.config
-    run_config.save(run.workdir, run.config_name, config)
-    manager = checkpoints.Checkpoints(run.workdir)
-    manager.save(STEP, {"x": np.frombuffer(run.title.encode().ljust(64), np.uint8)})
-    manager.close()
-    found = _predictions(config)
-    results = {
-        "config": run.config_name,
-        "split": config.data.train_split,
-        "test_split": config.data.test_split,
-        "official_lists": False,
-        "trained_and_tested": None,
-        "epoch": config.train.n_epochs,
-        "step": STEP,
-        "seed": run.seed,
-        "code_version": "1.0",
-        "evaluated_with": "1.0",
-        "over_budget": False,
-        "complexity": {"macs": 29_425_664, "n_params": 61_148, "bytes": 122_296},
-        "stored_dtype": "float16",
-        "labels": found.labels.to_dict(),
-        "float16": found.summary,
-        "checkpoint": "last",
-    }
-    probs = evaluate.softmax(found.logits)
-    path = run.workdir / "output.csv"
-    result_files.write_output_csv(path, found.filenames, probs, found.labels.classes)
-    result_files.write_truth_csv(run.workdir / "truth.csv", analysis.truth(found))
-    result_files.write_results(results, run.workdir)
+    found = _predictions(run.config)
+    clips = found.filenames, found.label, found.groups, found.labels, found.recordings
+    synthetic_results.train(run)
+    synthetic_results.evaluate(run, evaluate.softmax(found.logits), *clips)
 
 
 def _predictions(config):

@@ -151,18 +151,21 @@ def _floats(tree):
     return jax.tree.map(lambda x: 0 if x.dtype == jax.dtypes.float0 else x, tree)
 
 
+def by_day(kinds, names):
+    """Return all kinds as parameters of a test, of which only those of these names by day."""
+    return [pytest.param(kind, marks=() if kind in names else NIGHTLY) for kind in kinds]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, pytest.param(False, marks=NIGHTLY)])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n.startswith("with ") else NIGHTLY) for n in NETWORKS]
-)
+@pytest.mark.parametrize("name", by_day(NETWORKS, ["with a GRU"]))
 def test_networks_are_the_same_by_chunks(x64, name, masked):
     variables, clips = started(NETWORKS[name], masked)
     assert_same(application(NETWORKS[name]), (variables, jax.random.key(2)), clips)
 
 
 @pytest.mark.parametrize(
-    "name", ["with a GRU", *(pytest.param(name, marks=NIGHTLY) for name in MODELS)]
+    "name", by_day(["with shuffles", "with a GRU", *MODELS], ["with shuffles"])
 )
 def test_two_replicas_are_the_same_by_chunks(x64, name):
     variables, clips = started(NETWORKS[name])
@@ -189,6 +192,7 @@ def test_statistics_of_each_replica_by_itself_stay_so(x64):
 def test_networks_vmapped_over_seeds_are_the_same_by_chunks(x64):
     network = NETWORKS["with shuffles"]
     variables, clips = started(network)
+    assert runs_in_pieces(application(network), (variables, jax.random.key(0)), clips)
     seeds = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf**2 + 0.1]), variables)
     apply = application(network)
 
@@ -388,7 +392,16 @@ def moments_of(x):
     return batch_moments(x, jnp.ones(x.shape[0]), jnp.zeros(x.shape[-1]))
 
 
-@pytest.mark.parametrize("kind", APART)
+# Each of the others differs little from one of these.
+APART_BY_DAY = (
+    *("remat", "permuted channels", "top_k of channels", "a constant of each clip"),
+    *("a condition on each clip", "a loop", "pooled", "truth beyond a cut", "integers normalised"),
+    *("statistics twice", "a branch that waits for another", "statistics not used"),
+    *("a number and None", "random numbers"),
+)
+
+
+@pytest.mark.parametrize("kind", by_day(APART, APART_BY_DAY))
 def test_a_network_that_keeps_clips_apart_runs_in_pieces(x64, kind):
     assert_same_after(lambda x, _: APART[kind](x), pieces=True)
 

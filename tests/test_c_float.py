@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from exported import Mixed, moved_variables
 from ml_collections import ConfigDict
+from short import NAME
 from small import small_clips, small_config
 from small_run import write_run
 from test_c_library import SANITISED, STRICT, builds
@@ -117,8 +118,8 @@ def test_networks_are_those_of_jax(compiler, flags, name):
         np.testing.assert_allclose(run(x), expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_run_becomes_a_library_that_was_compared_first(compiler, tmp_path, monkeypatch):
-    write_run(tmp_path / "run")
+def test_run_becomes_a_library_that_was_compared_first(compiler, tmp_path, monkeypatch, few_clips):
+    write_run(tmp_path / "run", model__name=NAME)
     options = {"out_dir": tmp_path / "out", "clips": small_clips(8)}
     text = "\n".join(c_float.export_float32(tmp_path / "run", **options))
     folder = tmp_path / "out" / "asc_float32"

@@ -14,16 +14,16 @@ import jax
 import numpy as np
 import pytest
 from commands import HANGS_S, call, started
-from short import SHORT_FLAGS
 from small import small_config
 from tau_folder import write_tau
+from tiny import TINY_FLAGS
 
 from asc_jax.cli import prepare_data, train
 from asc_jax.data.tau.taxonomy import SCENES
 from asc_jax.training.workdir import run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
-# What other processes need to find the package, and the network of `short.py`.
+# What other processes need to find the package, and the network of `tiny.py`.
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
 REPORT = ("--config", "splits/5pct.py")
 NO_DATA = r"no data set in .*data/tau22: build one with `asc-jax prepare-data .*"
@@ -174,9 +174,9 @@ TINY = (
     "--config=demo.py",
     "--config.data.dir=data",
     "--config.data.batch_size=8",
-    *SHORT_FLAGS,
-    "--config.train.n_epochs=30",
-    "--config.train.checkpoint_every_epochs=10",
+    *TINY_FLAGS,
+    "--config.train.n_epochs=6",
+    "--config.train.checkpoint_every_epochs=2",
     "--config.train.eval_every_epochs=0",
     "--config.train.steps_per_call=2",
 )
@@ -236,7 +236,7 @@ def test_evaluation_writes_its_results(home):
     assert "macro" in done.stdout
     results = json.loads((home / "whole" / "results.json").read_text())
     assert results["config"] == "demo.py"
-    assert (results["epoch"], results["step"]) == (30, 90)
+    assert (results["epoch"], results["step"]) == (6, 18)
     for dtype in ("float32", "bfloat16", "float16"):
         assert results["formats"][dtype]["changed_top_scene"] in range(8)
         assert results[dtype]["n_clips"] == 7
@@ -335,7 +335,7 @@ def test_data_set_that_has_gone_is_an_error(home):
 def test_finished_run_says_there_is_nothing_to_do_and_refuses_another_config(home):
     done = call("train", *TINY, "--workdir=whole", cwd=home)
     assert done.returncode == 0
-    assert "whole: nothing to do, all 90 steps are done" in done.stdout
+    assert "whole: nothing to do, all 18 steps are done" in done.stdout
     done = call("train", *TINY, "--workdir=whole", "--config.seed=1", cwd=home)
     assert done.returncode == 2
     assert "belongs to a run with another config: config.seed was 0, now 1" in done.stderr
@@ -368,6 +368,7 @@ def test_output_that_cannot_be_written_is_told_in_a_line(home, words):
 # `asc-jax train`, which stands still after its first epoch until its standard input ends.
 STANDS_STILL = """
 import sys
+sys.modules["torch"] = None  # which TensorBoard's writer would import, for seconds
 from asc_jax import cli
 from asc_jax.training.workdir.journal import Journal
 
@@ -391,11 +392,11 @@ def test_terminated_run_exits_with_143_and_goes_on_to_the_same_figures(home):
         process.send_signal(signal.SIGTERM)
         message = process.communicate(timeout=HANGS_S)[1]  # which lets it go on
     assert process.returncode == 128 + signal.SIGTERM, message
-    assert re.search(r"stopped after step \d+ of 90, saved in stopped; run the same", message)
+    assert re.search(r"stopped after step \d+ of 18, saved in stopped; run the same", message)
     assert "Traceback" not in message
     done = call("train", *TINY, "--workdir=stopped", cwd=home)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"resuming stopped at step \d+ of 90", done.stdout)
+    assert re.search(r"resuming stopped at step \d+ of 18", done.stdout)
     assert train_lines(home / "stopped") == train_lines(home / "whole")
 
 

@@ -69,7 +69,7 @@ def of_program(words):
 
 
 def of_config(words):
-    """A small front end, and the network of `tests/short.py` unless it is a page's own."""
+    """A small front end, and a network that compiles soon unless it is a page's own."""
     own = "my_config.py" in words
     return [*SMALL_FLAGS] if own else [*SMALL_FLAGS, f"--config.model.name={NETWORK}"]
 

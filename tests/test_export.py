@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
 from exported import kind_of, kinds, moved_variables, save_run
-from small import noise, small_clips, small_config
+from short import short_config
+from small import noise, small_clips
 
 from asc_jax import experiment, features
 from asc_jax.errors import UserError
@@ -30,9 +32,18 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    config = small_config()
-    variables = moved_variables(experiment.make(config))
-    return save_run(tmp_path_factory.mktemp("run"), config, variables)
+    return saved(tmp_path_factory.mktemp("run"))
+
+
+def experiment_variables():
+    return moved_variables(experiment.make(short_config()))
+
+
+def saved(folder, variables=None, **overrides):
+    """A run of the network of `short.py`, which compiles sooner."""
+    variables = variables or experiment_variables()
+    made = experiment.make(short_config())
+    return save_run(folder, short_config(**overrides), variables, made)
 
 
 def names_in(folder):
@@ -51,14 +62,14 @@ def test_run_is_exported_and_compared(workdir, tmp_path, kind):
     assert "256 clips, 216 of them synthetic noise" in text  # 40 of the split
     assert text.count("same top class on 100.00 %") >= 2
     assert "accuracy" in text
+    if kind == "onnx":  # b24: its float32 file, below, is quantised as it is
+        assert lines[-1].endswith("write the files with --dtype float32")
 
 
-def test_b24_float32_file_is_quantised_as_it_is_and_float16_says_so(workdir, tmp_path):
+def test_b24_float32_file_is_quantised_as_it_is(few_clips, workdir, tmp_path):
     """The line that is printed names what works."""
     quantization = pytest.importorskip("onnxruntime.quantization")
     runtime = kind_of("onnx") and pytest.importorskip("onnxruntime")
-    lines = export_run(workdir, "onnx", out_dir=tmp_path / "half")
-    assert lines[-1].endswith("write the files with --dtype float32")
     lines = export_run(workdir, "onnx", out_dir=tmp_path, weights="float32")
     assert "quantize_dynamic(FILE, NEW_FILE, weight_type=QuantType.QUInt8)" in lines[-1]
     clips = check.synthetic_noise(np.random.default_rng(0), 32, 32_000)
@@ -78,31 +89,27 @@ def test_b24_float32_file_is_quantised_as_it_is_and_float16_says_so(workdir, tmp
 
 
 def experiment_log_mel(clips):
-    return np.asarray(features.log_mel(clips, **small_config().features))
+    return np.asarray(features.log_mel(clips, **short_config().features))
 
 
-def test_files_go_into_the_workdir_unless_told_otherwise(workdir):
-    export_run(workdir, "c", weights="float32")
+def test_files_go_into_the_workdir_and_all_clips_of_a_larger_split_are_compared(workdir):
+    lines = export_run(workdir, "c", weights="float32", clips=small_clips(270))
     assert names_in(workdir / "export") == ["asc_model.h"]
-
-
-def test_all_clips_of_a_larger_split_are_compared(workdir, tmp_path):
-    lines = export_run(workdir, "c", out_dir=tmp_path, clips=small_clips(270))
     assert "compared on 270 clips:" in lines
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", "onnx", "c"])
-def test_export_with_one_weight_changed_is_refused(monkeypatch, workdir, tmp_path, kind):
+def test_export_with_one_weight_changed_is_refused(monkeypatch, few_clips, workdir, tmp_path, kind):
     build = kind_of(kind).build
 
     def tampered(deployment):
         *others, head, mean = deployment.operations
-        bias = head.arrays["bias"] + np.float16(0.01) * (np.arange(10) == 3)
+        bias = head.arrays["bias"] + np.float16(1 / 64) * (np.arange(10) == 3)
         head = dataclasses.replace(head, arrays=head.arrays | {"bias": bias.astype(np.float16)})
         return build(dataclasses.replace(deployment, operations=[*others, head, mean]))
 
     monkeypatch.setattr(KINDS[kind], "build", tampered)
-    with pytest.raises(UserError, match="is not our network: logits differ by up to 0.01"):
+    with pytest.raises(UserError, match=r"is not our network: logits differ by up to 0\.01[56] "):
         export_run(workdir, kind, out_dir=tmp_path / "out")
     assert names_in(tmp_path / "out") == []
 
@@ -159,13 +166,13 @@ def test_folder_that_cannot_be_made_is_called_out_not_workdir(tmp_path):
     ("path", "value", "named"),
     [
         (("params", "head", "kernel"), np.nan, "head/kernel"),
-        (("batch_stats", "b3", "expand", "norm", "var"), -1.0, "b3/expand/bias"),
+        (("batch_stats", "b2", "expand", "norm", "var"), -1.0, "b2/expand/bias"),
     ],
 )
 def test_network_that_gives_no_numbers_is_refused_by_name(tmp_path, path, value, named):
     variables = experiment_variables()
     functools.reduce(lambda tree, name: tree[name], path, variables)[..., 0] = value
-    save_run(tmp_path, small_config(), variables)
+    saved(tmp_path, variables)
     with pytest.raises(UserError, match=f"^{named}, its BatchNorm folded in, holds NaN or inf"):
         export_run(tmp_path, "c")
     assert not (tmp_path / "export").exists()
@@ -244,17 +251,11 @@ def test_synthetic_noise_are_seeded_and_vary_in_loudness():
     assert 0.02 < loudness.max() < 0.11
 
 
-def experiment_variables():
-    return moved_variables(experiment.make(small_config()))
-
-
-def test_over_budget_network_is_refused_or_stamped(tmp_path):
-    config = small_config(budget__max_bytes=1000)
-    save_run(tmp_path / "run", config, experiment_variables())
+def test_over_budget_network_is_refused_or_stamped(few_clips, tmp_path):
+    saved(tmp_path / "run", budget__max_bytes=1000)
     with pytest.raises(UserError, match="over the task's budget"):
         export_run(tmp_path / "run", "c")
-    config = small_config(budget__max_bytes=1000, budget__enforce=False)
-    save_run(tmp_path / "free", config, experiment_variables())
+    saved(tmp_path / "free", budget__max_bytes=1000, budget__enforce=False)
     lines = export_run(tmp_path / "free", "c")
     assert names_in(tmp_path / "free" / "export") == ["asc_model.over_budget.h"]
     assert any(line.startswith("over budget: ") for line in lines)
@@ -271,17 +272,16 @@ def test_unknown_word_is_refused_and_the_known_ones_are_listed(tmp_path, argumen
 def test_weight_beyond_float16_is_named(tmp_path):
     variables = experiment_variables()
     variables["params"]["b2"]["expand"]["kernel"] *= 1e7
-    save_run(tmp_path, small_config(), variables)
+    saved(tmp_path, variables)
     with pytest.raises(UserError, match="b2.*more than float16 can"):
         export_run(tmp_path, "c")
 
 
 def test_header_is_read_back_from_its_text(workdir):
     """A digit changed in the file changes what is compared."""
-    deployment = deploy(experiment.make(small_config()), experiment_variables(), "float32", {})
+    deployment = deploy(experiment.make(short_config()), experiment_variables(), "float32", {})
     text = c_header.build(deployment)["asc_model"].decode()
-    start = text.index("ASC_VALUES[")
-    changed = text[:start] + text[start:].replace("{\n    ", "{\n    9", 1)
+    changed = re.sub(r"(ASC_VALUES\[\d+\] = {\s+-?)", r"\g<1>9", text, count=1)
     log_mel = np.ones((1, 32, deployment.n_frames, 1), np.float32)
     one, two = (
         c_header.load({"asc_model": t.encode()})["log_mel_to_logits"](log_mel)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import by_day
 import jax
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from asc_jax.operations.graph import Deployment
 from asc_jax.pytorch.weights import from_torch
 
 MAX_BYTES = 128_000
+N_CLIPS = 8 if by_day.BY_DAY else 32
 NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 
 
@@ -87,8 +89,8 @@ def test_trained_network_of_the_baseline_keeps_its_logits(golden, report_experim
     variables = from_torch(golden("c_state_calib"))
     deployment = deploy(report_experiment, variables, weights, {})
     functions = module.load(module.build(deployment))
-    inputs, expected = results_in_jax(deployment, noise(32)[0])
-    for n in (1, 3, 32):  # one file for every batch size
+    inputs, expected = results_in_jax(deployment, noise(N_CLIPS)[0])
+    for n in (1, 3, N_CLIPS):  # one file for every batch size
         assert_same(run_back(functions, inputs, n), expected, n)
     if weights == "float32":
         log_mel = golden("b_frontend")["logmel_hop472"][..., None]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from exported import PACKAGES
-from loop_runs import Stopping
+from loop_runs import Stopping, compiled_once
 from ml_collections import ConfigDict
 from small import small_clips
 
@@ -62,13 +62,19 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
-    """`(experiment, workdir, final state)` of an uninterrupted run."""
+    """`(experiment, workdir, final state, final state of one that was stopped and resumed)`."""
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     workdir = tmp_path_factory.mktemp("run")
     own = experiment.make(config)
     run_config.save(workdir, "my_config.py", config)
-    yield own, workdir, loop.fit(own, small_clips(10), small_clips(4), workdir, **OPTIONS)
+    with compiled_once(own):
+        whole = loop.fit(own, small_clips(10), small_clips(4), workdir, **OPTIONS)
+        stopped = tmp_path_factory.mktemp("stopped")
+        with pytest.raises(Interrupted):
+            loop.fit(own, Stopping(small_clips(10), 4), small_clips(4), stopped, **OPTIONS)
+        resumed = loop.fit(own, small_clips(10), small_clips(4), stopped, **OPTIONS)
+    yield own, workdir, whole, resumed
     jax.config.update("jax_disable_most_optimizations", before)
 
 
@@ -79,19 +85,15 @@ def test_own_network_is_counted(config):
     assert cost["macs"] == convolution + gru + head
 
 
-def test_own_parts_train_and_a_resumed_run_ends_in_the_same_bits(trained, tmp_path):
-    own, _, whole = trained
-    clips = Stopping(small_clips(10), 4)
-    with pytest.raises(Interrupted):
-        loop.fit(own, clips, small_clips(4), tmp_path, **OPTIONS)
-    resumed = loop.fit(own, small_clips(10), small_clips(4), tmp_path, **OPTIONS)
+def test_own_parts_train_and_a_resumed_run_ends_in_the_same_bits(trained):
+    own, _, whole, resumed = trained
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     moved = jax.tree.map(lambda a, b: np.any(a != b), whole.params, own.variables()["params"])
     assert all(jax.tree.leaves(moved))
 
 
-def test_own_network_predicts_and_is_converted(trained):
-    own, workdir, whole = trained
+def test_own_network_predicts_and_is_converted(trained, few_clips):
+    _, workdir, whole, _ = trained
     run = asc_jax.load_run(workdir)
     jax.tree.map(np.testing.assert_array_equal, run.variables, whole.variables)
     prediction = run.predict(np.zeros(48_000), 32_000)

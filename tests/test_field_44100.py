@@ -1,5 +1,6 @@
 """Networks trained at 44.1 kHz: recordings are heard as they are, without resampling."""
 
+import hashlib
 import json
 import re
 
@@ -81,11 +82,17 @@ def test_b37_clips_are_stored_and_recordings_predicted_as_pytorch_hears_them(hom
 
 
 @pytest.mark.slow
-def test_b37_run_at_44100_is_evaluated(home):
+def test_b37_run_at_44100_is_evaluated_and_says_where_it_is_from(home):
     folder, _ = home
     done = call("eval", "--workdir=x", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert json.loads((folder / "x" / "results.json").read_text())["float32"]["n_clips"] == 7
+    assert re.search("^code +converted from m.ckpt by ", done.stdout, re.M)
+    assert re.search("^weights of +m.ckpt, not trained further: ", done.stdout, re.M)
+    assert "trained on " not in done.stdout
+    results = json.loads((folder / "x" / "results.json").read_text())
+    assert results["float32"]["n_clips"] == 7
+    assert results["converted_from"] == "m.ckpt"
+    assert results["sha256"] == hashlib.sha256((folder / "m.ckpt").read_bytes()).hexdigest()
 
 
 @pytest.mark.nightly

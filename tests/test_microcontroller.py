@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 import small_run
-from small import small_config
+from short import short_config
 
 from asc_jax import features
 from asc_jax.evaluation.evaluate import softmax
@@ -81,7 +81,7 @@ def tools():
 
 @pytest.fixture(scope="module")
 def built(tools, tmp_path_factory):
-    return Built(tmp_path_factory.mktemp("small"), small_config())
+    return Built(tmp_path_factory.mktemp("small"), short_config())
 
 
 def clips_of_16_bits(n_clips, n_samples, seed=2):

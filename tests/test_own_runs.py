@@ -16,6 +16,7 @@ from asc_jax.data.clips import clips_in_both, from_arrays, open_for, open_split
 from asc_jax.errors import UserError
 from asc_jax.evaluation.campaign import runs as campaign_runs
 from asc_jax.experiment import with_labels
+from asc_jax.export.c_header import string
 from asc_jax.library import load_run
 from configs import base
 
@@ -85,6 +86,15 @@ def test_evaluation_counts_by_class_and_group(home):
     assert {row["label"] for row in rows} == {*CLASSES}
     assert {row["device"] for row in rows} == {"unknown"}
     assert rows[0].keys() == {"filename", "label", "recording", "device"}
+
+
+def test_run_becomes_c_of_its_own_classes_and_rate(home, few_clips):
+    done = call("convert", "--to=c", "--workdir=run", "--data_dir=data", cwd=home)
+    assert done.returncode == 0, done.stderr
+    header = (home / "run/export/asc_model.h").read_text("utf-8")
+    assert "#define ASC_N_CLASSES 3\n" in header
+    assert "#define ASC_N_SAMPLES 4000\n" in header
+    assert all(f"    {string(name)},\n" in header for name in CLASSES)
 
 
 def test_prediction_needs_no_data_set(home, tmp_path):

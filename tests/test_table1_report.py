@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from browser import Browser
-from finished_runs import NAMES, STEP, evaluate, finish, plan
+from finished_runs import NAMES, evaluate, finish, plan
+from synthetic_results import STEP
 
 from asc_jax.challenge.table1 import report as table1_report
 from asc_jax.challenge.table1.collect import collect

@@ -3,8 +3,11 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from by_day import BY_DAY
 from ml_collections import ConfigDict
-from small import small_config
+from small import SMALL_FLAGS, small_config
+
+from asc_jax.models import CPMobile
 
 
 class Tiny(nn.Module):
@@ -33,6 +36,21 @@ class Tiny(nn.Module):
         if self.width:
             x = nn.Dense(self.width, dtype=self.dtype)(x)
         return nn.Dense(10, dtype=self.dtype)(x).astype(log_mel.dtype)
+
+
+class Named(CPMobile):
+    """The same network, which takes the keys of CP-Mobile's section and reads none of them.
+
+    So a command line can ask for it by its name alone: `TINY_FLAGS`.
+    """
+
+    @nn.compact
+    def __call__(self, log_mel, train=False, mask=None):
+        return Tiny(None, self.dtype, self.axis_name)(log_mel, train, mask)
+
+
+NAME = "tiny:Named" if BY_DAY else "cp_mobile"  # `make nightly` takes the package's network
+TINY_FLAGS = (*SMALL_FLAGS, f"--config.model.name={NAME}")
 
 
 def tiny_config(**overrides):
