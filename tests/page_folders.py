@@ -106,16 +106,23 @@ def evaluation_page(folder):
             evaluated_runs.write(workdir, skill, seed, f"{system}.py", loss__gamma=gamma)
 
 
-def export_page(folder):
+def pytorch_weights(folder):
+    """Write model.pt, and return what it holds."""
     import torch
 
     from asc_jax.pytorch.twin import make_twin
 
+    weights = make_twin().state_dict()
+    torch.save(weights, folder / "model.pt")
+    return weights
+
+
+def export_page(folder):
+    import torch
+
     demo_data(folder)
     run(folder, "runs/demo", model__name="cp_mobile")  # which PyTorch has, too
-    network = make_twin()
-    torch.save(network.state_dict(), folder / "model.pt")
-    tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
+    tensors = {f"model.{name}": value for name, value in pytorch_weights(folder).items()}
     told = {"hop_length": 500, "n_mels": 256}
     torch.save({"state_dict": tensors, "hyper_parameters": told}, folder / "model.ckpt")
 
@@ -140,6 +147,7 @@ def gains_page(folder):
 
 
 def parity_page(folder):
+    pytorch_weights(folder)
     write_wav(folder / "clip.wav", subtype="PCM_16")
 
 
