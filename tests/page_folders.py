@@ -121,6 +121,7 @@ def export_page(folder):
     import torch
 
     demo_data(folder)
+    write_wav(folder / "clip.wav", subtype="PCM_16")
     run(folder, "runs/demo", model__name="cp_mobile")  # which PyTorch has, too
     tensors = {f"model.{name}": value for name, value in pytorch_weights(folder).items()}
     told = {"hop_length": 500, "n_mels": 256}
