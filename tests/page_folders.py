@@ -191,7 +191,9 @@ def training_page(folder):
 
 def own_sounds(folder):
     """A copy of the example's folder, a list of its recordings, and a run on other sounds."""
-    for path in (ROOT / "examples/own_sounds").iterdir():
+    folder = folder / "examples/own_sounds"  # the page's first command goes there
+    folder.mkdir(parents=True)
+    for path in (ROOT / "examples/own_sounds").glob("*.*"):
         shutil.copy(path, folder)
     places = [folder / "recordings" / name for name in ("bell", "drill", "fan", "pump")]
     files = [place / f"{number:02}.flac" for place in places for number in range(10)]
