@@ -123,7 +123,7 @@ def clips_of(logits=LOGITS, order=slice(None)):
 
 @pytest.fixture(scope="module")
 def programs():
-    """What the run `whole` compiles, for those that end as it does."""
+    """Return the programs of the run `whole`, for those that end as it does."""
     return {}
 
 

@@ -26,7 +26,7 @@ def make(**overrides):
 
 @pytest.fixture(scope="module")
 def programs():
-    """What the run `whole` compiles, for those that end as it does."""
+    """Return the programs of the run `whole`, for those that end as it does."""
     return {}
 
 
